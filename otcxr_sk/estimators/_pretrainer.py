@@ -1,0 +1,541 @@
+"""OTCXRPretrainer: unlabelled chest X-rays -> an encoder -> embeddings."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch, Tags, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+import otcxr_sk
+from otcxr_sk.estimators._persistence import live_model, pack
+from otcxr_sk.estimators._validation import check_images
+from otcxr_sk.images import ImageSource, scan
+from otcxr_sk.method.diagnostics import matching_accuracy
+from otcxr_sk.method.encoders import build_encoder, pool
+from otcxr_sk.method.model import OTCXRModel
+from otcxr_sk.method.objective import Objective
+from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.training.runtime import (
+    choose_device,
+    choose_precision,
+    load_batches,
+    private_randomness,
+)
+from otcxr_sk.training.trainer import NonFiniteLossError, Trainer
+
+# Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
+LAPTOP: Mapping[str, Any] = MappingProxyType(
+    {"encoder": "resnet10t", "image_size": 64, "epochs": 20, "batch_size": 128}
+)
+
+_MODEL_PARAMETERS = (
+    "encoder",
+    "image_size",
+    "match_stride",
+    "cv_sim_depth",
+    "epsilon",
+    "marginals",
+    "crop_scale",
+    "horizontal_flip",
+    "alpha",
+    "beta",
+    "eta",
+    "global_weight",
+)
+
+# Below these an embedding is taken for collapsed: all images alike, or alike but for one number.
+_LEAST_SPREAD = 0.01
+_LEAST_RANK = 1.5
+
+
+class CollapseWarning(UserWarning):
+    """Training ended with embeddings that hardly tell images apart."""
+
+
+class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
+
+    Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
+    between the two dense feature maps, with variance and covariance regularisation,
+
+    .. math:: L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
+        + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)],
+
+    beside the same three kinds of term on a projection of the pooled map, weighted by
+    `global_weight`. The embedding is the pooled map of the encoder.
+
+    Parameters
+    ----------
+    encoder : str or torch.nn.Module, default="resnet18"
+        Name of a timm model, or a module that turns float32 images (B, 1, size, size) into a
+        dense map (B, C, h, w). A module is copied, never changed.
+    weights : path, default=None
+        Local ``.safetensors`` file with weights of the named timm model to start from. None
+        starts at random; nothing is ever downloaded.
+    image_size : int, default=224
+        Height and width that images are resized to, in pixels. At least the encoder's stride.
+    epochs : int, default=100
+        Passes over the images.
+    batch_size : int, default=64
+        Images per step, and per chunk in `transform`.
+    learning_rate : float, default=0.002
+        Peak of AdamW's learning rate; linear warm-up, cosine decay.
+    weight_decay : float, default=0.01
+        Of AdamW; not applied to biases and norms.
+    alpha, beta, eta : float
+        Weights of the transport, variance and covariance terms.
+    global_weight : float
+        Weight of the image-level term; 0 switches it off.
+    epsilon : float
+        Entropic regularisation of the transport plan; costs lie in [0, 2].
+    cv_sim_depth : int, default=0
+        Number of CV-SIM blocks between dense head and transport.
+    marginals : {"overlap", "uniform"}, default="overlap"
+        Whether a token weighs as much as the other view shows of it, or all weigh the same.
+    match_stride : int, default=16
+        Tokens to match come from the encoder's deepest stage of at most this stride in pixels.
+    crop_scale : tuple of float, default=(0.5, 1.0)
+        Range of the share of an image's area that a view keeps.
+    horizontal_flip : float, default=0.0
+        Probability that a view is mirrored. The heart is on one side: off by default.
+    image_shape : tuple (height, width), default=None
+        Shape of the images in flattened rows. None takes them for squares if the number of
+        features is a square number, and for a single row of pixels otherwise.
+    channels : {"first", "last"}, default=None
+        Place of the channel axis in arrays of four dimensions; only needed if both would fit.
+    device : str, default="auto"
+        A torch device; "auto" takes CUDA, else MPS, else the CPU.
+    precision : {"auto", "bf16", "float32"}, default="auto"
+        Arithmetic of the encoder; "auto" takes bfloat16 where the device computes it natively.
+        Heads, transport and losses are always float32.
+    num_workers : int, default=0
+        Processes that read images beside the main one.
+    random_state : int, RandomState instance or None, default=None
+        Same seed, same machine, same weights. Global generators are left alone.
+    verbose : int, default=0
+        Positive shows progress bars.
+
+    Attributes
+    ----------
+    embedding_dim_ : int
+        Width of the embedding.
+    encoder_name_ : str
+        timm name or class name of the encoder.
+    history_ : dict of str to list of float
+        Per epoch: ``loss`` and its terms ``transport``, ``variance``, ``covariance``,
+        ``global_invariance``, ``global_variance``, ``global_covariance`` (unweighted);
+        ``marginal_error`` (L1, of the plans); ``matching_accuracy`` (share of transported mass
+        within one token of its true place) beside ``matching_chance`` (of a uniform plan);
+        ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``.
+    mean_, std_ : float
+        Of the pixels of the training images at `image_size`.
+    n_epochs_ : int
+        Epochs completed.
+    n_features_in_ : int
+        Number of columns, if `fit` saw flattened rows.
+    weights_ : ndarray of uint8
+        All weights in safetensors format.
+
+    Notes
+    -----
+    What `X` may be, in every method:
+
+    ====================================================  =====================================
+    flattened rows (n, height * width)                    see `image_shape`
+    images (n, height, width)                             grayscale
+    images (n, 1 or 3, h, w) or (n, h, w, 1 or 3)         colour becomes luma, see `channels`
+    list, array or data-frame column of paths             PNG, JPEG, TIFF, NPY, DICOM
+    ====================================================  =====================================
+
+    Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they
+    are. Arrays, memory maps among them, are never copied whole; files are decoded when needed.
+
+    Patients must not be shared by training and test images: pass patient ids as ``groups`` to
+    scikit-learn's splitters.
+
+    References
+    ----------
+    .. [1] V. Gorade, A. Singh, D. Mishra, "OTCXR: Rethinking Self-supervised Alignment using
+       Optimal Transport for Chest X-ray Analysis", WACV 2025, pp. 7143-7152, arXiv:2404.11868.
+
+    Examples
+    --------
+    >>> from otcxr_sk import OTCXRPretrainer
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
+    >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
+    >>> enc.fit_transform(images).shape
+    (8, 512)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "encoder": [str, HasMethods(["forward", "state_dict"])],
+        "weights": [None, str, HasMethods(["__fspath__"])],
+        "image_size": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "eta": [Interval(Real, 0, None, closed="left")],
+        "global_weight": [Interval(Real, 0, None, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "cv_sim_depth": [Interval(Integral, 0, None, closed="left")],
+        "marginals": [StrOptions({"overlap", "uniform"})],
+        "match_stride": [Interval(Integral, 1, None, closed="left")],
+        "crop_scale": [tuple, list],
+        "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
+        "image_shape": [tuple, list, None],
+        "channels": [StrOptions({"first", "last"}), None],
+        "device": [str],
+        "precision": [StrOptions({"auto", "bf16", "float32"})],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        encoder: Any = "resnet18",
+        *,
+        weights: Any = None,
+        image_size: int = 224,
+        epochs: int = 100,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.01,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        eta: float = 0.04,
+        global_weight: float = 4.0,
+        epsilon: float = 0.1,
+        cv_sim_depth: int = 0,
+        marginals: str = "overlap",
+        match_stride: int = 16,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        horizontal_flip: float = 0.0,
+        image_shape: tuple[int, int] | None = None,
+        channels: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        num_workers: int = 0,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.weights = weights
+        self.image_size = image_size
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.alpha = alpha
+        self.beta = beta
+        self.eta = eta
+        self.global_weight = global_weight
+        self.epsilon = epsilon
+        self.cv_sim_depth = cv_sim_depth
+        self.marginals = marginals
+        self.match_stride = match_stride
+        self.crop_scale = crop_scale
+        self.horizontal_flip = horizontal_flip
+        self.image_shape = image_shape
+        self.channels = channels
+        self.device = device
+        self.precision = precision
+        self.num_workers = num_workers
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Pre-train on images without labels.
+
+        Every image is read once before training starts, so that one that cannot be used is
+        reported before any time is spent, and to learn `mean_` and `std_`.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            At least two images; see the class.
+        y : ignored
+
+        Returns
+        -------
+        self : OTCXRPretrainer
+
+        Raises
+        ------
+        ValueError
+            A parameter or an image cannot be used; the message names it.
+        ImageReadError
+            A file cannot be read; a ValueError, too.
+        NonFiniteLossError
+            The loss became NaN or infinite. The estimator then is as after the last epoch that
+            ended well, if there was one.
+
+        Warns
+        -----
+        CollapseWarning
+            The embeddings at the end hardly differ between images.
+        """
+        self._validate_params()
+        crop_scale = tuple(self.crop_scale)
+        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {self.crop_scale!r}")
+        device = choose_device(self.device)
+        source = self._source(X, fitting=True)
+        architecture = {name: getattr(self, name) for name in _MODEL_PARAMETERS}
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        with private_randomness(seed, device):
+            model = _build(architecture, self.weights)
+            mean, std = scan(
+                source, self.image_size, batch_size=self.batch_size, progress=self.verbose > 0
+            )
+            trainer = self._trainer(architecture, mean, std, seed, device)
+            failure = None
+            try:
+                history = trainer.fit(model, source)
+            except NonFiniteLossError as error:
+                if not error.epoch:
+                    raise
+                history, failure = error.history, error
+
+        self._architecture = architecture
+        self.weights_ = pack(model)
+        self.mean_ = mean
+        self.std_ = std
+        self.history_ = history
+        self.n_epochs_ = len(history["loss"])
+        self.embedding_dim_ = model.encoder.last_shape[0]
+        name = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
+        self.encoder_name_ = name
+        if failure is not None:
+            raise failure
+        self._warn_of_collapse(len(source))
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            Of any kind that the class takes, not only the one that `fit` saw.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, embedding_dim_), float32
+            The encoder's last dense map, averaged over its places.
+        """
+        return self._embed(X, dense=False)
+
+    def transform_dense(self, X: Any) -> NDArray[np.float32]:
+        """Embed images place by place.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, h, w, embedding_dim_), float32
+            The encoder's last dense map; its mean over h and w is what `transform` returns.
+        """
+        return self._embed(X, dense=True)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Negative loss on images, by fixed views: higher is better, no labels needed.
+
+        Comparable between estimators of the same weights of the loss.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            At least two images, held out from `fit` if the score is to mean anything.
+        y : ignored
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        if len(source) < 2:
+            raise ValueError("score needs at least 2 images, found 1 sample")
+        trainer = self._trainer(
+            self._architecture, self.mean_, self.std_, 0, choose_device(self.device)
+        )
+        return -trainer.evaluate(self._model(), source)["loss"]
+
+    def match(self, X: Any, *, random_state: Any = None) -> Bunch:
+        """Draw two views of every image and transport the tokens of one to the other.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            A few images: they are taken as one batch.
+        random_state : int, RandomState instance or None, default=None
+            Draws the views.
+
+        Returns
+        -------
+        matching : Bunch
+            ``views`` (n, 2, size, size) float32, standardised; ``affine`` (n, 2, 2, 3), maps
+            from each view's to its image's normalised coordinates (see `ViewSampler`); ``plan``
+            (n, N, N), each summing to 1, from tokens of the first view (rows) to those of the
+            second; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and ``chance`` as in
+            `history_`.
+        """
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        device = choose_device(self.device)
+        model = self._model().to(device)
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        trainer = self._trainer(self._architecture, self.mean_, self.std_, seed, device)
+        images = torch.from_numpy(source.read(np.arange(len(source)), trainer.size))
+        with torch.inference_mode():
+            views, affine = trainer.draw(images, 0, 0)
+            plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
+            accuracy, chance = matching_accuracy(plan, affine, model.grid)
+        return Bunch(
+            views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
+            affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
+            plan=plan.cpu().numpy(),
+            grid=model.grid,
+            accuracy=float(accuracy),
+            chance=float(chance),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedding_dim_
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_otcxr_sk_version": otcxr_sk.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written = state.pop("_otcxr_sk_version", None)
+        if written != otcxr_sk.__version__ and "weights_" in state:
+            warnings.warn(
+                f"this {type(self).__name__} was saved by otcxr-sk {written} and is loaded by "
+                f"{otcxr_sk.__version__}; its embeddings may differ",
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
+    def _source(self, X: Any, *, fitting: bool) -> ImageSource:
+        return check_images(
+            X, self, image_shape=self.image_shape, channels=self.channels, fitting=fitting
+        )
+
+    def _trainer(
+        self,
+        architecture: Mapping[str, Any],
+        mean: float,
+        std: float,
+        seed: int,
+        device: torch.device,
+    ) -> Trainer:
+        weights = ("alpha", "beta", "eta", "global_weight")
+        return Trainer(
+            views=ViewSampler(
+                tuple(architecture["crop_scale"]), flip=architecture["horizontal_flip"]
+            ),
+            objective=Objective(**{name: architecture[name] for name in weights}),
+            mean=mean,
+            std=std,
+            size=architecture["image_size"],
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            seed=seed,
+            device=device,
+            precision=self.precision,
+            num_workers=self.num_workers,
+            verbose=self.verbose > 0,
+        )
+
+    def _model(self) -> OTCXRModel:
+        def build() -> OTCXRModel:
+            with private_randomness(0, torch.device("cpu")):
+                model = _build(self._architecture, None)
+            return model.to(memory_format=torch.channels_last)
+
+        return live_model(self, self.weights_, build)
+
+    @torch.inference_mode()
+    def _embed(self, X: Any, *, dense: bool) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        device = choose_device(self.device)
+        dtype = choose_precision(self.precision, device)
+        encoder = self._model().encoder.to(device)
+        size = self._architecture["image_size"]
+        channels, rows, columns = encoder.last_shape
+        shape = (rows, columns, channels) if dense else (channels,)
+        out = np.empty((len(source), *shape), np.float32)
+        # Every chunk is full: some kernels round differently for other batch sizes, and an
+        # embedding must not depend on what it is computed beside.
+        chunks = math.ceil(len(source) / self.batch_size)
+        indices = np.arange(chunks * self.batch_size).clip(max=len(source) - 1)
+        batches = indices.reshape(chunks, self.batch_size)
+        images = load_batches(source, list(batches), size, self.num_workers)
+        for batch, target in zip(images, np.array_split(out, batches[1:, 0]), strict=True):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                last = encoder((batch.to(device) - self.mean_) / self.std_)[1]
+            values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
+            target[:] = values[: len(target)].cpu().numpy()
+        return out
+
+    def _warn_of_collapse(self, n_images: int) -> None:
+        spread, rank = (self.history_[name][-1] for name in ("spread", "effective_rank"))
+        # Few images have few directions, collapsed or not.
+        if spread < _LEAST_SPREAD or (rank < _LEAST_RANK and n_images > 8):
+            warnings.warn(
+                f"the embeddings have collapsed (spread {spread:.3g}, effective rank {rank:.3g}): "
+                "they hardly differ between images. Raise beta or global_weight, lower "
+                "learning_rate, or check that the images differ",
+                CollapseWarning,
+                stacklevel=3,
+            )
+
+
+def _build(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:
+    given = architecture["encoder"]
+    encoder = build_encoder(
+        deepcopy(given) if isinstance(given, torch.nn.Module) else given,
+        size=architecture["image_size"],
+        match_stride=architecture["match_stride"],
+        weights=weights,
+    )
+    return OTCXRModel(
+        encoder,
+        cv_sim_depth=architecture["cv_sim_depth"],
+        epsilon=architecture["epsilon"],
+        marginals=architecture["marginals"],
+    )

@@ -1,0 +1,141 @@
+"""Find out which kind of X this is."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from otcxr_sk.images import ArraySource, ImageSource, PathSource
+
+_LAYOUTS: dict[str, Literal["nchw", "nhwc"]] = {"first": "nchw", "last": "nhwc"}
+
+
+def check_images(
+    X: Any,
+    estimator: BaseEstimator,
+    *,
+    image_shape: tuple[int, int] | None,
+    channels: str | None,
+    fitting: bool,
+) -> ImageSource:
+    """Recognise `X` and make it a source of images, without copying arrays or reading files.
+
+    Parameters
+    ----------
+    X : array-like or sequence of paths
+        See `OTCXRPretrainer`.
+    estimator : BaseEstimator
+        Gets `n_features_in_` and `feature_names_in_` when `fitting` flattened rows, and is
+        compared with them otherwise.
+    image_shape : tuple of int or None
+        (height, width) of flattened rows.
+    channels : {"first", "last"} or None
+        Place of the channel axis in an array of four dimensions.
+    fitting : bool
+        Whether two images are needed and the estimator's record of features starts anew.
+
+    Returns
+    -------
+    source : ImageSource
+
+    Raises
+    ------
+    ValueError, TypeError
+        In scikit-learn's words where it has them.
+    """
+    paths = _as_paths(X)
+    least = 2 if fitting else 1
+    if paths is not None:
+        _forget_features(estimator, fitting)
+        if len(paths) < least:
+            raise ValueError(
+                f"Found paths of {len(paths)} sample(s) while a minimum of {least} is required "
+                f"by {type(estimator).__name__}."
+            )
+        return PathSource(paths)
+    X = _refuse_mixed_shapes(X)
+    if getattr(X, "ndim", None) in (3, 4):
+        _forget_features(estimator, fitting)
+        X = check_array(
+            X, allow_nd=True, ensure_min_samples=least, estimator=estimator, input_name="X"
+        )
+        if X.ndim == 3:
+            return ArraySource(X)
+        return ArraySource(X, layout=_LAYOUTS[channels or _guess_channels(X.shape)])
+    X = validate_data(estimator, X, reset=fitting, ensure_min_samples=least)
+    return ArraySource(X, image_shape=_row_shape(X.shape[1], image_shape))
+
+
+def _as_paths(X: Any) -> Any | None:
+    """Give a one-dimensional sequence if `X` holds file names, None if it does not."""
+    if hasattr(X, "ndim"):
+        if X.ndim == 2 and X.shape[1] == 1 and len(X) and _is_path(_first(X)):
+            # A column selector of ColumnTransformer gives a frame of one column.
+            return np.asarray(X, dtype=object)[:, 0]
+        return X if X.ndim == 1 and len(X) and _is_path(_first(X)) else None
+    if not hasattr(X, "__getitem__") or not hasattr(X, "__len__"):
+        return None
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(f"Expected a sequence of paths, got one path; use [{os.fspath(X)!r}]")
+    is_series = hasattr(X, "to_list") and getattr(X, "shape", (0, 0))[1:] == ()
+    if isinstance(X, list | tuple) or is_series:
+        return X if len(X) and _is_path(X[0]) else None
+    return None
+
+
+def _first(X: Any) -> Any:
+    return np.asarray(X[:1], dtype=object).ravel()[0]
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _refuse_mixed_shapes(X: Any) -> Any:
+    """Stack a list of images; a clear error where their shapes differ."""
+    if not isinstance(X, list | tuple) or not len(X) or not hasattr(X[0], "shape"):
+        return X
+    for row, image in enumerate(X):
+        if np.shape(image) != X[0].shape:
+            raise ValueError(
+                f"images in a list must share one shape: row 0 is {X[0].shape}, row {row} is "
+                f"{np.shape(image)}; resize them, or pass files, whose sizes may differ"
+            )
+    return np.asarray(X)
+
+
+def _forget_features(estimator: BaseEstimator, fitting: bool) -> None:
+    if fitting:
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(estimator, name):
+                delattr(estimator, name)
+
+
+def _guess_channels(shape: tuple[int, ...]) -> str:
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first == last:
+        why = "both axes could be the channels" if first else "no axis of 1 or 3 channels"
+        raise ValueError(
+            f"cannot tell the layout of images of shape {shape}: {why}; expected (n, 1 or 3, h, w) "
+            "or (n, h, w, 1 or 3), and channels='first' or channels='last' if both fit"
+        )
+    return "first" if first else "last"
+
+
+def _row_shape(n_features: int, image_shape: tuple[int, int] | None) -> tuple[int, int]:
+    if image_shape is None:
+        side = math.isqrt(n_features)
+        return (side, side) if side * side == n_features else (1, n_features)
+    height, width = image_shape
+    if height * width != n_features:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} needs rows of {height * width} pixels, but X has "
+            f"{n_features} features"
+        )
+    return height, width

@@ -1,0 +1,1 @@
+"""OTCXR in torch alone: views, encoders, CV-SIM, transport and the objective."""

@@ -1,0 +1,90 @@
+"""Terms of the loss and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def variance_loss(q: Tensor) -> Tensor:
+    r"""Hinge on the standard deviation of every coordinate.
+
+    :math:`\frac{1}{D} \sum_d \max(0, 1 - \sqrt{\mathrm{Var}(q_d) + 10^{-4}})`, VICReg eq. 1
+    (Bardes, Ponce, LeCun 2022).
+
+    Parameters
+    ----------
+    q : Tensor of shape (..., D)
+        All leading axes are samples; at least two in total.
+
+    Returns
+    -------
+    loss : Tensor, scalar
+        In [0, 1].
+    """
+    return (1 - (q.flatten(0, -2).var(0) + 1e-4).sqrt()).clamp(min=0).mean()
+
+
+def covariance_loss(q: Tensor) -> Tensor:
+    r"""Squared covariances of different coordinates.
+
+    :math:`\frac{1}{D} \sum_{d \neq d'} \mathrm{Cov}(q)_{dd'}^2`, VICReg eq. 3 and 4.
+
+    Parameters
+    ----------
+    q : Tensor of shape (..., D)
+        As for `variance_loss`.
+
+    Returns
+    -------
+    loss : Tensor, scalar
+        Non-negative.
+    """
+    q = q.flatten(0, -2)
+    q = q - q.mean(0)
+    covariance = q.T @ q / (len(q) - 1)
+    return (covariance.square().sum() - covariance.diagonal().square().sum()) / q.shape[1]
+
+
+@dataclass(frozen=True)
+class Objective:
+    r"""The weighted sum of the terms.
+
+    :math:`L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
+    + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)]` (Gorade et al., WACV 2025), and beside it
+    the same three kinds of term on a projection `p` of the pooled map,
+    :math:`\gamma (\| p_s - p_t \|^2 / D + \beta [...] + \eta [...])`, with the weight
+    :math:`\gamma` called `global_weight`.
+    """
+
+    alpha: float
+    beta: float
+    eta: float
+    global_weight: float
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Sum the terms that `OTCXRModel` returns, weighted."""
+        dense = (
+            self.alpha * terms["transport"]
+            + self.beta * terms["variance"]
+            + self.eta * terms["covariance"]
+        )
+        if not self.global_weight:
+            return dense
+        image_level = (
+            terms["global_invariance"]
+            + self.beta * terms["global_variance"]
+            + self.eta * terms["global_covariance"]
+        )
+        return dense + self.global_weight * image_level
+
+
+def regularisers(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and covariance terms of two views, each view on its own: two scalars."""
+    return (
+        torch.stack([variance_loss(s), variance_loss(t)]).sum(),
+        torch.stack([covariance_loss(s), covariance_loss(t)]).sum(),
+    )

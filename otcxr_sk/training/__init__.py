@@ -1,0 +1,1 @@
+"""From a model and a source to trained weights."""

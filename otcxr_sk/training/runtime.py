@@ -1,0 +1,97 @@
+"""Devices, precision, randomness and batches: what training and embedding share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+# A worker that is silent for this long, in seconds, is taken for dead.
+WORKER_TIMEOUT = 300
+
+
+class Source(Protocol):
+    """What a loop needs of the images: their number, and some of them at a size."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray, size: int) -> np.ndarray:
+        """Give float32 images of shape (len(indices), 1, size, size)."""
+        ...
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn "auto" or a torch device name into a device that this machine has."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used on this machine: {error}") from error
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Turn "auto", "bf16" or "float32" into the dtype of the encoder's arithmetic."""
+    if precision == "auto":
+        return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
+    return {"bf16": torch.bfloat16, "float32": torch.float32}[precision]
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    # torch has no public name for these, and emulated bfloat16 is slower than float32.
+    flags = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, flag, bool)() for flag in flags)
+
+
+@contextmanager
+def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's default generators inside the block and restore them after it.
+
+    Initialisation, dropout and stochastic depth draw from them and take no other generator.
+    """
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.default_generators[cuda[0]].manual_seed(seed)
+        yield
+
+
+class _Batches(Dataset[Tensor]):
+    def __init__(self, source: Source, batches: Sequence[np.ndarray], size: int) -> None:
+        self.source, self.batches, self.size = source, batches, size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self.source.read(self.batches[index], self.size))
+
+
+def load_batches(
+    source: Source, batches: Sequence[np.ndarray], size: int, num_workers: int
+) -> Iterator[Tensor]:
+    """Yield images (b, 1, size, size) float32 for every index array, in order."""
+    return iter(
+        DataLoader(
+            _Batches(source, batches, size),
+            batch_size=None,
+            num_workers=num_workers,
+            timeout=WORKER_TIMEOUT if num_workers else 0,
+            # The loader would otherwise draw its workers' seed from the global generator.
+            generator=torch.Generator(),
+        )
+    )
