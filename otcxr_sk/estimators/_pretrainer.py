@@ -87,7 +87,7 @@ class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.
     epochs : int, default=100
-        Passes over the images.
+        Passes over the images. 0 leaves the encoder as it is: the baseline to compare with.
     batch_size : int, default=64
         Images per step, and per chunk in `transform`.
     learning_rate : float, default=0.002
@@ -184,7 +184,7 @@ class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "encoder": [str, HasMethods(["forward", "state_dict"])],
         "weights": [None, str, HasMethods(["__fspath__"])],
         "image_size": [Interval(Integral, 1, None, closed="left")],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -218,9 +218,9 @@ class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         alpha: float = 1.0,
-        beta: float = 1.0,
-        eta: float = 0.04,
-        global_weight: float = 4.0,
+        beta: float = 2.0,
+        eta: float = 0.1,
+        global_weight: float = 10.0,
         epsilon: float = 0.1,
         cv_sim_depth: int = 0,
         marginals: str = "overlap",
@@ -318,13 +318,14 @@ class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.mean_ = mean
         self.std_ = std
         self.history_ = history
-        self.n_epochs_ = len(history["loss"])
+        self.n_epochs_ = len(history.get("loss", []))
         self.embedding_dim_ = model.encoder.last_shape[0]
         name = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
         self.encoder_name_ = name
         if failure is not None:
             raise failure
-        self._warn_of_collapse(len(source))
+        if self.n_epochs_:
+            self._warn_of_collapse(len(source))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:

@@ -54,10 +54,11 @@ class Objective:
     r"""The weighted sum of the terms.
 
     :math:`L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
-    + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)]` (Gorade et al., WACV 2025), and beside it
-    the same three kinds of term on a projection `p` of the pooled map,
-    :math:`\gamma (\| p_s - p_t \|^2 / D + \beta [...] + \eta [...])`, with the weight
-    :math:`\gamma` called `global_weight`.
+    + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)] + \gamma L_{image}`: the paper's sum over
+    dense tokens (Gorade et al., WACV 2025) and beside it, weighted by `global_weight`, VICReg's
+    loss on a projection `p` of the pooled map in its published proportions 25 : 25 : 1,
+    :math:`L_{image} = \| p_s - p_t \|^2 / D + \frac{1}{2} [\mathrm{var}(p_s) + \mathrm{var}(p_t)]
+    + \frac{1}{25} [\mathrm{cov}(p_s) + \mathrm{cov}(p_t)]`.
     """
 
     alpha: float
@@ -67,19 +68,16 @@ class Objective:
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Sum the terms that `OTCXRModel` returns, weighted."""
-        dense = (
-            self.alpha * terms["transport"]
-            + self.beta * terms["variance"]
-            + self.eta * terms["covariance"]
-        )
-        if not self.global_weight:
-            return dense
-        image_level = (
-            terms["global_invariance"]
-            + self.beta * terms["global_variance"]
-            + self.eta * terms["global_covariance"]
-        )
-        return dense + self.global_weight * image_level
+        weights = {
+            "transport": self.alpha,
+            "variance": self.beta,
+            "covariance": self.eta,
+            "global_invariance": self.global_weight,
+            "global_variance": self.global_weight / 2,
+            "global_covariance": self.global_weight / 25,
+        }
+        # A term that is switched off may be anything, NaN included.
+        return torch.stack([w * terms[name] for name, w in weights.items() if w]).sum()
 
 
 def regularisers(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
