@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+
+from otcxr_sk.datasets import load_labelled
+
+IMAGES = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
+PATIENTS = np.array(["a", "a", "b", "c"])
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save_npz(**arrays):
+        file = tmp_path / "data.npz"
+        np.savez(file, **arrays)
+        return file
+
+    return save_npz
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text, name="table.csv"):
+        file = tmp_path / name
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    (root / "sub").mkdir(parents=True)
+    for name in ("1.png", "2.png", "sub/1.png"):
+        (root / name).touch()
+    return root
+
+
+def test_npz_with_columns_of_labels(save):
+    labels = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    file = save(images=IMAGES, labels=labels, label_names=["x", "y", "z"], patient_ids=PATIENTS)
+    data = load_labelled(file)
+    assert data.X is data.images
+    np.testing.assert_array_equal(data.images, IMAGES)
+    assert data.paths is None
+    assert data.label_names == ["x", "y"]
+    np.testing.assert_array_equal(data.labels, labels[:, :2])
+    assert data.groups.tolist() == PATIENTS.tolist()
+    assert data.ignored == {"z": "only one value, '0'"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([0, 1, 1, 0], None, {"label": [0, 1, 1, 0]}),
+        ([0, 1, 1, 0], ["normal", "pneumonia"], {"label=pneumonia": [0, 1, 1, 0]}),
+        ([0.0, 1.0, np.nan, 0.0], None, {"label": [0, 1, np.nan, 0]}),
+        (
+            [0, 1, 2, 0],
+            ["n", "b", "v"],
+            {"label=b": [0, 1, 0, 0], "label=n": [1, 0, 0, 1], "label=v": [0, 0, 1, 0]},
+        ),
+    ],
+)
+def test_npz_with_one_column_of_classes(save, labels, names, expected):
+    more = {} if names is None else {"label_names": names}
+    data = load_labelled(save(images=IMAGES, labels=labels, patient_ids=PATIENTS, **more))
+    assert data.label_names == list(expected)
+    np.testing.assert_array_equal(data.labels, np.array(list(expected.values())).T)
+
+
+def test_npz_without_labels_has_no_targets(save):
+    data = load_labelled(save(images=IMAGES, patient_ids=PATIENTS))
+    assert (data.labels.shape, data.label_names) == ((4, 0), [])
+
+
+def test_columns_of_a_csv(save, table):
+    text = (
+        "patient_id,ill,subtype,stage,age,site,note\n"
+        f"p,0,,I,30,A,{'long ' * 20}\n"
+        "p,1,virus,II,41,A,short\n"
+        "q,1.0,bacteria,III,52,A,short\n"
+        "r,,virus,I,63,A,short\n"
+    )
+    data = load_labelled(save(images=IMAGES), table(text))
+    assert data.label_names == ["ill", "subtype=virus", "stage=I", "stage=II", "stage=III"]
+    nan = np.nan
+    expected = [[0, nan, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 0, 0, 1], [nan, 1, 1, 0, 0]]
+    np.testing.assert_array_equal(data.labels, expected)
+    assert data.groups.tolist() == ["p", "p", "q", "r"]
+    assert data.ignored == {
+        "age": "all values differ",
+        "site": "only one value, 'A'",
+        "note": "free text",
+    }
+
+
+def test_rows_find_their_picture_by_name(save, table):
+    names = ["1.png", "2.png", "3.png", "4.png"]
+    file = save(images=IMAGES, file_names=names)
+    rows = table("path,patient_id,ill\nx/3.png,c,1\nx/1.png,a,0\ny/4.png,d,0\nx/2.png,b,1\n")
+    data = load_labelled(file, rows)
+    assert data.groups.tolist() == ["a", "b", "c", "d"]
+    assert data.labels.ravel().tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("third", ["x/2.png", "x/9.png"])
+def test_rows_that_find_no_picture_of_their_own(save, table, third):
+    file = save(images=IMAGES[:3], file_names=["1.png", "2.png", "3.png"])
+    rows = table(f"path,patient_id\nx/1.png,a\nx/2.png,b\n{third},c\n")
+    with pytest.raises(ValueError, match=f"row 4: path '{third}'"):
+        load_labelled(file, rows)
+
+
+def test_folder(folder, table):
+    text = "\ufeffpath,patient_id,ill\nsub/1.png,a,1\n1.png,b,0\n./2.png,b,\n"
+    data = load_labelled(folder, table(text))
+    assert data.X is data.paths
+    assert data.paths == [str(folder / name) for name in ("sub/1.png", "1.png", "2.png")]
+    assert data.images is None
+    np.testing.assert_array_equal(data.labels, [[1], [0], [np.nan]])
+    table(text, "pictures/labels.csv")
+    assert load_labelled(str(folder)).paths == data.paths
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("file,patient_id\n1.png,a\n", ValueError, "no column 'path'; it has file, patient_id"),
+        ("path,ill\n1.png,1\n", ValueError, "no column 'patient_id'; it has path, ill"),
+        ("path,patient_id\n1.png,\n", ValueError, "row 2: patient_id is empty"),
+        ("path,patient_id\n1.png,a\n3.png,b\n", FileNotFoundError, "row 3: path '3.png'"),
+        ("path,patient_id\n1.png,a\nsub,b\n", FileNotFoundError, "row 3: path 'sub'"),
+        ("path,patient_id\n1.png,a\n,b\n", ValueError, "row 3: path is empty"),
+        (
+            "path,patient_id\n1.png,a\nsub/../1.png,b\n",
+            ValueError,
+            "row 3: .* there already, in row 2",
+        ),
+        ("path,patient_id\n../table.csv,a\n", ValueError, "row 2: .* leads out of the folder"),
+        ("path,patient_id\n/etc/hosts,a\n", ValueError, "row 2: .* leads out of the folder"),
+        ("path,patient_id\n1.png,a,b\n", ValueError, "row 2: 3 values for the 2 columns"),
+        ("path,patient_id\n", ValueError, "has no rows"),
+        ("", ValueError, "needs a header"),
+        ("path,path\n1.png,a\n", ValueError, "needs a header of different column names"),
+        (
+            "path,patient_id,site\n1.png,a,A\n2.png,b,A\n",
+            ValueError,
+            "no column that can be a target \\(site: only one value",
+        ),
+    ],
+)
+def test_bad_tables(folder, table, text, error, message):
+    with pytest.raises(error, match=message):
+        load_labelled(folder, table(text))
+
+
+def test_missing_files(tmp_path, folder, save):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz does not exist"):
+        load_labelled(tmp_path / "nothing.npz")
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv does not exist: a folder needs"):
+        load_labelled(folder)
+    with pytest.raises(FileNotFoundError, match=r"t\.csv does not exist"):
+        load_labelled(save(images=IMAGES), tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"neither a folder nor an \.npz"):
+        load_labelled(folder / "1.png")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": IMAGES}, "no patients: .* no patient_ids and no CSV"),
+        ({"pictures": IMAGES}, "no array 'images'; it has pictures"),
+        ({"images": IMAGES[0]}, r"shape \(n, h, w\), got \(6, 5\)"),
+        ({"images": IMAGES.astype(int)}, "uint8, uint16 or float, got int64"),
+        ({"images": np.where(IMAGES == 40, np.nan, 1.0)}, "image 1 has NaN"),
+        ({"images": np.array([[[None]]])}, "cannot be read"),
+        ({"images": IMAGES, "patient_ids": PATIENTS[:3]}, r"patient_ids has shape \(3,\)"),
+        ({"images": IMAGES, "labels": [0, 1], "patient_ids": PATIENTS}, r"labels has shape \(2,\)"),
+        (
+            {
+                "images": IMAGES,
+                "labels": np.eye(4, dtype=int),
+                "label_names": ["a"],
+                "patient_ids": PATIENTS,
+            },
+            "4 columns of labels",
+        ),
+    ],
+)
+def test_bad_npz(save, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        load_labelled(save(**arrays))
+
+
+def test_npz_and_csv_that_do_not_belong_together(save, table):
+    file = save(images=IMAGES)
+    with pytest.raises(ValueError, match=r"has 1 rows, but .* has 4 images"):
+        load_labelled(file, table("patient_id\na\n"))
+    with pytest.raises(ValueError, match="no column patient_id"):
+        load_labelled(file, table("ill\n0\n1\n0\n1\n"))
+
+
+def test_truncated_npz(save):
+    file = save(images=IMAGES, patient_ids=PATIENTS)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"data\.npz cannot be read"):
+        load_labelled(file)
+
+
+def test_real_radiographs(real_data):
+    nih = load_labelled(real_data / "nih89.npz")
+    assert nih.labels.shape == (89, 14)
+    assert len(set(nih.groups.tolist())) == 86
+    assert nih.label_names[0] == "Atelectasis"
