@@ -6,7 +6,8 @@ import pytest
 # Two threads on shared cores make small tensor work many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL_DATA = Path(os.environ.get("OTCXR_REAL_DATA", BESIDE))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,7 +19,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real chest X-rays kept beside the checkout."""
+    """Folder of real chest X-rays: OTCXR_REAL_DATA, or kept beside the checkout."""
     if not REAL_DATA.is_dir():
-        pytest.skip("needs the real chest X-rays, which are not shipped with the repository")
+        pytest.skip(f"needs real chest X-rays, which are not shipped; none in {REAL_DATA}")
     return REAL_DATA
