@@ -21,6 +21,8 @@ UNLISTED = [
 ]
 
 
+# The checks mix arrays and frames on purpose.
+@pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
 @parametrize_with_checks([TINY])
 def test_check(estimator, check):
     check(estimator)
@@ -28,6 +30,7 @@ def test_check(estimator, check):
 
 # The checks mix arrays and frames on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+@pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
 @pytest.mark.parametrize("name", UNLISTED)
 def test_unlisted_check(name):
     getattr(estimator_checks, name)("OTCXRPretrainer", TINY)

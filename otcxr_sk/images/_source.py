@@ -48,7 +48,7 @@ class ImageSource(ABC):
         size : int
             Height and width of the result in pixels.
         refuse_constant : bool, default=False
-            Whether an image of several pixels, all alike, is an error.
+            Whether an image of several rows and columns, all alike, is an error.
 
         Returns
         -------
@@ -82,7 +82,8 @@ class ImageSource(ABC):
                 "values beyond float32); repair it or leave it out"
             )
         constant = low == high
-        if refuse_constant and stack[0].size > 1 and constant.any():
+        # A strip one pixel high is a row of a table rather than a picture.
+        if refuse_constant and min(stack.shape[1:]) > 1 and constant.any():
             which = constant.argmax()
             raise ValueError(
                 f"{self.describe(indices[which])}: the image is constant, every pixel is "
@@ -230,8 +231,7 @@ def scan(
     Returns
     -------
     mean, std : float
-        Mean and standard deviation of all pixels at that size. If all are alike, which only
-        images of a single pixel may be, `std` is 1.
+        Mean and standard deviation of all pixels at that size. If all are alike, `std` is 1.
 
     Raises
     ------

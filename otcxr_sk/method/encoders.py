@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 
@@ -47,10 +47,11 @@ class Encoder(nn.Module):
                 ) from error
         self.train(was_training)
         for dense in (matched, last):
-            if dense.ndim != 4 or len(dense) != 2:
+            if getattr(dense, "ndim", None) != 4 or len(dense) != 2:
+                got = getattr(dense, "shape", type(dense).__name__)
                 raise ValueError(
                     "an encoder module must return a dense map of shape (B, C, h, w); got "
-                    f"{tuple(dense.shape)} from a batch of 2"
+                    f"{got} from a batch of 2"
                 )
         self.match_shape: tuple[int, int, int] = tuple(matched.shape[1:])
         self.last_shape: tuple[int, int, int] = tuple(last.shape[1:])
@@ -86,7 +87,7 @@ def tokens(dense: Tensor) -> Tensor:
 
 
 def build_encoder(
-    encoder: str | nn.Module | Callable[[], nn.Module],
+    encoder: str | nn.Module,
     *,
     size: int,
     match_stride: int,
@@ -124,17 +125,7 @@ def build_encoder(
         near = difflib.get_close_matches(encoder, known, n=5, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "see timm.list_models()"
         raise ValueError(f"timm has no model named {encoder!r}; {hint}")
-    options: dict[str, object] = {"in_chans": 1, "num_classes": 0}
-    if weights is not None:
-        file = Path(weights)
-        if file.suffix != ".safetensors" or not file.is_file():
-            raise ValueError(f"weights must be an existing .safetensors file, got {str(file)!r}")
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
-    try:
-        # Transformers are built for one image size; convolutional models do not take the option.
-        backbone = timm.create_model(encoder, img_size=size, **options)
-    except TypeError:
-        backbone = timm.create_model(encoder, **options)
+    backbone = _create(encoder, size) if weights is None else _load(encoder, size, Path(weights))
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"timm's {encoder!r} gives no dense maps (no forward_intermediates)")
     stride = backbone.feature_info[-1]["reduction"]
@@ -144,3 +135,34 @@ def build_encoder(
             f"use image_size >= {stride}"
         )
     return Encoder(backbone, size, match_stride)
+
+
+def _create(name: str, size: int, **options: Any) -> Any:
+    import timm
+
+    options |= {"in_chans": 1, "num_classes": 0}
+    try:
+        # Transformers are built for one image size; convolutional models do not take the option.
+        return timm.create_model(name, img_size=size, **options)
+    except TypeError:
+        return timm.create_model(name, **options)
+
+
+def _load(name: str, size: int, file: Path) -> Any:
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise ValueError(f"weights must be an existing .safetensors file, got {str(file)!r}")
+    overlay = {"file": str(file)}
+    try:
+        backbone, again = (
+            _create(name, size, pretrained=True, pretrained_cfg_overlay=overlay) for _ in range(2)
+        )
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the weights in {str(file)!r} do not fit {name!r}: {error}") from error
+    # timm leaves what the file lacks at its random start and says nothing: two builds differ there.
+    other = dict(again.named_parameters())
+    absent = [key for key, value in backbone.named_parameters() if not value.equal(other[key])]
+    if absent:
+        raise ValueError(
+            f"{str(file)!r} does not hold the weights of {name!r}: {absent[0]!r} is missing"
+        )
+    return backbone

@@ -24,7 +24,7 @@ class ViewSampler:
         Range of the share of the image's area that a crop keeps, within (0, 1].
     aspect : float
         A crop's width to height ratio, relative to the image's, is drawn log-uniformly from
-        ``[1 / aspect, aspect]``.
+        ``[1 / aspect, aspect]``, as far as the image has room for it.
     flip : float
         Probability of a horizontal flip. The heart is on one side: 0 unless wanted.
     contrast : float
@@ -82,7 +82,8 @@ class ViewSampler:
     def _crops(self, draw: Tensor) -> Tensor:
         low, high = self.crop_scale
         area = low + (high - low) * draw[0]
-        ratio = self.aspect ** (2 * draw[1] - 1)
+        # A large crop cannot be long and narrow and still keep its area.
+        ratio = (self.aspect ** (2 * draw[1] - 1)).clamp(area, 1 / area)
         width = (area * ratio).sqrt().clamp(max=1)
         height = (area / ratio).sqrt().clamp(max=1)
         x = (1 - width) * (2 * draw[2] - 1)

@@ -80,8 +80,8 @@ class Trainer:
         Raises
         ------
         NonFiniteLossError
-            The loss is no longer finite. The model then holds the weights of the last epoch
-            that ended well, and the error its history.
+            The loss or its gradient is no longer finite. The model then holds the weights of
+            the last epoch that ended well, and the error its history.
         """
         from timm.optim import param_groups_weight_decay
 
@@ -89,7 +89,7 @@ class Trainer:
         model.train().to(memory_format=torch.channels_last)
         groups = param_groups_weight_decay(model, self.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
-        steps = math.ceil(len(source) / self.batch_size)
+        steps = self._n_batches(source)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, _WarmupCosine(steps * self.epochs).factor
         )
@@ -108,9 +108,7 @@ class Trainer:
                     terms, embedding = wrapped(*self.draw(batch, epoch, step))
                     loss = self.objective.total(terms)
                     if not torch.isfinite(loss):
-                        model.load_state_dict(good)
-                        model.cpu().eval()
-                        raise NonFiniteLossError(epoch, history)
+                        raise _stopped(model, good, epoch, history)
                     optimiser.zero_grad()
                     fabric.backward(loss)
                     optimiser.step()
@@ -120,6 +118,11 @@ class Trainer:
                     if len(watched) * len(batch) < WATCHED:
                         watched.append(embedding[: len(batch)])
                     bar.update()
+                latest = _snapshot(model)
+                if not all(value.isfinite().all() for value in latest.values()):
+                    # A finite loss can have a gradient that is not.
+                    raise _stopped(model, good, epoch, history)
+                good = latest
                 numbers = {name: float(value) / len(source) for name, value in sums.items()}
                 seen = torch.cat(watched)[:WATCHED].float()
                 numbers |= {
@@ -134,7 +137,6 @@ class Trainer:
                     loss=f"{numbers['loss']:.3f}",
                     matching=f"{numbers['matching_accuracy']:.2f}",
                 )
-                good = _snapshot(model)
         model.cpu().eval()
         return history
 
@@ -143,7 +145,7 @@ class Trainer:
         """Every term of the loss and the loss, on fixed views, with the model in eval mode."""
         model.eval().to(self.device)
         dtype = choose_precision(self.precision, self.device)
-        batches = np.array_split(np.arange(len(source)), math.ceil(len(source) / self.batch_size))
+        batches = np.array_split(np.arange(len(source)), self._n_batches(source))
         sums: dict[str, float] = {}
         images = load_batches(source, batches, self.size, self.num_workers)
         for step, batch in enumerate(images):
@@ -152,6 +154,10 @@ class Trainer:
             for name, value in {"loss": self.objective.total(terms), **terms}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
         return sums
+
+    def _n_batches(self, source: Source) -> int:
+        # Variance between images needs two of them in every batch.
+        return max(1, min(math.ceil(len(source) / self.batch_size), len(source) // 2))
 
     def _fabric(self) -> Fabric:
         from lightning_fabric import Fabric
@@ -178,13 +184,13 @@ class Trainer:
 
 
 class NonFiniteLossError(FloatingPointError):
-    """Training stopped because the loss was NaN or infinite."""
+    """Training stopped because the loss or its gradient was NaN or infinite."""
 
     def __init__(self, epoch: int, history: dict[str, list[float]]) -> None:
         kept = f"The weights of epoch {epoch} are kept." if epoch else "No epoch was completed."
         super().__init__(
-            f"the loss is not finite in epoch {epoch + 1}. {kept} Lower learning_rate, or use "
-            "precision='float32'."
+            f"the loss or its gradient is not finite in epoch {epoch + 1}. {kept} Lower "
+            "learning_rate, or use precision='float32'."
         )
         self.epoch = epoch
         self.history = history
@@ -200,6 +206,14 @@ class _WarmupCosine:
             return (step + 1) / warmup
         done = (step - warmup) / max(1, self.steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _stopped(
+    model: OTCXRModel, good: dict[str, Tensor], epoch: int, history: dict[str, list[float]]
+) -> NonFiniteLossError:
+    model.load_state_dict(good)
+    model.cpu().eval()
+    return NonFiniteLossError(epoch, history)
 
 
 def _snapshot(model: OTCXRModel) -> dict[str, Tensor]:
