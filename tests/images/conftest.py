@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+
+@pytest.fixture
+def write_dicom(tmp_path):
+    """Write pixels of 8 or 16 bits as an uncompressed DICOM file, tags given by keyword."""
+
+    def write(pixels, *, name="image.dcm", syntax=ExplicitVRLittleEndian, preamble=True, **tags):
+        pixels = np.asarray(pixels)
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.SOPClassUID = SecondaryCaptureImageStorage
+        dataset.SOPInstanceUID = "1.2.3"
+        dataset.Modality = "DX"
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.SamplesPerPixel = 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
+        dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+        order = "<" if syntax.is_little_endian else ">"
+        dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        for keyword, value in tags.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+        dataset.HighBit = dataset.BitsStored - 1
+        path = tmp_path / name
+        if preamble:
+            dataset.save_as(path, enforce_file_format=True)
+        else:
+            del dataset.file_meta
+            dataset.save_as(
+                path,
+                implicit_vr=syntax.is_implicit_VR,
+                little_endian=syntax.is_little_endian,
+            )
+        return path
+
+    return write

@@ -1,0 +1,199 @@
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from otcxr_sk.images import ImageReadError, read_image
+
+BYTES = np.arange(256, dtype=np.uint8).reshape(8, 32)
+WORDS = BYTES.astype(np.uint16) * 257
+UNIT = BYTES / np.float32(255)
+
+
+def white_is_zero(path):
+    """Change the photometric interpretation of an uncompressed TIFF on disk."""
+    raw = path.read_bytes()
+    entry = b"\x06\x01\x03\x00\x01\x00\x00\x00"
+    assert raw.count(entry + b"\x01") == 1
+    path.write_bytes(raw.replace(entry + b"\x01", entry + b"\x00"))
+
+
+@pytest.mark.parametrize("pixels", [BYTES, WORDS])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "npy"])
+def test_lossless_formats_of_8_and_16_bits_hold_the_same_picture(tmp_path, pixels, suffix):
+    path = tmp_path / f"image.{suffix}"
+    np.save(path, pixels) if suffix == "npy" else Image.fromarray(pixels).save(path)
+    picture = read_image(path)
+    assert picture.dtype == np.float32
+    np.testing.assert_allclose(picture, UNIT, atol=1e-6)
+
+
+def test_jpeg_is_read_within_its_loss(tmp_path):
+    Image.fromarray(BYTES).save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg"), UNIT, atol=0.05)
+
+
+@pytest.mark.parametrize("pixels", [BYTES, WORDS])
+def test_tiff_with_white_as_zero_is_inverted(tmp_path, pixels):
+    path = tmp_path / "a.tiff"
+    Image.fromarray(pixels).save(path)
+    white_is_zero(path)
+    np.testing.assert_allclose(read_image(path), 1 - UNIT, atol=1e-6)
+
+
+def test_12_bit_tiff_is_scaled_by_12_bits(tmp_path):
+    packed = bytes.fromhex("000800 fff000")  # 0x000, 0x800, 0xfff, 0x000
+    # Width, height, bits, no compression, black is zero, offset, rows and bytes of the strip.
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 278: 1, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed
+    path = tmp_path / "a.tiff"
+    path.write_bytes(header + struct.pack("<H", len(tags)) + entries + bytes(4))
+    np.testing.assert_allclose(read_image(path), [[0, 2048 / 4095, 1, 0]], atol=1e-6)
+
+
+def test_float_tiff_and_npy_are_taken_as_they_are(tmp_path):
+    floats = np.array([[-3.5, 0.25], [7, 1e6]], dtype=np.float32)
+    Image.fromarray(floats).save(tmp_path / "a.tiff")
+    np.save(tmp_path / "a.npy", floats.astype(np.float64))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tiff"), floats)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.npy"), floats)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_mode_of_a_gray_picture_gives_it_back(tmp_path, mode):
+    black_and_white = np.where(BYTES > 99, 255, 0).astype(np.uint8)
+    gray = Image.fromarray(black_and_white if mode == "1" else BYTES)
+    gray.convert(mode).save(tmp_path / "a.png")
+    expected = black_and_white / 255 if mode == "1" else UNIT
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), expected, atol=1e-6)
+
+
+def test_transparency_is_ignored(tmp_path):
+    gray = Image.fromarray(BYTES)
+    gray.putalpha(Image.fromarray(BYTES[::-1]))
+    gray.save(tmp_path / "alpha.png")
+    Image.fromarray(BYTES).convert("P").save(tmp_path / "palette.png", transparency=bytes(256))
+    for name in ("alpha.png", "palette.png"):
+        np.testing.assert_allclose(read_image(tmp_path / name), UNIT, atol=1e-6)
+
+
+def test_colour_becomes_luma(tmp_path):
+    Image.fromarray(255 * np.eye(3, dtype=np.uint8)[None]).save(tmp_path / "a.png")
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), [[0.299, 0.587, 0.114]], atol=1e-6)
+
+
+@pytest.mark.parametrize("pixels", [BYTES, WORDS])
+def test_exif_orientation_is_applied(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), np.rot90(UNIT, -1), atol=1e-6)
+
+
+def test_content_counts_not_the_name(tmp_path, write_dicom):
+    Image.fromarray(BYTES).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", tmp_path / "a.dcm")
+    np.testing.assert_allclose(read_image(tmp_path / "a.dcm"), UNIT, atol=1e-6)
+    dicom = write_dicom(BYTES, name="b.jpg", WindowCenter=128, WindowWidth=256)
+    np.testing.assert_allclose(read_image(str(dicom)), UNIT, atol=1e-6)
+
+
+def test_a_dicom_file_whose_preamble_is_tiff_is_dicom(write_dicom):
+    path = write_dicom(BYTES, WindowCenter=128, WindowWidth=256)
+    path.write_bytes(b"II*\0" + path.read_bytes()[4:])
+    np.testing.assert_allclose(read_image(path), UNIT, atol=1e-6)
+
+
+def broken(folder: Path) -> dict[str, str]:
+    """Names of files that are no picture, with what their error has to say."""
+    (folder / "folder").mkdir()
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("not an image, though it is called one")
+    os.mkfifo(folder / "pipe")
+    np.save(folder / "stack.npy", np.zeros((2, 3, 4)))
+    np.save(folder / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
+    np.save(folder / "complex.npy", np.zeros((3, 3), dtype=complex))
+    np.save(folder / "no rows.npy", np.zeros((0, 3)))
+    Image.fromarray(BYTES.astype(np.int32)).save(folder / "int32.tiff")
+    picture = Image.fromarray(BYTES)
+    picture.save(folder / "pages.tiff", save_all=True, append_images=[picture])
+    picture.save(folder / "animated.png", save_all=True, append_images=[picture.rotate(180)])
+    for suffix in ("png", "jpg", "tiff", "npy"):
+        whole = io.BytesIO()
+        np.save(whole, BYTES) if suffix == "npy" else picture.save(whole, picture_format(suffix))
+        (folder / f"cut.{suffix}").write_bytes(whole.getvalue()[: len(whole.getvalue()) * 2 // 3])
+    return {
+        "missing.png": "no such file", "folder": "this is a folder", "empty.png": "empty",
+        "text.png": "not a DICOM, PNG, JPEG, TIFF or NPY", "pipe": "not a regular file",
+        "stack.npy": "not one image", "objects.npy": "damaged", "complex.npy": "not one image",
+        "no rows.npy": "", "int32.tiff": "32 bits", "pages.tiff": "2 pictures",
+        "animated.png": "2 pictures", "cut.png": "damaged or cut short",
+        "cut.jpg": "damaged or cut short", "cut.tiff": "damaged or cut short",
+        "cut.npy": "damaged or cut short",
+    }  # fmt: skip
+
+
+def picture_format(suffix):
+    return {"png": "PNG", "jpg": "JPEG", "tiff": "TIFF"}[suffix]
+
+
+def test_what_is_no_picture_is_an_error_naming_the_file(tmp_path):
+    for name, message in broken(tmp_path).items():
+        path = str(tmp_path / name)
+        with pytest.raises(ImageReadError) as caught:
+            read_image(path)
+        assert str(caught.value).startswith(f"cannot read {path!r}: "), name
+        assert message in str(caught.value), name
+
+
+@pytest.mark.parametrize("limit", [100, 200])
+def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch, limit):
+    Image.fromarray(BYTES).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(ImageReadError, match=r"bomb\.png.*limit of \d+ pixels"):
+        read_image(tmp_path / "bomb.png")
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    smooth = Image.fromarray(np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8)
+    np.save(buffer, np.asarray(smooth)) if kind == "NPY" else smooth.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "NPY"])
+@given(data=st.data())
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_damaged_bytes_end_in_a_picture_or_an_error_naming_the_file(tmp_path, kind, data):
+    raw = bytearray(encoded(kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged"
+    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    try:
+        picture = read_image(path)
+    except ImageReadError as error:
+        assert repr(str(path)) in str(error)  # noqa: PT017
+    else:
+        assert picture.ndim == 2
+        assert picture.dtype == np.float32
+
+
+def test_real_files_are_read_as_pillow_reads_them(real_data):
+    files = sorted((real_data / "raw_samples" / "nih_png").iterdir())
+    files += sorted((real_data / "raw_samples" / "kermany_jpeg").rglob("*.jpeg"))
+    files += sorted((real_data / "raw_samples" / "covid_mixed").iterdir())
+    assert len(files) == 53
+    for path in files[::3]:
+        with Image.open(path) as image:
+            expected = np.asarray(image.convert("L")) / 255
+        np.testing.assert_allclose(read_image(path), expected, atol=0.51 / 255, err_msg=path.name)
