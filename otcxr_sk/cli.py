@@ -153,8 +153,9 @@ def _print_table(
 ) -> None:
     from otcxr_sk.evaluation import linear_probe
 
-    width = max(16, *map(len, data.label_names))
-    print(f"\nAUC on unseen patients{'':{width - 22}}" + "".join(f"{n:>12}" for n in features))
+    title = "AUC on unseen patients"
+    width = max(map(len, [title, *data.label_names]))
+    print(f"\n{title:<{width}}" + "".join(f"{name:>12}" for name in features))
     means = []
     for name, y in zip(data.label_names, np.asarray(data.labels, float).T, strict=True):
         known = [rows[~np.isnan(y[rows])] for rows in (train, test)]

@@ -7,7 +7,6 @@ import os
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
@@ -70,17 +69,7 @@ def check_images(
             return ArraySource(X)
         return ArraySource(X, layout=_LAYOUTS[channels or _guess_channels(X.shape)])
     X = validate_data(estimator, X, reset=fitting, ensure_min_samples=least)
-    shape = _row_shape(X.shape[1], image_shape)
-    return (_Strips if shape[0] == 1 else ArraySource)(X, image_shape=shape)
-
-
-class _Strips(ArraySource):
-    """Single rows of pixels: too little to call one that is constant a broken picture."""
-
-    def read(
-        self, indices: Any, size: int, *, refuse_constant: bool = False
-    ) -> NDArray[np.float32]:
-        return super().read(indices, size)
+    return ArraySource(X, image_shape=_row_shape(X.shape[1], image_shape))
 
 
 def _as_paths(X: Any) -> Any | None:

@@ -65,7 +65,7 @@ def linear_probe(
     shared = np.intersect1d(patients[fitted], patients[judged])
     if len(shared):
         raise ValueError(
-            f"{len(shared)} patients are both in train and in test, {shared[0]!r} among them; "
+            f"{len(shared)} patients are both in train and in test, {shared[0]} among them; "
             "split by patient, for instance with GroupShuffleSplit"
         )
     known, asked = np.unique(labels[fitted]), np.unique(labels[judged])

@@ -1,0 +1,45 @@
+import sys
+
+import numpy as np
+import pytest
+from sklearn.utils import Bunch
+
+from otcxr_sk.plotting import MatchingDisplay
+
+
+def matching(plan):
+    """Two equal whole views of one image, on a grid of 2 x 2 tokens."""
+    identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    return Bunch(
+        views=np.random.default_rng(0).normal(size=(1, 2, 8, 8)),
+        affine=np.stack([identity, identity])[None],
+        plan=plan[None],
+        grid=(2, 2),
+        accuracy=1.0,
+        chance=0.25,
+    )
+
+
+def test_every_framed_token_has_its_mass_and_its_true_place_in_the_other_view():
+    figure = MatchingDisplay(matching(np.eye(4) / 4)).plot().figure_
+    left, right = figure.axes
+    framed = {patch.get_xy(): patch.get_edgecolor() for patch in left.patches}
+    filled = {patch.get_xy(): patch.get_facecolor() for patch in right.patches}
+    assert len(framed) == 4
+    assert {xy: colour[:3] for xy, colour in framed.items()} == {
+        xy: colour[:3] for xy, colour in filled.items()
+    }
+    marks = {tuple(np.ravel(line.get_data())) for line in right.lines}
+    assert marks == {(2, 2), (2, 6), (6, 2), (6, 6)}
+
+
+def test_the_picture_says_how_good_the_matching_is():
+    figure = MatchingDisplay(matching(np.full((4, 4), 1 / 16))).plot().figure_
+    assert figure.get_suptitle() == "matching accuracy 1.00 (chance 0.25)"
+    assert len(figure.axes[1].patches) == 16
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
+        MatchingDisplay(matching(np.eye(4))).plot()

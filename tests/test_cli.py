@@ -1,0 +1,63 @@
+import csv
+
+import joblib
+import numpy as np
+import pytest
+
+from otcxr_sk.cli import main
+from otcxr_sk.datasets import make_chest_phantoms
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    """An .npz of 24 patients and a CSV with a complete and an incomplete label."""
+    folder = tmp_path_factory.mktemp("own")
+    data = make_chest_phantoms(24, image_size=32, random_state=0)
+    np.savez(folder / "own.npz", images=data.images)
+    with open(folder / "own.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["patient_id", "effusion", "side"])
+        for row, patient in enumerate(data.groups):
+            side = ["left", "right", ""][row % 3]
+            writer.writerow([patient, data.labels[row, 2], side])
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
+def test_demo_on_own_data_leaves_a_model_predictions_and_a_picture(own_data, tmp_path, capsys):
+    arguments = ["--data", own_data / "own.npz", "--labels", own_data / "own.csv"]
+    options = ["--out", tmp_path, "--epochs", "1"]
+    assert main(["demo", *map(str, arguments + options)]) == 0
+    table = capsys.readouterr().out
+    assert "raw pixels   untrained       otcxr" in table
+    assert "effusion" in table
+
+    images = np.load(own_data / "own.npz")["images"]
+    model = joblib.load(tmp_path / "model.joblib")
+    assert set(model) == {"effusion", "side"}
+    with open(tmp_path / "predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    first = model["effusion"].predict_proba(images[[int(rows[0]["row"])]])[0, 1]
+    assert float(rows[0]["effusion"]) == pytest.approx(first, abs=1e-3)
+    assert (tmp_path / "matching.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--epochs", "-1"], "epochs"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("otcxr_sk.cli.DEMO_PATIENTS", 4)
+    assert main(["demo", "--out", str(tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_labels_without_data_are_a_usage_error(capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--labels", "some.csv"])
+    assert "--labels goes with --data" in capsys.readouterr().err
