@@ -104,12 +104,15 @@ class OTCXRModel(nn.Module):
             Pooled encoder map, without gradient.
         """
         matched, last = self.encoder(views)
-        pooled = pool(last)
-        with torch.autocast(views.device.type, enabled=False):
+        return self.terms(matched, last, affine), pool(last).detach()
+
+    def terms(self, matched: Tensor, last: Tensor, affine: Tensor) -> dict[str, Tensor]:
+        """Compute what `forward` returns from the encoder's two dense maps, in float32."""
+        with torch.autocast(matched.device.type, enabled=False):
             q_s, q_t = self.infuse(*self.dense_head(tokens(matched)).chunk(2))
             matching = self.match(q_s, q_t, affine)
             variance, covariance = regularisers(q_s, q_t)
-            p_s, p_t = self.projector(pooled).chunk(2)
+            p_s, p_t = self.projector(pool(last)).chunk(2)
             global_variance, global_covariance = regularisers(p_s, p_t)
             accuracy, chance = matching_accuracy(matching.plan, affine, self.grid)
         return {
@@ -122,7 +125,7 @@ class OTCXRModel(nn.Module):
             "marginal_error": matching.error.mean(),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-        }, pooled.detach()
+        }
 
     def dense_tokens(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, D) of the first and of the second views."""
