@@ -34,7 +34,7 @@ def test_demo_on_own_data_leaves_a_model_predictions_and_a_picture(own_data, tmp
 
     images = np.load(own_data / "own.npz")["images"]
     model = joblib.load(tmp_path / "model.joblib")
-    assert set(model) == {"effusion", "side"}
+    assert set(model) == {"effusion", "side=right"}
     with open(tmp_path / "predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     first = model["effusion"].predict_proba(images[[int(rows[0]["row"])]])[0, 1]

@@ -33,7 +33,7 @@ def seconds(work):
 def compare(repeats, **works):
     """Seconds of every work in every repeat, taken in turns after one warm-up."""
     taken = {name: [] for name in works}
-    for repeat in range(repeats + 1):
+    for _ in range(repeats + 1):
         for name, work in works.items():
             taken[name].append(seconds(work))
     return {name: np.array(times[1:]) for name, times in taken.items()}
