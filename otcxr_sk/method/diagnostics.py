@@ -49,8 +49,10 @@ def effective_rank(embedding: Tensor) -> float:
 
     Roy and Vetterli (2007); in [1, min(n - 1, C)], or 0 when all embeddings are the same.
     """
-    values = torch.linalg.svdvals((embedding - embedding.mean(0)).double())
-    if values.sum() <= torch.finfo(embedding.dtype).eps * embedding.norm():
+    # In float64, which not every accelerator has: rounding must not look like a direction.
+    cloud = embedding.cpu().double()
+    values = torch.linalg.svdvals(cloud - cloud.mean(0))
+    if values.sum() <= torch.finfo(embedding.dtype).eps * cloud.norm():
         return 0.0
     share = values / values.sum()
     return float(torch.special.entr(share).sum().exp())
