@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from otcxr_sk.method.cv_sim import CVSIM
+
+
+@pytest.fixture
+def module():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CVSIM(16, depth=2, heads=4).double()
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, 6, 16, generator=generator, dtype=torch.float64).unbind()
+
+
+def test_depth_zero_is_the_identity(views):
+    out = CVSIM(16, depth=0)(*views)
+    assert all(a is b for a, b in zip(out, views, strict=True))
+
+
+def test_swapping_the_views_swaps_the_outputs(module, views):
+    s, t = views
+    torch.testing.assert_close(module(t, s), module(s, t)[::-1])
+
+
+def test_permuting_the_tokens_of_a_view_permutes_its_outputs_and_no_others(module, views):
+    s, t = views
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    q_s, q_t = module(s, t)
+    torch.testing.assert_close(module(s[:, order], t), (q_s[:, order], q_t))
+
+
+def test_each_view_takes_in_the_other_and_no_other_image(module, views):
+    s, t = views
+    changed = t.clone()
+    changed[0, 0] *= -1
+    difference = (module(s, changed)[0] - module(s, t)[0]).abs().amax((1, 2))
+    assert difference[0] > 1e-3
+    assert not difference[1:].any()
+
+
+def test_every_weight_serves_and_learns(module, views):
+    sum(q.square().sum() for q in module(*views)).backward()
+    assert all(p.grad.any() for p in module.parameters())
+
+
+def test_shapes_are_kept(module, views):
+    assert all(q.shape == (3, 6, 16) for q in module(*views))
