@@ -8,7 +8,12 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing, get_decoder
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+)
 
 from otcxr_sk.images._errors import ImageReadError, reading, require_file, require_size
 
@@ -132,14 +137,20 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
         ) from error
     if not decoder.is_available:
         raise ImageReadError(f"no codec for its transfer syntax, {syntax.name}: {install}")
+    # Given a damaged stream GDCM may end the whole process, so pydicom is to fall back on it only
+    # where the others read nothing, or 8 bits out of 12.
+    others = [plugin for plugin in decoder.available_plugins if plugin != "gdcm"]
+    if others and syntax != JPEGExtended12Bit:
+        dataset.pixel_array_options(decoding_plugin=others[0])
     try:
         return dataset.pixel_array
     except RuntimeError as error:
-        if not decoder.missing_dependencies:
-            raise
+        codec = (
+            f", unless another codec is wanted: {install}" if decoder.missing_dependencies else ""
+        )
         raise ImageReadError(
-            f"its pixels, in transfer syntax {syntax.name}, are damaged or of a kind that needs "
-            f"another codec: {install}, and if that is done replace the file with an intact copy"
+            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short: replace the "
+            f"file with an intact copy{codec}"
         ) from error
 
 

@@ -1,3 +1,4 @@
+import io
 import math
 import warnings
 
@@ -7,6 +8,7 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
@@ -14,6 +16,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
 )
 
@@ -186,13 +190,38 @@ def test_other_dicom_objects_are_refused(name):
         read_dicom(get_testdata_file(name))
 
 
-def test_a_missing_codec_names_syntax_and_extra(write_dicom, monkeypatch):
-    path = write_dicom(RAMP)
+def compress(path, syntax, stream):
+    """Put a compressed stream in place of the pixels of a DICOM file."""
     dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xf7"])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pydicom.encaps.encapsulate([stream])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "kind"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")]
+)
+def test_gdcm_which_may_abort_the_process_is_not_asked_in_vain(
+    write_dicom, monkeypatch, syntax, kind
+):
+    pixels = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    path = write_dicom(pixels, WindowCenter=128, WindowWidth=256)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    asked = []
+    monkeypatch.setitem(get_decoder(syntax)._available, "gdcm", lambda *_: asked.append(1))
+    compress(path, syntax, stream.getvalue())
+    np.testing.assert_allclose(read_dicom(path), pixels / 255, atol=4 / 255)
+    compress(path, syntax, stream.getvalue()[:100])
+    with pytest.raises(ImageReadError, match=syntax.name.split(" (")[0]):
+        read_dicom(path)
+    assert not asked
+
+
+def test_a_missing_codec_names_syntax_and_extra(write_dicom, monkeypatch):
+    path = write_dicom(RAMP)
+    compress(path, JPEGLSLossless, b"\xff\xd8\xff\xf7")
     monkeypatch.setattr(get_decoder(JPEGLSLossless), "_available", {})
     with pytest.raises(ImageReadError) as caught:
         read_dicom(path)
