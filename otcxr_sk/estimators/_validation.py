@@ -15,6 +15,9 @@ from otcxr_sk.images import ArraySource, ImageSource, PathSource
 
 _LAYOUTS: dict[str, Literal["nchw", "nhwc"]] = {"first": "nchw", "last": "nhwc"}
 
+# Rows looked at to tell a column of paths, of which some may be missing.
+_HEAD = 10
+
 
 def check_images(
     X: Any,
@@ -68,29 +71,37 @@ def check_images(
         if X.ndim == 3:
             return ArraySource(X)
         return ArraySource(X, layout=_LAYOUTS[channels or _guess_channels(X.shape)])
+    if getattr(X, "ndim", 0) > 4:
+        raise ValueError(
+            f"images come as (n, h, w), (n, 1 or 3, h, w) or (n, h, w, 1 or 3), got {X.shape}"
+        )
     X = validate_data(estimator, X, reset=fitting, ensure_min_samples=least)
     return ArraySource(X, image_shape=_row_shape(X.shape[1], image_shape))
 
 
 def _as_paths(X: Any) -> Any | None:
     """Give a one-dimensional sequence if `X` holds file names, None if it does not."""
-    if hasattr(X, "ndim"):
-        if X.ndim == 2 and X.shape[1] == 1 and len(X) and _is_path(_first(X)):
-            # A column selector of ColumnTransformer gives a frame of one column.
-            return np.asarray(X, dtype=object)[:, 0]
-        return X if X.ndim == 1 and len(X) and _is_path(_first(X)) else None
-    if not hasattr(X, "__getitem__") or not hasattr(X, "__len__"):
-        return None
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"Expected a sequence of paths, got one path; use [{os.fspath(X)!r}]")
-    is_series = hasattr(X, "to_list") and getattr(X, "shape", (0, 0))[1:] == ()
-    if isinstance(X, list | tuple) or is_series:
-        return X if len(X) and _is_path(X[0]) else None
-    return None
-
-
-def _first(X: Any) -> Any:
-    return np.asarray(X[:1], dtype=object).ravel()[0]
+    if isinstance(X, list | tuple):
+        return X if any(map(_is_path, X)) else None
+    # Frames of polars have a shape, but no number of dimensions.
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    kind = getattr(getattr(X, "dtype", None), "kind", "O")
+    if len(shape) not in (1, 2) or kind in "biufc" or not hasattr(X, "__getitem__"):
+        return None
+    # Not the first row alone, which may lack its path.
+    if not any(map(_is_path, np.asarray(X[:_HEAD], dtype=object).flat)):
+        return None
+    if len(shape) == 1:
+        return X
+    if shape[1] == 1:
+        # A column selector of ColumnTransformer gives a frame of one column.
+        return np.asarray(X, dtype=object)[:, 0]
+    raise ValueError(
+        f"X has {shape[1]} columns, with text among them; pass the one of paths alone, X['path'], "
+        "or choose it by a ColumnTransformer"
+    )
 
 
 def _is_path(value: Any) -> bool:
