@@ -118,11 +118,10 @@ class Trainer:
                     if len(watched) * len(batch) < WATCHED:
                         watched.append(embedding[: len(batch)])
                     bar.update()
-                latest = _snapshot(model)
-                if not all(value.isfinite().all() for value in latest.values()):
+                if not all(value.isfinite().all() for value in model.parameters()):
                     # A finite loss can have a gradient that is not.
                     raise _stopped(model, good, epoch, history)
-                good = latest
+                good = _snapshot(model)
                 numbers = {name: float(value) / len(source) for name, value in sums.items()}
                 seen = torch.cat(watched)[:WATCHED].float()
                 numbers |= {
