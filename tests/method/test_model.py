@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from otcxr_sk.method.diagnostics import effective_rank
+from otcxr_sk.method.encoders import build_encoder
+from otcxr_sk.method.geometry import overlap
+from otcxr_sk.method.model import MARGINAL_FLOOR, OTCXRModel
+from otcxr_sk.method.objective import Objective
+from otcxr_sk.method.views import ViewSampler
+
+GRID, DIM = (4, 4), 16
+TERMS = {
+    "transport",
+    "variance",
+    "covariance",
+    "global_invariance",
+    "global_variance",
+    "global_covariance",
+}
+WATCHED = {"marginal_error", "matching_accuracy", "matching_chance"}
+
+
+def make_model(encoder=None, **options):
+    encoder = encoder or nn.Sequential(nn.Conv2d(1, 16, 8, stride=8), nn.ReLU())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in encoder.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.reset_parameters()
+        built = build_encoder(encoder, size=32, match_stride=8)
+        return OTCXRModel(built, head_dim=DIM, projection_dim=16, **options)
+
+
+def photos(n=32):
+    """Smooth random images, standardised."""
+    coarse = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(coarse, (32, 32), mode="bicubic")
+
+
+def pairs(n=8, seed=0, **options):
+    return ViewSampler(**options)(photos(n), torch.Generator().manual_seed(seed))
+
+
+def token_pairs(n=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, n, 16, DIM, generator=generator, dtype=torch.float64).unbind()
+
+
+def halves():
+    """Maps of one pair of views: the whole image, and its right half."""
+    whole, right = [[1.0, 0, 0], [0, 1, 0]], [[0.5, 0, 0.5], [0, 1, 0]]
+    return torch.tensor([whole, right], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("marginals", ["overlap", "uniform"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_terms_are_finite_scalars_and_the_embedding_is_the_pooled_map(marginals, depth):
+    model = make_model(marginals=marginals, cv_sim_depth=depth)
+    views, affine = pairs()
+    terms, embedding = model(views, affine)
+    assert terms.keys() == TERMS | WATCHED
+    assert all(value.shape == () and value.isfinite() for value in terms.values())
+    assert {name for name, value in terms.items() if value.requires_grad} == TERMS
+    assert not embedding.requires_grad
+    torch.testing.assert_close(embedding, model.encoder(views)[1].mean((2, 3)))
+    assert 0 <= terms["transport"] <= 2
+    assert terms["marginal_error"] < 0.01
+
+
+def test_timm_encoders_match_a_finer_stage_than_they_pool():
+    encoder = build_encoder("resnet10t", size=32, match_stride=8)
+    model = OTCXRModel(encoder, head_dim=DIM, projection_dim=8)
+    terms, embedding = model(*pairs())
+    assert model.grid == (4, 4)
+    assert embedding.shape == (16, 512)
+    assert all(value.isfinite() for value in terms.values())
+
+
+def test_swapping_the_views_changes_no_term():
+    model = make_model(cv_sim_depth=1)
+    views, affine = pairs()
+    terms, _ = model(views, affine)
+    swapped, _ = model(views.roll(8, 0), affine.roll(8, 0))
+    for name in TERMS:
+        torch.testing.assert_close(swapped[name], terms[name], atol=1e-3, rtol=1e-3)
+
+
+def test_a_direction_shared_by_all_tokens_of_an_image_is_not_compared():
+    model = make_model().double()
+    z_s, z_t = token_pairs()
+    shared = torch.randn(3, 1, DIM, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(model.infuse(z_s + shared, z_t), model.infuse(z_s, z_t))
+
+
+def test_bfloat16_stays_inside_the_encoder():
+    model = make_model()
+    seen = []
+    model.encoder.register_forward_hook(lambda *args: seen.append(args[2][0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        terms, embedding = model(*pairs())
+    assert seen == [torch.bfloat16]
+    assert {value.dtype for value in terms.values()} == {torch.float32}
+    assert embedding.dtype == torch.float32
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_gradients_reach_every_parameter_that_the_loss_uses(depth):
+    model = make_model(cv_sim_depth=depth)
+    terms, _ = model(*pairs())
+    Objective(alpha=1, beta=1, eta=1, global_weight=1).total(terms).backward()
+    idle = {name for name, p in model.named_parameters() if not p.grad.abs().max() > 1e-7}
+    # A shift of all tokens or of all projections is something no term can see.
+    assert idle <= {"dense_head.2.bias", "projector.0.bias", "projector.3.bias"}
+
+
+def test_without_its_weight_the_image_level_learns_nothing():
+    model = make_model()
+    terms, _ = model(*pairs())
+    Objective(alpha=1, beta=1, eta=1, global_weight=0).total(terms).backward()
+    assert all(p.grad is None for p in model.projector.parameters())
+    assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+def test_a_token_weighs_as_much_as_the_other_view_shows_of_it():
+    model = make_model(marginals="overlap").double()
+    affine = halves()
+    matching = model.match(*token_pairs(1), affine)
+    rows = matching.plan.sum(2)[0].view(GRID)
+    assert rows[:, :2].sum() < 2 * MARGINAL_FLOOR
+    torch.testing.assert_close(rows[:, 2:], torch.full((4, 2), 1 / 8).double(), atol=1e-3, rtol=0)
+    columns = matching.plan.sum(1)
+    torch.testing.assert_close(columns, torch.full((1, 16), 1 / 16).double(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("marginals", "matters"), [("overlap", False), ("uniform", True)])
+def test_only_uniform_marginals_force_a_match_on_what_the_other_view_cannot_see(marginals, matters):
+    model = make_model(marginals=marginals).double()
+    q_s, q_t = token_pairs(1)
+    changed = q_s.clone()
+    unseen = overlap(*halves().chunk(2), GRID)[0] == 0
+    assert unseen.sum() == 8
+    changed[:, unseen] *= -1
+    losses = [model.match(q, q_t, halves()).loss.item() for q in (q_s, changed)]
+    assert (abs(losses[0] - losses[1]) > 0.01) == matters
+
+
+def test_views_with_nothing_in_common_still_give_a_plan():
+    left, right = [[0.25, 0, -0.5], [0, 1, 0]], [[0.25, 0, 0.5], [0, 1, 0]]
+    model = make_model().double()
+    matching = model.match(*token_pairs(1), torch.tensor([left, right], dtype=torch.float64))
+    rows = matching.plan.sum(2)
+    torch.testing.assert_close(rows, torch.full_like(rows, 1 / 16), atol=1e-3, rtol=0)
+
+
+def test_the_loss_is_the_cost_of_the_plan_and_differs_by_finite_differences_with_it_fixed():
+    model = make_model().double()
+    q_s, q_t = token_pairs(2)
+    q_s.requires_grad_()
+    affine = torch.cat([halves()[:1]] * 4)
+    matching = model.match(q_s, q_t, affine)
+    assert not matching.plan.requires_grad
+    (slope,) = torch.autograd.grad(matching.loss.sum(), q_s)
+
+    def cost_of_the_plan(q):
+        cosine = nn.functional.cosine_similarity(q[:, :, None], q_t[:, None], dim=-1)
+        return (matching.plan * (1 - cosine)).sum()
+
+    torch.testing.assert_close(matching.loss.sum(), cost_of_the_plan(q_s))
+    step = 1e-6
+    for index in np.ndindex(2, 3, 4):
+        nudge = torch.zeros_like(q_s)
+        nudge[index] = step
+        difference = cost_of_the_plan(q_s + nudge) - cost_of_the_plan(q_s - nudge)
+        assert (difference / (2 * step)).item() == pytest.approx(slope[index].item(), abs=1e-7)
+
+
+def train(loss, steps=60):
+    """Effective rank of the tokens and spread of the projections after some hasty training."""
+    model = make_model()
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        views, affine = pairs(32, seed=step)
+        optimiser.zero_grad()
+        loss(model(views, affine)[0]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        rank = effective_rank(torch.cat(model.infuse(*model.dense_tokens(views))).flatten(0, 1))
+        projections = model.projector(model.encoder(views)[1].mean((2, 3)))
+        return rank, projections.std(0).mean().item()
+
+
+def test_invariance_alone_collapses_and_variance_and_covariance_prevent_it():
+    rank, deviation = train(lambda terms: terms["transport"] + 4 * terms["global_invariance"])
+    kept_rank, kept_deviation = train(Objective(1, 1, 0.04, 4).total)
+    assert rank < 2
+    assert deviation < 0.05
+    assert kept_rank > 1.5 * rank
+    assert kept_deviation > 0.2
