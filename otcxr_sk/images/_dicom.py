@@ -149,7 +149,7 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
             f", unless another codec is wanted: {install}" if decoder.missing_dependencies else ""
         )
         raise ImageReadError(
-            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short: replace the "
+            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short; replace the "
             f"file with an intact copy{codec}"
         ) from error
 

@@ -272,8 +272,7 @@ def scan(
             "\n  ".join([f"{len(problems)} of {len(source)} images cannot be used:", *listed])
         )
     std = (squares / count) ** 0.5
-    # What float32 cannot tell apart is rounding.
-    return mean, std if std > np.finfo(np.float32).eps * abs(mean) else 1.0
+    return mean, std or 1.0
 
 
 def _problems(source: ImageSource, rows: NDArray[np.intp], size: int) -> list[ValueError]:
