@@ -37,7 +37,14 @@ from otcxr_sk.training.trainer import NonFiniteLossError, Trainer
 
 # Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
 LAPTOP: Mapping[str, Any] = MappingProxyType(
-    {"encoder": "resnet10t", "image_size": 64, "epochs": 20, "batch_size": 128}
+    {
+        "encoder": "resnet10t",
+        "image_size": 64,
+        "epochs": 16,
+        "match_stride": 8,
+        "batch_size": 128,
+        "learning_rate": 5e-3,
+    }
 )
 
 _MODEL_PARAMETERS = (
