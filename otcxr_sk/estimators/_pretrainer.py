@@ -299,9 +299,15 @@ class OTCXRPretrainer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             The embeddings at the end hardly differ between images.
         """
         self._validate_params()
-        crop_scale = tuple(self.crop_scale)
-        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {self.crop_scale!r}")
+        scale = self.crop_scale
+        numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
+        if not numbers or not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
+        if not any((self.alpha, self.beta, self.eta, self.global_weight)):
+            raise ValueError(
+                "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; "
+                "raise one of them"
+            )
         device = choose_device(self.device)
         source = self._source(X, fitting=True)
         architecture = {name: getattr(self, name) for name in _MODEL_PARAMETERS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -143,6 +144,8 @@ def _row_shape(n_features: int, image_shape: tuple[int, int] | None) -> tuple[in
     if image_shape is None:
         side = math.isqrt(n_features)
         return (side, side) if side * side == n_features else (1, n_features)
+    if len(image_shape) != 2 or not all(isinstance(n, Integral) and n > 0 for n in image_shape):
+        raise ValueError(f"image_shape must be (height, width) in pixels, got {image_shape!r}")
     height, width = image_shape
     if height * width != n_features:
         raise ValueError(
