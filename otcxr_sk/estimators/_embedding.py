@@ -1,0 +1,260 @@
+"""What a fitted encoder can do: embed, score, match, and be saved."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch, Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+import otcxr_sk
+from otcxr_sk.estimators._persistence import live_model
+from otcxr_sk.estimators._validation import check_images
+from otcxr_sk.images import ImageSource
+from otcxr_sk.method.diagnostics import matching_accuracy
+from otcxr_sk.method.encoders import build_encoder, pool
+from otcxr_sk.method.model import OTCXRModel
+from otcxr_sk.method.objective import Objective
+from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.training.runtime import (
+    choose_device,
+    choose_precision,
+    load_batches,
+    private_randomness,
+)
+from otcxr_sk.training.trainer import Trainer
+
+
+class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Methods of an estimator once its `fit` has set `weights_`, `mean_`, `std_` and the rest.
+
+    What the network was built from is kept in `_architecture`, so that parameters set after `fit`
+    leave the embedding alone.
+    """
+
+    weights_: NDArray[np.uint8]
+    mean_: float
+    std_: float
+    embedding_dim_: int
+    _architecture: dict[str, Any]
+
+    image_shape: tuple[int, int] | None
+    channels: str | None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    device: str
+    precision: str
+    num_workers: int
+    verbose: int
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            Of any kind that the class takes, not only the one that `fit` saw.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, embedding_dim_), float32
+            The encoder's last dense map, averaged over its places.
+        """
+        return self._embed(X, dense=False)
+
+    def transform_dense(self, X: Any) -> NDArray[np.float32]:
+        """Embed images place by place.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, h, w, embedding_dim_), float32
+            The encoder's last dense map; its mean over h and w is what `transform` returns.
+        """
+        return self._embed(X, dense=True)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Negative loss on images, by fixed views: higher is better, no labels needed.
+
+        Comparable between estimators of the same weights of the loss.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            At least two images, held out from `fit` if the score is to mean anything.
+        y : ignored
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        if len(source) < 2:
+            raise ValueError("score needs at least 2 images, found 1 sample")
+        trainer = self._trainer(
+            self._architecture, self.mean_, self.std_, 0, choose_device(self.device)
+        )
+        return -trainer.evaluate(self._model(), source)["loss"]
+
+    def match(self, X: Any, *, random_state: Any = None) -> Bunch:
+        """Draw two views of every image and transport the tokens of one to the other.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            A few images: they are taken as one batch.
+        random_state : int, RandomState instance or None, default=None
+            Draws the views.
+
+        Returns
+        -------
+        matching : Bunch
+            ``views`` (n, 2, size, size) float32, standardised; ``affine`` (n, 2, 2, 3), maps
+            from each view's to its image's normalised coordinates (see `ViewSampler`); ``plan``
+            (n, N, N), each summing to 1, from tokens of the first view (rows) to those of the
+            second; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and ``chance`` as in
+            `history_`.
+        """
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        device = choose_device(self.device)
+        model = self._model().to(device)
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        trainer = self._trainer(self._architecture, self.mean_, self.std_, seed, device)
+        images = torch.from_numpy(source.read(np.arange(len(source)), trainer.size))
+        with torch.inference_mode():
+            views, affine = trainer.draw(images, 0, 0)
+            plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
+            accuracy, chance = matching_accuracy(plan, affine, model.grid)
+        return Bunch(
+            views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
+            affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
+            plan=plan.cpu().numpy(),
+            grid=model.grid,
+            accuracy=float(accuracy),
+            chance=float(chance),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedding_dim_
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_otcxr_sk_version": otcxr_sk.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written = state.pop("_otcxr_sk_version", None)
+        if written != otcxr_sk.__version__ and "weights_" in state:
+            warnings.warn(
+                f"this {type(self).__name__} was saved by otcxr-sk {written} and is loaded by "
+                f"{otcxr_sk.__version__}; its embeddings may differ",
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
+    def _source(self, X: Any, *, fitting: bool) -> ImageSource:
+        return check_images(
+            X, self, image_shape=self.image_shape, channels=self.channels, fitting=fitting
+        )
+
+    def _trainer(
+        self,
+        architecture: Mapping[str, Any],
+        mean: float,
+        std: float,
+        seed: int,
+        device: torch.device,
+    ) -> Trainer:
+        weights = ("alpha", "beta", "eta", "global_weight")
+        return Trainer(
+            views=ViewSampler(
+                tuple(architecture["crop_scale"]), flip=architecture["horizontal_flip"]
+            ),
+            objective=Objective(**{name: architecture[name] for name in weights}),
+            mean=mean,
+            std=std,
+            size=architecture["image_size"],
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            seed=seed,
+            device=device,
+            precision=self.precision,
+            num_workers=self.num_workers,
+            verbose=self.verbose > 0,
+        )
+
+    def _model(self) -> OTCXRModel:
+        def build() -> OTCXRModel:
+            with private_randomness(0, torch.device("cpu")):
+                model = build_model(self._architecture, None)
+            return model.to(memory_format=torch.channels_last)
+
+        return live_model(self, self.weights_, build)
+
+    @torch.inference_mode()
+    def _embed(self, X: Any, *, dense: bool) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        device = choose_device(self.device)
+        dtype = choose_precision(self.precision, device)
+        encoder = self._model().encoder.to(device)
+        size = self._architecture["image_size"]
+        channels, rows, columns = encoder.last_shape
+        shape = (rows, columns, channels) if dense else (channels,)
+        out = np.empty((len(source), *shape), np.float32)
+        # Every chunk is full: some kernels round differently for other batch sizes, and an
+        # embedding must not depend on what it is computed beside.
+        chunks = math.ceil(len(source) / self.batch_size)
+        indices = np.arange(chunks * self.batch_size).clip(max=len(source) - 1)
+        batches = indices.reshape(chunks, self.batch_size)
+        images = load_batches(source, list(batches), size, self.num_workers)
+        for batch, target in zip(images, np.array_split(out, batches[1:, 0]), strict=True):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                last = encoder((batch.to(device) - self.mean_) / self.std_)[1]
+            values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
+            target[:] = values[: len(target)].cpu().numpy()
+        return out
+
+
+def build_model(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:
+    """Make the network that parameters describe, its encoder copied if it is a module."""
+    given = architecture["encoder"]
+    encoder = build_encoder(
+        deepcopy(given) if isinstance(given, torch.nn.Module) else given,
+        size=architecture["image_size"],
+        match_stride=architecture["match_stride"],
+        weights=weights,
+    )
+    return OTCXRModel(
+        encoder,
+        cv_sim_depth=architecture["cv_sim_depth"],
+        epsilon=architecture["epsilon"],
+        marginals=architecture["marginals"],
+    )
