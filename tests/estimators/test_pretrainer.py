@@ -384,6 +384,7 @@ def test_weights_of_the_last_good_epoch_are_kept():
     with pytest.raises(NonFiniteLossError):
         good.fit(X)
     np.testing.assert_array_equal(estimator.weights_, good.weights_)
+    assert not np.array_equal(estimator.weights_, tiny(Broken(), epochs=0).fit(X).weights_)
 
 
 def test_collapse_warns():
