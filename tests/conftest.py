@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 # Two threads on shared cores make small tensor work many times slower.
@@ -23,3 +25,21 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"needs real chest X-rays, which are not shipped; none in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def study():
+    """Two images each of 100 patients: features that tell a little of their classes and labels."""
+    random = np.random.default_rng(0)
+    classes = np.repeat(np.arange(100) % 3, 2)
+    labels = np.repeat(random.random((100, 3)) < 0.4, 2, axis=0).astype(float)
+    Z = random.normal(size=(200, 6)) + 0.7 * np.eye(6)[classes]
+    Z[:, 3:] += labels
+    return SimpleNamespace(
+        Z=Z,
+        other=random.normal(size=(200, 4)) + 0.3 * labels[:, :1],
+        classes=classes,
+        labels=labels,
+        patients=np.repeat(np.arange(100), 2),
+        parts={"train": np.arange(120), "test": np.arange(120, 200)},
+    )

@@ -1,5 +1,17 @@
 """How good an embedding is for a task, patients kept apart."""
 
-from otcxr_sk.evaluation._probe import few_labels, linear_probe, make_probe
+from otcxr_sk.evaluation._comparison import Comparison, compare
+from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
+from otcxr_sk.evaluation._health import embedding_health
+from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe
 
-__all__ = ["few_labels", "linear_probe", "make_probe"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "embedding_health",
+    "few_labels",
+    "knn_probe",
+    "label_efficiency",
+    "linear_probe",
+    "make_probe",
+]

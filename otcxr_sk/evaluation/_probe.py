@@ -1,20 +1,23 @@
-"""Linear probe: what a linear classifier makes of fixed features."""
+"""Probes: what a simple classifier makes of fixed features."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+
+from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
 # Strong and fixed: nothing is tuned, on test labels least of all.
 PENALTY = 0.01
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
 
 
 def make_probe() -> Pipeline:
@@ -33,8 +36,9 @@ def linear_probe(
     ----------
     Z : array-like of shape (n, d)
         Features, one image a row.
-    y : array-like of shape (n,)
-        Classes; two or more.
+    y : array-like of shape (n,) or (n, k)
+        Classes, two or more; or k labels of 0 and 1, for each of which a classifier is fitted.
+        NaN where a label is unknown: there it is neither fitted nor judged.
     groups : array-like of shape (n,)
         Patient of each image.
     train, test : array-like of int
@@ -43,13 +47,15 @@ def linear_probe(
     Returns
     -------
     auc : float
-        Area under the ROC curve; of each class against the rest, averaged, if there are more
-        than two.
+        Area under the ROC curve, in [0, 1]; of each class against the rest, averaged, if there
+        are more than two; averaged over labels if there are several. That of label ``j`` alone
+        is the probe of ``y[:, j]``.
 
     Raises
     ------
     ValueError
-        A patient is in both parts, or a class is missing in one of them.
+        A patient is in both parts, a class of a label is missing in one of them, or an array is
+        not as described.
 
     Examples
     --------
@@ -59,63 +65,94 @@ def linear_probe(
     >>> linear_probe(y[:, None], y, np.arange(40), train=range(20), test=range(20, 40))
     1.0
     """
-    features, labels, patients = check_array(Z), column_or_1d(y), column_or_1d(groups)
-    check_consistent_length(features, labels, patients)
-    fitted, judged = np.asarray(train), np.asarray(test)
-    shared = np.intersect1d(patients[fitted], patients[judged])
-    if len(shared):
-        raise ValueError(
-            f"{len(shared)} patients are both in train and in test, {shared[0]} among them; "
-            "split by patient, for instance with GroupShuffleSplit"
-        )
-    known, asked = np.unique(labels[fitted]), np.unique(labels[judged])
-    if len(known) < 2 or not np.array_equal(known, asked):
-        raise ValueError(
-            f"train and test must have the same two or more classes; train has {known.tolist()}, "
-            f"test has {asked.tolist()}"
-        )
-    probe = make_probe().fit(features[fitted], labels[fitted])
-    probability = probe.predict_proba(features[judged])
-    if len(known) == 2:
-        return float(roc_auc_score(labels[judged] == known[1], probability[:, 1]))
-    return float(roc_auc_score(labels[judged], probability, multi_class="ovr"))
+    return _auc_of_probe("linear", Z, y, groups, train, test)
 
 
-def few_labels(
-    y: ArrayLike,
-    groups: ArrayLike,
-    *,
-    train: ArrayLike,
-    fraction: float,
-    random_state: Any = None,
-) -> NDArray[np.intp]:
-    """Draw a fraction of the training patients, some of every class.
+def knn_probe(
+    Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
+) -> float:
+    """AUC on test patients of the vote of the most similar images of training patients.
+
+    The 20 neighbours of the smallest cosine distance `d` (all, if there are fewer) vote with the
+    weight ``exp(-d / 0.07)``: Wu et al. (2018), "Unsupervised feature learning via
+    non-parametric instance discrimination", with 20 neighbours as in Caron et al. (2021). Unlike
+    `linear_probe` it takes features as they are: a column of large values counts for more.
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        Classes.
-    groups : array-like of shape (n,)
-        Patient of each image.
-    train : array-like of int
-        Rows to draw from.
-    fraction : float
-        Share of the patients of every class, in (0, 1]; at least one patient of each is drawn.
-    random_state : int, RandomState instance or None, default=None
-        Who is drawn. A larger fraction contains the smaller ones of the same state.
+    Z, y, groups, train, test
+        As for `linear_probe`.
 
     Returns
     -------
-    rows : ndarray of int
-        All training images of the patients drawn.
+    auc : float
+        As from `linear_probe`.
+
+    Raises
+    ------
+    ValueError
+        As by `linear_probe`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otcxr_sk.evaluation import knn_probe
+    >>> y = np.tile(["bacteria", "virus", "none"], 20)
+    >>> Z = np.tile(np.eye(3), (20, 1))
+    >>> knn_probe(Z, y, np.arange(60), train=range(30), test=range(30, 60))
+    1.0
     """
-    labels, rows = column_or_1d(y), np.asarray(train)
-    owners = column_or_1d(groups)[rows]
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    patients = check_random_state(random_state).permutation(np.unique(owners))
-    drawn = []
-    for label in np.unique(labels[rows]):
-        having = patients[np.isin(patients, owners[labels[rows] == label])]
-        drawn.append(having[: math.ceil(fraction * len(having))])
-    return rows[np.isin(owners, np.concatenate(drawn))]
+    return _auc_of_probe("knn", Z, y, groups, train, test)
+
+
+def _auc_of_probe(
+    probe: str, Z: ArrayLike, y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
+) -> float:
+    labels, _, fitted, judged = check_task(y, groups, train, test)
+    return mean_auc(*judge(probe, check_features(Z, labels), labels, fitted, judged))
+
+
+def judge(
+    probe: str,
+    Z: NDArray[Any],
+    labels: NDArray[Any],
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a probe for each label and score the test rows.
+
+    Returns truth (0, 1, or NaN where unknown) and score, both (m, k): a column for each binary
+    label, or for each of several classes against the rest.
+    """
+    truth, score = [], []
+    for column in labels.T:
+        rows = train[is_known(column[train])]
+        probability = (
+            _classifier(probe, len(rows)).fit(Z[rows], column[rows]).predict_proba(Z[test])
+        )
+        classes = np.unique(column[rows])
+        # Of two classes, one column says it all.
+        first = 1 if len(classes) == 2 else 0
+        told = column[test][:, None]
+        truth.append(np.where(is_known(told), told == classes[first:], np.nan))
+        score.append(probability[:, first:])
+    return np.hstack(truth), np.hstack(score)
+
+
+def mean_auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
+    """Average over labels, or classes against the rest, of the AUC where truth is known."""
+    known = is_known(truth).T
+    each = [roc_auc_score(t[k], s[k]) for t, s, k in zip(truth.T, score.T, known, strict=True)]
+    return float(np.mean(each))
+
+
+def _classifier(probe: str, n: int) -> Any:
+    if probe == "linear":
+        return make_probe()
+    if probe == "knn":
+        return KNeighborsClassifier(min(NEIGHBOURS, n), metric="cosine", weights=_similarity)
+    raise ValueError(f"probe must be 'linear' or 'knn', got {probe!r}")
+
+
+def _similarity(distance: NDArray[Any]) -> NDArray[Any]:
+    return np.exp(-distance / TEMPERATURE)

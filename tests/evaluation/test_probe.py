@@ -1,55 +1,101 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
-from otcxr_sk.evaluation import few_labels, linear_probe
+from otcxr_sk.evaluation import knn_probe, linear_probe, make_probe
 
-PATIENTS = np.repeat(np.arange(60), 2)
-CLASSES = np.repeat(np.arange(60) % 3, 2)
-TRAIN, TEST = np.arange(80), np.arange(80, 120)
+laws = settings(max_examples=20, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module", params=[linear_probe, knn_probe])
+def probe(request):
+    return request.param
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_features_that_tell_the_class_give_auc_1_and_noise_gives_chance(n_classes):
-    y = CLASSES % n_classes
-    told = np.eye(n_classes)[y]
-    assert linear_probe(told, y, PATIENTS, train=TRAIN, test=TEST) == 1.0
-    noise = np.random.default_rng(0).normal(size=(120, 2))
-    assert abs(linear_probe(noise, y, PATIENTS, train=TRAIN, test=TEST) - 0.5) < 0.2
+def test_features_that_tell_the_class_give_auc_1_and_noise_gives_chance(probe, study, n_classes):
+    y = np.array(["normal", "bacteria", "virus"])[study.classes % n_classes]
+    told = np.eye(n_classes)[study.classes % n_classes]
+    assert probe(told, y, study.patients, **study.parts) == 1.0
+    noise = np.random.default_rng(0).normal(size=(200, 2))
+    assert abs(probe(noise, y, study.patients, **study.parts) - 0.5) < 0.15
 
 
-def test_auc_does_not_depend_on_the_scale_of_a_feature():
-    Z = np.random.default_rng(0).normal(size=(120, 3)) + CLASSES[:, None]
-    scaled = Z * [1, 1000, 0.001] + [0, 5, -5]
-    results = [linear_probe(z, CLASSES, PATIENTS, train=TRAIN, test=TEST) for z in (Z, scaled)]
+def test_the_auc_of_labels_is_the_mean_of_those_of_each_known_ones_alone(probe, study):
+    y = study.labels.copy()
+    y[np.random.default_rng(0).random(y.shape) < 0.2] = np.nan
+    each = []
+    for column in y.T:
+        known = {name: rows[~np.isnan(column[rows])] for name, rows in study.parts.items()}
+        each.append(probe(study.Z, column, study.patients, **study.parts))
+        assert each[-1] == probe(study.Z, column, study.patients, **known)
+    assert probe(study.Z, y, study.patients, **study.parts) == pytest.approx(np.mean(each))
+
+
+def test_auc_of_several_classes_is_scikit_learns_of_each_against_the_rest(study):
+    train, test = study.parts.values()
+    fitted = make_probe().fit(study.Z[train], study.classes[train])
+    expected = roc_auc_score(
+        study.classes[test], fitted.predict_proba(study.Z[test]), multi_class="ovr"
+    )
+    found = linear_probe(study.Z, study.classes, study.patients, **study.parts)
+    assert found == pytest.approx(expected)
+
+
+@laws
+@given(seed=seeds)
+def test_the_order_of_images_and_the_names_of_patients_and_classes_do_not_matter(
+    probe, study, seed
+):
+    random = np.random.default_rng(seed)
+    order, names = random.permutation(200), random.permutation(100)
+    place = np.argsort(order)
+    y = study.labels[:, 0]
+    result = probe(
+        study.Z[order],
+        np.where(y == 1, "yes", "no")[order],
+        names[study.patients[order]],
+        **{name: place[rows] for name, rows in study.parts.items()},
+    )
+    assert result == pytest.approx(probe(study.Z, y, study.patients, **study.parts), abs=1e-3)
+
+
+def test_a_linear_probe_ignores_the_unit_of_a_feature(study):
+    scaled = study.Z * np.logspace(-3, 3, 6) + 5
+    results = [
+        linear_probe(Z, study.classes, study.patients, **study.parts) for Z in (study.Z, scaled)
+    ]
     np.testing.assert_allclose(*results)
 
 
-def test_a_patient_in_both_parts_is_refused_and_named():
-    with pytest.raises(ValueError, match="1 patients are both in train and in test, 30 among"):
-        linear_probe(
-            CLASSES[:, None], CLASSES, PATIENTS, train=np.arange(61), test=np.arange(61, 90)
-        )
+@laws
+@given(seed=seeds)
+def test_a_knn_probe_ignores_rotation_and_the_length_of_an_embedding(study, seed):
+    random = np.random.default_rng(seed)
+    rotation = np.linalg.qr(random.normal(size=(6, 6)))[0]
+    turned = random.uniform(0.1, 10, (200, 1)) * study.Z @ rotation
+    results = [knn_probe(Z, study.labels, study.patients, **study.parts) for Z in (study.Z, turned)]
+    np.testing.assert_allclose(*results)
 
 
-def test_a_class_missing_from_a_part_is_refused():
-    y = (np.arange(120) < 80).astype(int)
-    with pytest.raises(ValueError, match="the same two or more classes"):
-        linear_probe(y[:, None], y, PATIENTS, train=TRAIN, test=TEST)
+def test_knn_finds_the_labels_of_copies():
+    """Every test image is a copy of one that is alone in its direction."""
+    random = np.random.default_rng(0)
+    Z, y = np.tile(np.eye(30), (2, 1)), np.tile(random.permutation(30) % 2, 2)
+    assert knn_probe(Z, y, np.arange(60), train=range(30), test=range(30, 60)) == 1.0
 
 
-@given(share=st.floats(0.001, 1), seed=st.integers(0, 99))
-def test_drawn_patients_come_whole_from_train_and_show_every_class(share, seed):
-    rows = few_labels(CLASSES, PATIENTS, train=TRAIN, fraction=share, random_state=seed)
-    assert set(rows) <= set(TRAIN)
-    assert set(CLASSES[rows]) == {0, 1, 2}
-    assert set(rows) == set(np.flatnonzero(np.isin(PATIENTS, PATIENTS[rows])))
-    more = few_labels(CLASSES, PATIENTS, train=TRAIN, fraction=min(1, 2 * share), random_state=seed)
-    assert set(rows) <= set(more)
-
-
-def test_all_labels_are_all_rows_and_no_labels_are_refused():
-    assert len(few_labels(CLASSES, PATIENTS, train=TRAIN, fraction=1)) == len(TRAIN)
-    with pytest.raises(ValueError, match="fraction"):
-        few_labels(CLASSES, PATIENTS, train=TRAIN, fraction=0)
+def test_knn_is_a_weighted_vote_of_the_20_nearest(study):
+    train, test = study.parts.values()
+    y = study.labels[:, 0]
+    unit = study.Z / np.linalg.norm(study.Z, axis=1, keepdims=True)
+    share = []
+    for row in test:
+        cosine = unit[train] @ unit[row]
+        near = np.argsort(cosine)[-20:]
+        weight = np.exp(cosine[near] / 0.07)
+        share.append(weight @ y[train][near] / weight.sum())
+    assert knn_probe(study.Z, y, study.patients, **study.parts) == roc_auc_score(y[test], share)

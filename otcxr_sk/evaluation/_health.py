@@ -1,0 +1,97 @@
+"""Whether an embedding uses its space, without any label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import pairwise_distances_chunked
+from sklearn.preprocessing import normalize
+from sklearn.utils import Bunch, check_array
+
+_WORKING_MEMORY = 64  # MiB
+
+
+def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
+    r"""Measure collapse, spread over the sphere, and agreement of two views.
+
+    Alignment and uniformity are those of Wang and Isola (2020), "Understanding contrastive
+    representation learning through alignment and uniformity on the hypersphere", section 4.1,
+    with :math:`\alpha = t = 2`, of embeddings `u` scaled to length 1:
+
+    .. math::
+        \mathrm{alignment} = \mathbb{E}_{(u, v)} \|u - v\|^2, \qquad
+        \mathrm{uniformity} = \log \mathbb{E}_{u \neq u'} e^{-2 \|u - u'\|^2},
+
+    over pairs of views of an image and over pairs of different images.
+
+    Parameters
+    ----------
+    Z : array-like of shape (n, d)
+        Embeddings of two or more images.
+    Z_view : array-like of shape (n, d), optional
+        Embeddings of other views of the same images, in the same order.
+
+    Returns
+    -------
+    health : :class:`~sklearn.utils.Bunch`
+        spread : float
+            Standard deviation in units of the root mean square, in [0, 1]; 0 when collapsed.
+        effective_rank : float
+            Directions in use, in [1, min(n - 1, d)], or 0 when collapsed.
+        uniformity : float
+            In [-8, 0]; 0 when all embeddings have one direction, the lower the more uniform.
+        alignment : float or None
+            In [0, 4]; 0 when both views of each image have the same direction. None without
+            `Z_view`. A collapsed embedding is perfectly aligned: read it beside the others.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images, a value that is not finite, or views of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otcxr_sk.evaluation import embedding_health
+    >>> health = embedding_health(np.eye(4), 3 * np.eye(4))
+    >>> round(health.effective_rank, 6), round(health.uniformity, 6), health.alignment
+    (3.0, -4.0, 0.0)
+    """
+    import torch
+
+    from otcxr_sk.method.diagnostics import effective_rank, spread
+
+    embedding = check_array(Z, dtype=np.float64, ensure_min_samples=2, input_name="Z")
+    directions, alignment = normalize(embedding), None
+    if Z_view is not None:
+        view = check_array(Z_view, dtype=np.float64, input_name="Z_view")
+        if view.shape != embedding.shape:
+            raise ValueError(f"Z_view has shape {view.shape}, Z has {embedding.shape}")
+        alignment = float(np.square(directions - normalize(view)).sum(1).mean())
+    cloud = torch.tensor(embedding)
+    return Bunch(
+        spread=spread(cloud),
+        # What float32 cannot tell from rounding is no direction.
+        effective_rank=effective_rank(cloud.float()),
+        uniformity=_uniformity(directions),
+        alignment=alignment,
+    )
+
+
+def _uniformity(directions: NDArray[np.float64]) -> float:
+    def potential(squared: NDArray[Any], start: int) -> NDArray[np.float64]:
+        return np.exp(-2 * squared).sum(1)
+
+    n = len(directions)
+    rows = pairwise_distances_chunked(
+        directions,
+        metric="euclidean",
+        squared=True,
+        reduce_func=potential,
+        working_memory=_WORKING_MEMORY,
+    )
+    # Every image also meets itself, at distance 0.
+    total = sum(float(block.sum()) for block in rows) - n
+    return float(np.log(total / (n * (n - 1))))

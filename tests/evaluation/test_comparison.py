@@ -1,0 +1,152 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe
+from otcxr_sk.evaluation._comparison import resample, resampled_auc
+
+laws = settings(max_examples=8, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def run(study, **options):
+    options = {"draws": 2, "n_resamples": 200, "random_state": 0, "reference": "other", **options}
+    features = options.pop("features", {"other": study.other, "Z": study.Z})
+    y = options.pop("y", study.labels)
+    return compare(features, y, study.patients, **study.parts, **options)
+
+
+@laws
+@given(seed=seeds, n_values=st.sampled_from([2, 5, 1000]))
+def test_the_auc_of_a_resample_is_that_of_its_images_written_out(seed, n_values):
+    """Ties, unknown labels, several images of a patient; more resamples than a block."""
+    random = np.random.default_rng(seed)
+    patients = random.integers(12, size=40)
+    truth = random.choice([0, 1, np.nan], p=[0.5, 0.4, 0.1], size=(40, 2))
+    score = random.integers(n_values, size=(40, 2)).astype(float)
+    place, counts = resample(patients, 130, np.random.RandomState(seed))
+    found = resampled_auc(truth, score, place, counts)
+    names = np.unique(patients)
+    for drawn, auc in zip(counts, found, strict=True):
+        people = np.repeat(names, drawn)
+        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in people])
+        parts = [rows[~np.isnan(t[rows])] for t in truth.T]
+        if any(len(np.unique(t[p])) < 2 for t, p in zip(truth.T, parts, strict=True)):
+            assert np.isnan(auc)
+        else:
+            each = [
+                roc_auc_score(t[p], s[p]) for t, s, p in zip(truth.T, score.T, parts, strict=True)
+            ]
+            assert auc == pytest.approx(np.mean(each))
+
+
+def test_a_resample_draws_as_many_patients_as_there_are_each_as_often_as_another():
+    patients = np.repeat(["a", "b", "c"], [1, 2, 5])
+    place, counts = resample(patients, 3000, np.random.RandomState(0))
+    assert (counts.sum(1) == 3).all()
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.06)
+    assert np.array(["a", "b", "c"])[place].tolist() == patients.tolist()
+
+
+def test_the_interval_is_that_of_a_naive_bootstrap_of_patients(study):
+    train, test = study.parts.values()
+    y, patients = study.labels[:, 0], study.patients
+    scores = [
+        make_probe().fit(Z[train], y[train]).predict_proba(Z[test])[:, 1]
+        for Z in (study.other, study.Z)
+    ]
+    images = {patient: np.flatnonzero(patients[test] == patient) for patient in patients[test]}
+    random, gaps = np.random.default_rng(1), []
+    for _ in range(1000):
+        people = random.choice(list(images), size=len(images))
+        rows = np.concatenate([images[patient] for patient in people])
+        reference, auc = (roc_auc_score(y[test][rows], score[rows]) for score in scores)
+        gaps.append(auc - reference)
+    found = run(study, y=y, fractions=[1.0], n_resamples=1000, confidence_level=0.9)
+    interval = found.low[1, 0], found.high[1, 0]
+    np.testing.assert_allclose(interval, np.quantile(gaps, [0.05, 0.95]), atol=0.015)
+
+
+def test_scores_are_the_means_of_label_efficiency_and_differences_are_theirs(study):
+    found = run(study)
+    for name, Z, scores in zip(found.names, (study.other, study.Z), found.score, strict=True):
+        alone = label_efficiency(
+            Z, study.labels, study.patients, **study.parts, draws=2, random_state=0
+        )
+        np.testing.assert_allclose(scores, alone.mean, err_msg=name)
+    np.testing.assert_allclose(found.difference, found.score - found.score[0])
+
+
+def test_an_embedding_differs_from_none_of_its_copies(study):
+    found = run(study, features={"other": study.other, "copy": study.other})
+    for values in (found.difference, found.low, found.high):
+        assert (values == 0).all()
+
+
+def test_the_other_way_round_the_signs_change(study):
+    one, other = run(study), run(study, reference="Z")
+    np.testing.assert_allclose(one.difference[1], -other.difference[0])
+    np.testing.assert_allclose(one.low[1], -other.high[0])
+    np.testing.assert_allclose(one.high[1], -other.low[0])
+
+
+def test_who_is_compared_beside_does_not_matter(study):
+    alone = run(study)
+    more = run(study, features={"Z": study.Z, "third": study.Z[:, :2], "other": study.other})
+    for column in ("score", "difference", "low", "high"):
+        np.testing.assert_array_equal(getattr(alone, column)[1], getattr(more, column)[0])
+
+
+def test_of_several_classes_each_is_judged_against_the_rest(study):
+    found = run(study, y=study.classes, fractions=[1.0])
+    for Z, score in zip((study.other, study.Z), found.score[:, 0], strict=True):
+        assert score == linear_probe(Z, study.classes, study.patients, **study.parts)
+    assert found.low[1, 0] <= found.difference[1, 0] <= found.high[1, 0]
+
+
+def test_more_confidence_makes_a_wider_interval(study):
+    wide, narrow = (run(study, confidence_level=level) for level in (0.99, 0.5))
+    assert (wide.high[1] - wide.low[1] > narrow.high[1] - narrow.low[1]).all()
+
+
+def test_it_is_a_data_frame_and_a_printed_table(study):
+    found = run(study, fractions=(0.1, 1.0))
+    frame = pd.DataFrame(found.rows())
+    assert frame.columns.tolist() == ["fraction", "name", "score", "difference", "low", "high"]
+    table = frame.pivot(index="name", columns="fraction", values="score")
+    np.testing.assert_array_equal(table.loc[list(found.names)], found.score)
+    header, *lines = str(found).splitlines()
+    assert "difference from other (95 % interval)" in header
+    assert [line.split()[:4] for line in lines] == [
+        [f"{100 * row.fraction:g}", "%", row.name_, f"{row.score:.3f}"]
+        for row in frame.rename(columns={"name": "name_"}).itertuples()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": "third"}, "reference must be one of other, Z; got 'third'"),
+        ({"confidence_level": 95}, r"confidence_level must be in \(0, 1\), got 95"),
+        ({"n_resamples": 0}, "n_resamples == 0, must be >= 1"),
+    ],
+)
+def test_an_impossible_option_is_refused(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(study, **options)
+
+
+def test_one_embedding_without_a_name_is_refused(study):
+    with pytest.raises(TypeError, match="features must map names to arrays, got ndarray"):
+        run(study, features=study.Z)
+
+
+def test_a_class_of_too_few_test_patients_has_no_interval(study):
+    rare = np.zeros((200, 3))
+    rare[:60:2] = 1
+    rare[[120, 130, 140], [0, 1, 2]] = 1
+    with pytest.raises(ValueError, match="more than half of the resamples"):
+        run(study, y=rare, fractions=[1.0])

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otcxr_sk.evaluation import few_labels, knn_probe, label_efficiency, linear_probe
+
+laws = settings(max_examples=50, deadline=None, derandomize=True)
+seeds = st.integers(0, 99)
+
+
+@laws
+@given(share=st.floats(0.001, 1), seed=seeds, several=st.booleans())
+def test_drawn_patients_come_whole_from_train_and_show_every_class(study, share, seed, several):
+    y, train = study.labels if several else study.classes, study.parts["train"]
+    rows = few_labels(y, study.patients, train=train, fraction=share, random_state=seed)
+    assert set(rows) <= set(train)
+    for drawn, whole in zip(np.atleast_2d(y[rows].T), np.atleast_2d(y[train].T), strict=True):
+        assert set(drawn) == set(whole)
+    assert set(rows) == set(np.flatnonzero(np.isin(study.patients, study.patients[rows])))
+    more = few_labels(y, study.patients, train=train, fraction=min(1, 2 * share), random_state=seed)
+    assert set(rows) <= set(more)
+
+
+@laws
+@given(share=st.floats(0.01, 1), seed=seeds)
+def test_every_class_gives_its_share_of_patients_rounded_up(study, share, seed):
+    train = study.parts["train"]
+    rows = few_labels(study.classes, study.patients, train=train, fraction=share, random_state=seed)
+    drawn = np.unique(study.patients[rows]) % 3
+    assert np.bincount(drawn).tolist() == 3 * [int(np.ceil(20 * share))]
+
+
+def test_who_has_no_label_is_not_drawn(study):
+    y = np.where(study.patients < 10, np.nan, study.labels[:, 0])
+    rows = few_labels(y, study.patients, train=study.parts["train"], fraction=1)
+    assert set(study.patients[rows]) == set(range(10, 60))
+    with pytest.raises(ValueError, match="no label of a train row is known"):
+        few_labels(y, study.patients, train=range(20), fraction=1)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
+def test_an_impossible_fraction_is_refused(study, fraction):
+    with pytest.raises(ValueError, match="fraction must be in"):
+        few_labels(study.classes, study.patients, train=study.parts["train"], fraction=fraction)
+
+
+def measure(study, **options):
+    options = {"draws": 3, "random_state": 0, **options}
+    return label_efficiency(study.Z, study.labels, study.patients, **study.parts, **options)
+
+
+def test_all_labels_are_the_probe_itself_without_spread(study):
+    for name, probe in (("linear", linear_probe), ("knn", knn_probe)):
+        found = measure(study, probe=name)
+        expected = probe(study.Z, study.labels, study.patients, **study.parts)
+        assert found.scores[-1].tolist() == [expected] * 3
+        assert found.std[-1] == 0
+        assert found.n_patients[-1] == 60
+
+
+def test_every_draw_is_kept_and_summed_up(study):
+    found = measure(study, fractions=(0.5, 0.05, 0.5))
+    assert found.fractions.tolist() == [0.05, 0.5]
+    assert found.scores.shape == (2, 3)
+    np.testing.assert_allclose(found.mean, [np.mean(scores) for scores in found.scores])
+    np.testing.assert_allclose(found.std, [np.std(scores, ddof=1) for scores in found.scores])
+    assert found.n_patients[0] < found.n_patients[1] < 60
+
+
+def test_a_state_repeats_the_draws_and_leaves_the_global_one_alone(study):
+    np.random.seed(0)  # noqa: NPY002
+    following = np.random.random()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    first, again, other = (measure(study, random_state=seed).scores for seed in (0, 0, 1))
+    assert np.random.random() == following  # noqa: NPY002
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != other[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fractions": ()}, "fractions must be one or more"),
+        ({"fractions": (0.1, 2)}, "fraction must be in"),
+        ({"draws": 1}, "draws == 1, must be >= 2"),
+        ({"probe": "forest"}, "probe must be 'linear' or 'knn', got 'forest'"),
+    ],
+)
+def test_an_impossible_option_is_refused(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure(study, **options)

@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otcxr_sk.evaluation import embedding_health
+
+laws = settings(max_examples=25, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def sample(seed, shape=(30, 5)):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_alignment_of_known_views():
+    Z = sample(0)
+    assert embedding_health(Z).alignment is None
+    assert embedding_health(Z, Z).alignment == 0
+    assert embedding_health(Z, -Z).alignment == pytest.approx(4)
+    assert embedding_health(np.eye(4), np.roll(np.eye(4), 1, 0)).alignment == pytest.approx(2)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_uniformity_of_a_simplex(n):
+    """All pairs of the n corners are at the squared distance 2 n / (n - 1)."""
+    corners = np.eye(n) - 1 / n
+    assert embedding_health(corners).uniformity == pytest.approx(-4 * n / (n - 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_collapsed_embedding_is_seen_in_every_number(dtype):
+    Z = np.tile(sample(0, (1, 64)), (500, 1)).astype(dtype)
+    health = embedding_health(Z, Z)
+    assert health.spread == health.effective_rank == health.alignment == 0
+    assert health.uniformity == pytest.approx(0, abs=1e-12)
+
+
+def test_uniform_directions_of_the_circle_have_the_mean_potential_of_the_circle():
+    """Squared distance 2 - 2 cos a, so E exp(-4 + 4 cos a) = exp(-4) I_0(4)."""
+    angle = np.arange(2000) * 2 * np.pi / 2000
+    found = embedding_health(np.stack([np.cos(angle), np.sin(angle)], 1)).uniformity
+    assert found == pytest.approx(-4 + math.log(np.i0(4)), abs=1e-2)
+
+
+@laws
+@given(seed=seeds, n=st.integers(2, 40))
+def test_numbers_are_those_of_the_papers_formulas(seed, n):
+    Z, view = sample(seed, (n, 5)), sample(seed + 1, (n, 5))
+    u, v = (torch.nn.functional.normalize(torch.tensor(z)) for z in (Z, view))
+    found = embedding_health(Z, view)
+    assert found.alignment == pytest.approx((u - v).norm(dim=1).pow(2).mean().item())
+    expected = torch.pdist(u).pow(2).mul(-2).exp().mean().log().item()
+    assert found.uniformity == pytest.approx(expected)
+    assert -8 <= found.uniformity <= 0
+
+
+@laws
+@given(seed=seeds)
+def test_rotation_scale_and_order_do_not_matter(seed):
+    random = np.random.default_rng(seed)
+    order, rotation = random.permutation(30), np.linalg.qr(random.normal(size=(5, 5)))[0]
+    Z, view = sample(seed), sample(seed + 1)
+    moved = embedding_health(*(3 * z[order] @ rotation for z in (Z, view)))
+    for name, value in embedding_health(Z, view).items():
+        assert moved[name] == pytest.approx(value, rel=1e-5)
+
+
+def test_memory_is_bounded_without_changing_the_result(monkeypatch):
+    Z = sample(0, (500, 3))
+    at_once = embedding_health(Z).uniformity
+    monkeypatch.setattr("otcxr_sk.evaluation._health._WORKING_MEMORY", 0.01)
+    assert embedding_health(Z).uniformity == pytest.approx(at_once)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((np.ones((1, 3)),), "minimum of 2 is required"),
+        ((np.full((3, 3), np.inf),), "Z contains infinity"),
+        ((np.ones((3, 3)), np.ones((3, 2))), r"Z_view has shape \(3, 2\), Z has \(3, 3\)"),
+        ((np.ones((3, 3)), np.full((3, 3), np.nan)), "Z_view contains NaN"),
+    ],
+)
+def test_what_is_wrong_is_named(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        embedding_health(*arrays)
