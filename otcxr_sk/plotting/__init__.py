@@ -1,5 +1,7 @@
 """Pictures, in scikit-learn's manner; they need the extra `plots`."""
 
+from otcxr_sk.plotting._curves import LabelEfficiencyDisplay
+from otcxr_sk.plotting._differences import ComparisonDisplay
 from otcxr_sk.plotting._matching import MatchingDisplay
 
-__all__ = ["MatchingDisplay"]
+__all__ = ["ComparisonDisplay", "LabelEfficiencyDisplay", "MatchingDisplay"]

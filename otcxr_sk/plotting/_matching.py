@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
+from otcxr_sk.plotting._display import Display
+
 # Okabe and Ito's colours, told apart with any colour vision.
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
-class MatchingDisplay:
+class MatchingDisplay(Display):
     """Tokens of one view, and where transport took their mass in the other.
 
     A row for every image. On the left, the first view with some of its tokens framed in colour.
@@ -33,12 +34,6 @@ class MatchingDisplay:
 
     def __init__(self, matching: Bunch) -> None:
         self.matching = matching
-
-    @staticmethod
-    def require_matplotlib() -> None:
-        """Raise ImportError naming the extra if matplotlib is not installed."""
-        if find_spec("matplotlib") is None:
-            raise ImportError('pictures need matplotlib: pip install "otcxr-sk[plots]"')
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, *, random_state: Any = None) -> Self:

@@ -1,0 +1,58 @@
+"""What all pictures share."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Self
+
+
+class Display:
+    """Base of pictures: matplotlib is needed, and loaded, when one is drawn."""
+
+    @staticmethod
+    def require_matplotlib() -> None:
+        """Raise ImportError naming the extra if matplotlib is not installed."""
+        if find_spec("matplotlib") is None:
+            raise ImportError('pictures need matplotlib: pip install "otcxr-sk[plots]"')
+
+
+class AxesDisplay(Display):
+    """Base of pictures that fit into one pair of axes, of the user's if wanted."""
+
+    ax_: Any
+    figure_: Any
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a figure of its own.
+
+        Returns
+        -------
+        display : the same display
+        """
+        self.require_matplotlib()
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=self._size(), layout="constrained").add_subplot()
+        self.ax_, self.figure_ = ax, ax.figure
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_axisbelow(True)
+        self._draw(ax)
+        return self
+
+    def _size(self) -> tuple[float, float]:
+        """Width and height of a figure of its own, in inches."""
+        raise NotImplementedError
+
+    def _draw(self, ax: Any) -> None:
+        raise NotImplementedError
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage, with no more digits than it has."""
+    return f"{100 * share:g} %"

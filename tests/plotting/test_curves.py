@@ -1,0 +1,60 @@
+import sys
+
+import numpy as np
+import pytest
+from sklearn.utils import Bunch
+
+from otcxr_sk.evaluation import label_efficiency
+from otcxr_sk.plotting import LabelEfficiencyDisplay
+
+CURVE = Bunch(
+    fractions=np.array([0.01, 0.5]),
+    mean=np.array([0.6, 0.8]),
+    std=np.array([0.1, 0.0]),
+    n_patients=np.array([3.4, 170]),
+)
+
+
+def test_a_curve_goes_through_the_means_in_a_band_of_one_deviation():
+    ax = LabelEfficiencyDisplay({"one": CURVE}).plot().ax_
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[0.01, 0.6], [0.5, 0.8]])
+    (band,) = ax.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.round(6).tolist()}
+    assert corners == {(0.01, 0.5), (0.01, 0.7), (0.5, 0.8)}
+
+
+def test_a_tick_names_the_share_and_the_number_of_patients():
+    ax = LabelEfficiencyDisplay({"one": CURVE}).plot().ax_
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1 %\n3", "50 %\n170"]
+
+
+@pytest.mark.parametrize("state", [0, np.random.RandomState(0)])
+def test_all_embeddings_are_drawn_the_same_patients(study, state):
+    task, options = (study.labels, study.patients), {**study.parts, "draws": 2}
+    curves = LabelEfficiencyDisplay.from_features(
+        {"one": study.Z, "other": study.other, "again": study.Z},
+        *task,
+        random_state=state,
+        **options,
+    ).curves
+    np.testing.assert_array_equal(curves["one"].scores, curves["again"].scores)
+    if state == 0:
+        alone = label_efficiency(study.other, *task, random_state=0, **options)
+        np.testing.assert_array_equal(curves["other"].scores, alone.scores)
+
+
+def test_it_draws_on_the_axes_given():
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    display = LabelEfficiencyDisplay({"one": CURVE})
+    assert display.plot(ax) is display
+    assert display.ax_ is ax
+    assert display.figure_ is ax.figure
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
+        LabelEfficiencyDisplay({"one": CURVE}).plot()
