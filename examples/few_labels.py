@@ -3,20 +3,21 @@ Few labels: pre-trained embedding, raw pixels, untrained encoder
 ================================================================
 
 Pre-trains on the images of the training patients without their labels, then fits a linear probe
-on 1 %, 10 % and 100 % of those patients' labels and judges it on patients never seen. Everything
-is repeated with three seeds, each of which draws the split, the pre-training and who is labelled.
-Nothing is tuned: the laptop setting and one fixed probe for all features.
+on 1 %, 10 % and 100 % of those patients' labels and judges it on patients never seen: the same
+for every seed, so that nothing need ever be chosen on them. A seed draws the pre-training and who
+is labelled. The probe is one and fixed for all features.
 
     python examples/few_labels.py DATA --classes COLUMN [COLUMN ...] [--pair CLASS CLASS]
 
 DATA is an ``.npz`` with ``images``, ``patient_ids`` and the columns, or a folder with a CSV
 (``--labels``, by default ``labels.csv`` in it) of ``path``, ``patient_id`` and the columns. Several
 columns make one class together, joined by ``/``. ``--pair`` asks for two of the classes alone.
+``--validate`` leaves the test patients out and judges on a quarter of the others instead: for
+choosing a setting.
 """
 
 import argparse
 import csv
-import itertools
 import time
 from pathlib import Path
 
@@ -24,11 +25,11 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
-from otcxr_sk.evaluation import few_labels, linear_probe
+from otcxr_sk.evaluation import compare
 from otcxr_sk.images import ArraySource, PathSource
 
-# Few labels depend on whose they are: share of the patients -> draws to average over.
-DRAWS = {0.01: 20, 0.1: 5, 1.0: 1}
+TEST_SPLIT = 2024
+PIXELS = "pixels 16x16"
 
 
 def read_data(data, labels, columns):
@@ -47,6 +48,13 @@ def read_data(data, labels, columns):
     return images, np.array(["/".join(map(str, part)) for part in parts]), patients
 
 
+def split_off(rows, patients, seed):
+    """Rows of three quarters of the patients, and rows of the other patients."""
+    split = GroupShuffleSplit(1, test_size=0.25, random_state=seed)
+    kept, apart = next(split.split(rows, groups=patients[rows]))
+    return rows[kept], rows[apart]
+
+
 def tasks(classes, pair):
     """Name of each task -> rows that it is about."""
     known = np.unique(classes)
@@ -59,10 +67,8 @@ def tasks(classes, pair):
     return found
 
 
-def run_seed(seed, images, classes, patients, pair, settings):
-    """One split and one pre-training: yields (task, share, features, AUC)."""
-    split = GroupShuffleSplit(1, test_size=0.25, random_state=seed)
-    train, test = next(split.split(images, groups=patients))
+def embed(images, train, settings, seed):
+    """Every feature of every image, by name, from encoders that saw training images alone."""
     started = time.perf_counter()
     encoder = OTCXRPretrainer(**settings, random_state=seed, verbose=1).fit(images[train])
     minutes = (time.perf_counter() - started) / 60
@@ -71,21 +77,11 @@ def run_seed(seed, images, classes, patients, pair, settings):
 
     source = ArraySource(images) if images.ndim > 1 else PathSource(images)
     untrained = OTCXRPretrainer(**{**settings, "epochs": 0}, random_state=seed)
-    features = {
-        "pixels 16x16": source.read(np.arange(len(source)), 16).reshape(len(source), -1),
+    return {
+        PIXELS: source.read(np.arange(len(source)), 16).reshape(len(source), -1),
         "untrained": untrained.fit(images[train]).transform(images),
         "otcxr": encoder.transform(images),
     }
-    for (task, rows), share in itertools.product(tasks(classes, pair).items(), DRAWS):
-        asked = np.intersect1d(train, rows)
-        judged = np.intersect1d(test, rows)
-        drawn = [
-            few_labels(classes, patients, train=asked, fraction=share, random_state=draw)
-            for draw in range(DRAWS[share])
-        ]
-        for name, Z in features.items():
-            scores = [linear_probe(Z, classes, patients, train=d, test=judged) for d in drawn]
-            yield task, share, name, float(np.mean(scores))
 
 
 def main():
@@ -94,30 +90,51 @@ def main():
     parser.add_argument("--labels", type=Path, help="CSV, by default labels.csv in the folder")
     parser.add_argument("--classes", nargs="+", required=True, metavar="COLUMN")
     parser.add_argument("--pair", nargs=2, metavar="CLASS")
+    parser.add_argument("--validate", action="store_true", help="leave the test patients out")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
     parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
     parser.add_argument("--out", type=Path, help="CSV with the result of every seed")
     options = parser.parse_args()
+    if options.epochs < 1:
+        parser.error("--epochs must be 1 or more; the untrained encoder is in the table anyway")
 
     images, classes, patients = read_data(options.data, options.labels, options.classes)
+    train, test = split_off(np.arange(len(classes)), patients, TEST_SPLIT)
+    if options.validate:
+        train, test = split_off(train, patients, TEST_SPLIT)
     settings = {**LAPTOP, "epochs": options.epochs, "image_size": options.image_size}
-    results = {}
+    table = []
     for seed in range(options.seeds):
-        for *key, auc in run_seed(seed, images, classes, patients, options.pair, settings):
-            results.setdefault(tuple(key), []).append(auc)
+        features = embed(images, train, settings, seed)
+        for task, asked in tasks(classes, options.pair).items():
+            comparison = compare(
+                features,
+                classes,
+                patients,
+                train=np.intersect1d(train, asked),
+                test=np.intersect1d(test, asked),
+                reference=PIXELS,
+                random_state=seed,
+            )
+            print(f"\n{task}, seed {seed}\n{comparison}\n")
+            table += [{"task": task, "seed": seed, **row} for row in comparison.rows()]
 
-    print(f"\nAUC on unseen patients, mean and standard deviation of {options.seeds} seeds")
-    for (task, share, name), scores in results.items():
+    print(f"AUC on unseen patients, mean and standard deviation of {options.seeds} seeds")
+    for key in dict.fromkeys((row["task"], row["fraction"], row["name"]) for row in table):
+        rows = [row for row in table if (row["task"], row["fraction"], row["name"]) == key]
+        scores = [row["score"] for row in rows]
         spread = np.std(scores, ddof=1) if len(scores) > 1 else 0.0
-        each = " ".join(f"{score:.3f}" for score in scores)
-        print(f"{task:<24}{share:>6.0%}  {name:<14}{np.mean(scores):.3f} +- {spread:.3f}  ({each})")
+        gain = np.mean([row["difference"] for row in rows])
+        print(
+            f"{key[0]:<24}{key[1]:>6.0%}  {key[2]:<14}{np.mean(scores):.3f} +- {spread:.3f}"
+            f"  over pixels {gain:+.3f}  ({' '.join(f'{score:.3f}' for score in scores)})"
+        )
     if options.out:
         with open(options.out, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["task", "share_of_labels", "features", "seed", "auc"])
-            for key, scores in results.items():
-                writer.writerows([*key, seed, f"{score:.4f}"] for seed, score in enumerate(scores))
+            writer = csv.DictWriter(stream, table[0])
+            writer.writeheader()
+            writer.writerows(table)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,8 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def match(self, X: Any, *, random_state: Any = None) -> Bunch:
         """Draw two views of every image and transport the tokens of one to the other.
 
+        The views are those of training, but nothing of them is hidden (`erase`).
+
         Parameters
         ----------
         X : array-like or sequence of paths
@@ -126,15 +128,16 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ``views`` (n, 2, size, size) float32, standardised; ``affine`` (n, 2, 2, 3), maps
             from each view's to its image's normalised coordinates (see `ViewSampler`); ``plan``
             (n, N, N), each summing to 1, from tokens of the first view (rows) to those of the
-            second; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and ``chance`` as in
-            `history_`.
+            second; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and ``chance`` as
+            ``matching_accuracy`` and ``matching_chance`` in `history_`.
         """
         check_is_fitted(self)
         source = self._source(X, fitting=False)
         device = choose_device(self.device)
         model = self._model().to(device)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        trainer = self._trainer(self._architecture, self.mean_, self.std_, seed, device)
+        shown = {**self._architecture, "erase": 0}
+        trainer = self._trainer(shown, self.mean_, self.std_, seed, device)
         images = torch.from_numpy(source.read(np.arange(len(source)), trainer.size))
         with torch.inference_mode():
             views, affine = trainer.draw(images, 0, 0)
@@ -193,7 +196,9 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         weights = ("alpha", "beta", "eta", "global_weight")
         return Trainer(
             views=ViewSampler(
-                tuple(architecture["crop_scale"]), flip=architecture["horizontal_flip"]
+                tuple(architecture["crop_scale"]),
+                flip=architecture["horizontal_flip"],
+                erase=architecture["erase"],
             ),
             objective=Objective(**{name: architecture[name] for name in weights}),
             mean=mean,

@@ -39,6 +39,7 @@ _MODEL_PARAMETERS = (
     "marginals",
     "crop_scale",
     "horizontal_flip",
+    "erase",
     "alpha",
     "beta",
     "eta",
@@ -100,6 +101,8 @@ class OTCXRPretrainer(EncoderEstimator):
         Range of the share of an image's area that a view keeps.
     horizontal_flip : float, default=0.0
         Probability that a view is mirrored. The heart is on one side: off by default.
+    erase : float, default=0.5
+        Largest share of a view's area that random rectangles hide; 0 hides nothing.
     image_shape : tuple (height, width), default=None
         Shape of the images in flattened rows. None takes them for squares if the number of
         features is a square number, and for a single row of pixels otherwise.
@@ -188,6 +191,7 @@ class OTCXRPretrainer(EncoderEstimator):
         "match_stride": [Interval(Integral, 1, None, closed="left")],
         "crop_scale": [tuple, list],
         "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
+        "erase": [Interval(Real, 0, 1, closed="both")],
         "image_shape": [tuple, list, None],
         "channels": [StrOptions({"first", "last"}), None],
         "device": [str],
@@ -217,6 +221,7 @@ class OTCXRPretrainer(EncoderEstimator):
         match_stride: int = 16,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         horizontal_flip: float = 0.0,
+        erase: float = 0.5,
         image_shape: tuple[int, int] | None = None,
         channels: str | None = None,
         device: str = "auto",
@@ -242,6 +247,7 @@ class OTCXRPretrainer(EncoderEstimator):
         self.match_stride = match_stride
         self.crop_scale = crop_scale
         self.horizontal_flip = horizontal_flip
+        self.erase = erase
         self.image_shape = image_shape
         self.channels = channels
         self.device = device

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from otcxr_sk.method.geometry import axis_centres
 
+HOLES = 4
+# Width to height of a hole lies between its inverse and this, relative to the view's.
+HOLE_ASPECT = 2.0
+
 
 @dataclass(frozen=True)
 class ViewSampler:
-    """Random crop, tone and blur of a batch; every crop is kept as coordinates.
+    """Random crop, tone, blur and holes for a batch; every crop is kept as coordinates.
 
-    A view is ``tone(blur(resize(crop(x))))``. All four are linear and separable, so a view is
-    ``contrast * A_y @ x @ A_x.T + brightness`` with one small interpolation matrix per axis:
-    two batched matrix products, antialiased, with no intermediate image.
+    A view is ``erase(tone(blur(resize(crop(x)))))``. All but the last are linear and separable:
+    ``contrast * A_y @ x @ A_x.T + brightness`` with one small interpolation matrix per axis, two
+    batched matrix products, antialiased, with no intermediate image.
 
     Parameters
     ----------
@@ -34,6 +38,10 @@ class ViewSampler:
     blur : float
         Largest radius, in pixels of the view, of the triangular smoothing kernel; a radius of
         one pixel is plain linear interpolation. Half of the views are left sharp.
+    erase : float
+        Largest share of a view's area, in [0, 1], that four rectangles of equal area and random
+        shape and place hide; the share is drawn uniformly. They show the view's mean, so that
+        what is hidden has to be inferred from what is around it.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)
@@ -42,6 +50,7 @@ class ViewSampler:
     contrast: float = 0.4
     brightness: float = 0.4
     blur: float = 2.0
+    erase: float = 0.5
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw two views of each image.
@@ -77,7 +86,22 @@ class ViewSampler:
             rows.mul_(contrast[:, None, None]) @ both,
             columns.transpose(1, 2),
         )
+        if self.erase:
+            hidden = self._holes(views, generator)
+            views = torch.where(hidden, views.mean((1, 2), keepdim=True), views)
         return views[:, None], affine
+
+    def _holes(self, views: Tensor, generator: torch.Generator) -> Tensor:
+        n, *sizes = views.shape
+        draw = torch.rand(n, 3 * HOLES + 1, generator=generator, device=views.device)
+        y, x, shape = (2 * draw[:, :-1] - 1).chunk(3, dim=1)
+        area = self.erase * draw[:, -1:] / HOLES
+        ratio = HOLE_ASPECT**shape
+        rows, columns = (
+            (axis_centres(size, views) - centre[:, :, None]).abs() < reach.sqrt()[:, :, None]
+            for size, centre, reach in zip(sizes, (y, x), (area / ratio, area * ratio), strict=True)
+        )
+        return (rows[:, :, :, None] & columns[:, :, None, :]).any(1)
 
     def _crops(self, draw: Tensor) -> Tensor:
         low, high = self.crop_scale

@@ -95,7 +95,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(fitted):
         + fitted.eta * terms["covariance"]
     )
     image_level = (
-        terms["global_invariance"] + terms["global_variance"] / 2 + terms["global_covariance"] / 25
+        terms["global_invariance"]
+        + 1.5 * terms["global_variance"]
+        + terms["global_covariance"] / 25
     )
     np.testing.assert_allclose(terms["loss"], dense + fitted.global_weight * image_level, rtol=1e-4)
 
@@ -229,6 +231,7 @@ def test_encoders_of_every_family(encoder):
         {"alpha": 0.0},
         {"horizontal_flip": 1.0},
         {"crop_scale": [1.0, 1.0]},
+        {"erase": 0.0},
         {"weight_decay": 0.0},
         {"precision": "bf16"},
         {"num_workers": 1},

@@ -111,7 +111,7 @@ TERMS = {
 def test_total_is_the_sum_of_the_paper_and_the_weighted_image_level_loss():
     objective = Objective(alpha=2, beta=3, eta=4, global_weight=10)
     dense = 2 * 0.5 + 3 * 1.5 + 4 * 0.25
-    image = 2.0 + 0.75 / 2 + 5.0 / 25
+    image = 2.0 + 0.75 * 3 / 2 + 5.0 / 25
     assert objective.total(TERMS).item() == pytest.approx(dense + 10 * image)
     assert dataclasses.replace(objective, global_weight=0).total(TERMS).item() == dense
 

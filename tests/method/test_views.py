@@ -7,7 +7,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from otcxr_sk.method.geometry import axis_centres, token_centres
 from otcxr_sk.method.views import ViewSampler
 
-PLAIN = {"contrast": 0.0, "brightness": 0.0, "blur": 1.0}
+PLAIN = {"contrast": 0.0, "brightness": 0.0, "blur": 1.0, "erase": 0.0}
 laws = settings(max_examples=25, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -74,8 +74,8 @@ def test_crops_lie_inside_the_image_and_keep_the_promised_area(seed, low, high, 
 
 
 def test_a_flip_mirrors_the_view_and_its_map_together():
-    kept, affine = draw(ViewSampler(flip=0.0), images())
-    mirrored, mirrored_affine = draw(ViewSampler(flip=1.0), images())
+    kept, affine = draw(ViewSampler(flip=0.0, erase=0), images())
+    mirrored, mirrored_affine = draw(ViewSampler(flip=1.0, erase=0), images())
     torch.testing.assert_close(mirrored, kept.flip(-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(mirrored_affine[:, 0, 0], -affine[:, 0, 0])
     affine[:, 0, 0] *= -1
@@ -84,8 +84,8 @@ def test_a_flip_mirrors_the_view_and_its_map_together():
 
 def test_half_of_the_views_stay_sharp_and_none_gains_contrast_by_blur():
     x = images(200)
-    sharp, _ = draw(ViewSampler(contrast=0, brightness=0, blur=1), x)
-    blurred, _ = draw(ViewSampler(contrast=0, brightness=0, blur=3), x)
+    sharp, _ = draw(ViewSampler(contrast=0, brightness=0, blur=1, erase=0), x)
+    blurred, _ = draw(ViewSampler(contrast=0, brightness=0, blur=3, erase=0), x)
     untouched = torch.isclose(sharp, blurred, atol=1e-5).flatten(1).all(1)
     assert untouched.float().mean().item() == pytest.approx(0.5, abs=0.1)
     assert (blurred.std((1, 2, 3)) <= sharp.std((1, 2, 3)) + 1e-4).all()
@@ -94,8 +94,8 @@ def test_half_of_the_views_stay_sharp_and_none_gains_contrast_by_blur():
 
 def test_tone_is_one_factor_and_one_shift_per_view_within_their_ranges():
     x = images(100)
-    plain, _ = draw(ViewSampler(contrast=0, brightness=0), x)
-    toned, _ = draw(ViewSampler(contrast=0.3, brightness=0.2), x)
+    plain, _ = draw(ViewSampler(contrast=0, brightness=0, erase=0), x)
+    toned, _ = draw(ViewSampler(contrast=0.3, brightness=0.2, erase=0), x)
     flat, change = plain.flatten(1), toned.flatten(1)
     factor = change.std(1) / flat.std(1)
     shift = change.mean(1) - factor * flat.mean(1)
@@ -106,8 +106,46 @@ def test_tone_is_one_factor_and_one_shift_per_view_within_their_ranges():
     assert 0.15 < shift.abs().max() <= 0.2 + 1e-4
 
 
+def hidden(erase, n=200, seed=0):
+    """Views with holes, the same without, and which pixels lie in a hole."""
+    x = images(n)
+    with_holes, whole = (draw(ViewSampler(erase=share), x, seed) for share in (erase, 0))
+    assert with_holes[1].equal(whole[1])
+    return with_holes[0], whole[0], with_holes[0] != whole[0]
+
+
+@laws
+@given(seed=seeds, erase=st.floats(0.01, 1))
+def test_holes_show_the_mean_of_their_view_and_leave_the_rest_alone(seed, erase):
+    views, whole, holes = hidden(erase, n=8, seed=seed)
+    mean = whole.mean((2, 3), keepdim=True).expand_as(views)
+    torch.testing.assert_close(views[holes], mean[holes])
+
+
+@pytest.mark.parametrize("erase", [0.3, 0.8])
+def test_holes_hide_a_share_of_the_view_from_nothing_up_to_erase(erase):
+    x = images(400, 64, 64)
+    views, whole = (draw(ViewSampler(erase=share), x)[0] for share in (erase, 0))
+    share = (views != whole).float().mean((1, 2, 3))
+    # The edges of pixels let a hole take a little more than its area.
+    assert 0.7 * erase < share.max() < 1.05 * erase
+    assert share.min() < 0.05 * erase
+    # Holes overlap and reach beyond the view: less than half of `erase` on average.
+    assert 0.3 * erase < share.mean() < 0.5 * erase
+
+
+def test_the_two_views_of_an_image_have_holes_of_their_own():
+    first, second = hidden(0.5)[2].chunk(2)
+    both = (first & second).float().mean()
+    assert both.item() == pytest.approx(
+        (first.float().mean() * second.float().mean()).item(), rel=0.3
+    )
+
+
 def test_a_constant_image_stays_constant_without_tone():
-    views, _ = draw(ViewSampler(contrast=0, brightness=0, blur=4), torch.full((8, 1, 9, 9), 2.5))
+    views, _ = draw(
+        ViewSampler(contrast=0, brightness=0, blur=4, erase=0), torch.full((8, 1, 9, 9), 2.5)
+    )
     torch.testing.assert_close(views, torch.full_like(views, 2.5))
 
 

@@ -265,7 +265,7 @@ def test_views_are_keyed_by_seed_epoch_and_step():
 
 
 def test_images_are_standardised_before_views_are_drawn():
-    plain = ViewSampler(crop_scale=(1, 1), aspect=1, contrast=0, brightness=0, blur=1)
+    plain = ViewSampler(crop_scale=(1, 1), aspect=1, contrast=0, brightness=0, blur=1, erase=0)
     batch = torch.from_numpy(Images(4).images)
     views, _ = make_trainer(views=plain, mean=0.5, std=2.0).draw(batch, 0, 0)
     torch.testing.assert_close(views[:4], (batch - 0.5) / 2, atol=1e-5, rtol=0)
