@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
@@ -16,7 +18,7 @@ from otcxr_sk.training.trainer import _WarmupCosine
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 
 import compare_peers
-from peers import protocol
+from peers import dense, protocol
 from peers.features import Setting, ours, resized
 from peers.pretrain import Budget, _rate, random_encoder
 
@@ -81,7 +83,7 @@ def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
     methods = ["pixels 16x16", "untrained", "otcxr"]
     rows = comparison("cache", *methods)
     assert len(rows) == 3 * 2 * 2 * 2 * 2  # methods, tasks, fractions, probes, seeds
-    assert all(0 <= float(row["auc"]) <= 1 for row in rows)
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
     for row in rows:
         told = row["ours_less_it_difference"] != ""
         assert told == (row["method"] != "otcxr" and row["probe"] == "linear")
@@ -93,7 +95,7 @@ def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
 def test_a_difference_is_that_of_the_scores(comparison):
     rows = comparison("cache", "untrained", "otcxr")
     keys = ("task", "labels", "probe", "seed")
-    score = {(row["method"], *(row[key] for key in keys)): float(row["auc"]) for row in rows}
+    score = {(row["method"], *(row[key] for key in keys)): float(row["score"]) for row in rows}
     for row in rows:
         if row["ours_less_it_difference"]:
             here = tuple(row[key] for key in keys)
@@ -149,6 +151,39 @@ def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
     accuracy, chance = eye.matching(resized(phantoms.images, 32), epsilon=0.1)
     assert 0 < chance < 1
     assert 0 <= accuracy <= 1
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_a_linear_head_finds_the_masks_that_a_map_holds(seed):
+    random = np.random.default_rng(seed)
+    masks = random.random((60, 2, 8, 8)) < 0.3
+    told = masks.reshape(60, 2, 2, 4, 2, 4).transpose(0, 2, 4, 1, 3, 5).reshape(60, 2, 2, -1)
+    noise = random.normal(size=told.shape)
+    parts = np.arange(40), np.arange(40, 60)
+    # The penalty is for features by the thousand.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "PENALTY", 1)
+        assert dense.dice_of_head(told + 0.1 * noise, masks, *parts).min() > 0.95
+        assert dense.dice_of_head(noise, masks, *parts).max() < 0.55
+
+
+def test_dice_is_one_of_the_truth_and_nought_of_its_complement():
+    truth = np.random.default_rng(0).random((5, 3, 4)) < 0.5
+    assert dense.dice(truth, truth) == pytest.approx(np.ones(3))
+    assert dense.dice(truth, ~truth) == pytest.approx(np.zeros(3))
+
+
+def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "FRACTIONS", (1.0,))
+    monkeypatch.setattr(protocol, "DRAWS", 2)
+    out = tmp_path / "out.csv"
+    words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
+    compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
+    with open(out, newline="", encoding="utf-8") as stream:
+        found = [row for row in csv.DictReader(stream) if row["probe"] == "dense"]
+    assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
+    assert all(0 <= float(row["score"]) <= 1 for row in found)
 
 
 @pytest.mark.parametrize("name", PEERS)

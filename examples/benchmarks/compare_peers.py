@@ -6,17 +6,20 @@ Every method pre-trains the same encoder on the same images without labels, in t
 epochs, batches, views, with the same optimiser and schedule. Frozen, it is judged by a linear and
 a nearest-neighbour probe fitted on 1 %, 10 % and 100 % of the patients' labels.
 
-A quarter of the patients, the same in every run, is for the test alone. On a quarter of the
-others each method's learning rate is chosen from three values, and then its main weight or
-temperature from three; ours is no exception. With what was chosen every method learns from all
-patients but the test's, once for each seed; the seed also draws who is labelled.
+A quarter of the patients, the same in every run, is for the test alone. By linear probes
+on a quarter of the others each method's learning rate is chosen from three values, and then its
+main weight or temperature from three; ours is no exception. With what was chosen every method
+learns from all patients but the test's, once for each seed; the seed also draws who is labelled.
 
     python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
     python examples/benchmarks/compare_peers.py --phantoms 1000
 
-DATA is an ``.npz`` with ``images``, ``patient_ids`` and the column. Every result is kept in
-``--cache``: interrupted, or asked for another method or seed, the script does what is missing.
-It writes ``--out`` and, beside it, tables in Markdown and a figure. To add a peer, see
+DATA is an ``.npz`` with ``images``, ``patient_ids`` and the column. Phantoms have masks, too: a
+linear head on the dense maps looks for them, with 1 % and 10 % of the patients annotated.
+
+Every result is kept in ``--cache``: interrupted, or asked for another method or seed, the script
+does what is missing, and several may share the folder, each with its ``--methods``. It writes
+``--out`` and, beside it, tables in Markdown and a figure. All runs on the CPU. To add a peer, see
 ``peers/losses.py``.
 """
 
@@ -25,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from peers.cache import Cache
+from peers.dense import resized_masks
 from peers.features import available
 from peers.pretrain import Budget
 from peers.protocol import SPLIT, Protocol, Study, evaluate
@@ -39,12 +43,16 @@ EXTRA = 'pip install "otcxr-sk[benchmarks]"'
 def read_study(options):
     """Study of an .npz or of phantoms."""
     if options.phantoms:
-        found = make_chest_phantoms(options.phantoms, return_masks=False, random_state=SPLIT)
-        names = enumerate(found.label_names)
+        # Drawn larger than they are read, as real images are.
+        found = make_chest_phantoms(
+            options.phantoms, image_size=2 * options.image_size, random_state=SPLIT
+        )
+        masks = {"lesion masks": found.lesion_masks, "lung masks": found.lung_masks[:, None]}
         return Study(
             found.images,
             found.groups,
-            {name: found.labels[:, j].astype(float) for j, name in names},
+            dict(zip(found.label_names, found.labels.T.astype(float), strict=True)),
+            {name: resized_masks(mask, options.image_size) for name, mask in masks.items()},
         )
     stored = np.load(options.data)
     column = stored[options.classes]

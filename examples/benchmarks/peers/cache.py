@@ -64,9 +64,11 @@ def provenance():
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    library = Path(otcxr_sk.__file__).parent
-    rooms = [library / "method", library / "training", Path(__file__).parent]
-    code = b"".join(file.read_bytes() for room in rooms for file in sorted(room.glob("*.py")))
+    library, here = Path(otcxr_sk.__file__).parent, Path(__file__).parent
+    rooms = [library / room for room in ("method", "training", "estimators")]
+    files = [file for room in rooms for file in sorted(room.glob("*.py"))]
+    files += [here / f"{name}.py" for name in ("features", "losses", "pretrain")]
+    code = b"".join(file.read_bytes() for file in files)
     return {
         **versions,
         "python": platform.python_version(),

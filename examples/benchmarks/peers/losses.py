@@ -1,6 +1,7 @@
 """Self-supervised peers: heads and losses are lightly's, as its examples put them together.
 
-A peer turns two views of a batch into a loss. To add one, write it here and it is compared::
+A peer turns two views of a batch into a loss. To add one, write it here and name it
+in `PEERS`::
 
     class SimSiam(Peer):
         weights = (512, 128, 2048)  # what is searched, here a head's width; documented value first

@@ -2,21 +2,24 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
-from otcxr_sk.evaluation import compare, label_efficiency
+from otcxr_sk.evaluation import compare, few_labels, label_efficiency
 
 from .cache import fingerprint
+from .dense import dense_features, dice_of_head
 from .features import OURS, Setting, resized
 
 FRACTIONS = (0.01, 0.1, 1.0)
 # Few labels depend on whose they are.
 DRAWS = 10
 SPLIT = 2024
+# Masks cost more than labels, and all of them are no question.
+MASK_FRACTIONS = (0.01, 0.1)
 EPSILON = OTCXRPretrainer(**LAPTOP).epsilon
 
 _DIFFERENCE = ("difference", "low", "high")
@@ -29,11 +32,22 @@ _OF_KEY = (
 
 @dataclass(frozen=True)
 class Study:
-    """Images (n, H, W), their patients, and tasks: labels by name, NaN where a task has none."""
+    """Images and what is asked of them.
+
+    Attributes
+    ----------
+    images : ndarray of shape (n, H, W)
+    patients : ndarray of shape (n,)
+    tasks : dict of str to ndarray of shape (n,)
+        Labels by name, NaN where a task has none.
+    masks : dict of str to ndarray of bool, shape (n, k, S, S)
+        Of several kinds each, judged together; S is the size that encoders see.
+    """
 
     images: np.ndarray
     patients: np.ndarray
     tasks: dict
+    masks: dict = field(default_factory=dict)
 
     def parts(self):
         """Rows to fit on, to select on and to test on; no two share a patient."""
@@ -47,21 +61,29 @@ class Study:
 
 
 class Protocol:
-    """What is done with each method, one cached result at a time."""
+    """What is done with each method, one cached result at a time.
+
+    Parameters
+    ----------
+    study : Study
+    budget : Budget
+    cache : Cache
+    """
 
     def __init__(self, study, budget, cache):
         self.study, self.budget, self.cache = study, budget, cache
         self.fitted, self.validation, self.test = study.parts()
         self.pixels = fingerprint(study.images, study.patients)
         self.tasks = fingerprint(*study.tasks.values())
+        self.masks = fingerprint(*study.masks.values())
 
     def select(self, name, method):
-        """Choose a setting on validation patients: the learning rate first, then the weight."""
+        """Choose a setting by linear probes: the learning rate first, then the weight."""
         setting = Setting(method.learning_rates[0], method.weights[0])
-        for field in Setting._fields:
-            values = getattr(method, f"{field}s")
+        for word in Setting._fields:
+            values = getattr(method, f"{word}s")
             if len(values) > 1:
-                options = [setting._replace(**{field: value}) for value in values]
+                options = [setting._replace(**{word: value}) for value in values]
                 setting = max(options, key=lambda option: self._validate(name, method, option))
         return setting
 
@@ -72,7 +94,7 @@ class Protocol:
             except FloatingPointError as error:
                 return {"score": None, "failed": str(error)}
             scores = self._judge(run.pop("features"), 0, self.fitted, self.validation, ["linear"])
-            return {**run, "score": float(np.mean([score["auc"] for score in scores]))}
+            return {**run, "score": float(np.mean([score["score"] for score in scores]))}
 
         key = {**self._key("selection", name, method, setting, 0), **self._judged()}
         score = self.cache.get(key, judge)["score"]
@@ -83,13 +105,16 @@ class Protocol:
         fitted = np.union1d(self.fitted, self.validation)
         # What no seed changes is made once.
         key = self._key("run", name, method, setting, seed if method.random else 0)
-        run = self.cache.get(key, lambda: self._run(name, method, setting, key["seed"], fitted))
+        key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
+        run = self.cache.get(
+            key, lambda: self._run(name, method, setting, key["seed"], fitted, self.study.masks)
+        )
         judged = {**key, "kind": "scores", "draws_by": seed, **self._judged()}
-        run["scores"] = self.cache.get(
+        scores = self.cache.get(
             judged,
             lambda: {"scores": self._judge(run["features"], seed, fitted, self.test)},
         )["scores"]
-        return run
+        return {**run, "scores": scores + run["dense"]}
 
     def difference(self, ours, other, seed):
         """Ours less another method's AUC of a linear probe, with an interval by patient."""
@@ -117,8 +142,9 @@ class Protocol:
             "differences"
         ]
 
-    def _run(self, name, method, setting, seed, fitted):
-        print(f"{name}, seed {seed}, {_words(setting)}", end=": ", flush=True)
+    def _run(self, name, method, setting, seed, fitted, masks=()):
+        words = f"{name}, {_words(setting)}, seed {seed}, {len(fitted)} images"
+        print(words, end=": ", flush=True)
         started = time.process_time()
         try:
             features, eye = method.make(self.study.images, fitted, self.budget, setting, seed)
@@ -134,7 +160,26 @@ class Protocol:
             "cpu_seconds": round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
+            "dense": self._judge_dense(eye, fitted, masks) if eye and masks else [],
         }
+
+    def _judge_dense(self, eye, fitted, masks):
+        features = dense_features(eye, resized(self.study.images, self.budget.image_size))
+        y = np.stack(list(self.study.tasks.values()), axis=1)
+        scores = []
+        for fraction in MASK_FRACTIONS:
+            drawn = [
+                few_labels(
+                    y, self.study.patients, train=fitted, fraction=fraction, random_state=draw
+                )
+                for draw in range(DRAWS)
+            ]
+            patients = [len(np.unique(self.study.patients[rows])) for rows in drawn]
+            for task, truth in masks.items():
+                found = [dice_of_head(features, truth, rows, self.test).mean() for rows in drawn]
+                columns = fraction, np.mean(found), np.std(found, ddof=1), np.mean(patients)
+                scores.append(_score(task, "dense", columns))
+        return scores
 
     def _judge(self, features, seed, train, test, probes=("linear", "knn")):
         scores = []
@@ -152,11 +197,7 @@ class Protocol:
                     random_state=seed,
                 )
                 columns = found.fractions, found.mean, found.std, found.n_patients
-                names = "labels", "auc", "auc_std_of_draws", "labelled_patients"
-                scores += [
-                    {"task": task, "probe": probe, **dict(zip(names, map(float, row), strict=True))}
-                    for row in zip(*columns, strict=True)
-                ]
+                scores += [_score(task, probe, row) for row in zip(*columns, strict=True)]
         return scores
 
     def _key(self, kind, name, method, setting, seed):
@@ -173,6 +214,11 @@ class Protocol:
 
     def _judged(self):
         return {"tasks": self.tasks, "fractions": FRACTIONS, "draws": DRAWS}
+
+
+def _score(task, probe, columns):
+    names = "labels", "score", "std_of_draws", "labelled_patients"
+    return {"task": task, "probe": probe, **dict(zip(names, map(float, columns), strict=True))}
 
 
 def _words(setting):

@@ -1,12 +1,13 @@
 """Rows of results as a CSV, as tables and as a picture."""
 
 import csv
+import itertools
 
 import numpy as np
 
 from .features import OURS
 
-PROBES = {"linear": "", "knn": "kNN "}
+PROBES = {"linear": "", "knn": "kNN ", "dense": "Dice "}
 
 
 def write_csv(rows, file):
@@ -30,17 +31,19 @@ def values(rows, column, **where):
 
 def write_tables(rows, file):
     """For every task the scores, and the differences from ours."""
-    methods, fractions = unique(rows, "method"), unique(rows, "labels")
-    columns = [(probe, fraction) for probe in PROBES for fraction in fractions]
+    chance = values(rows, "matching_chance")
     lines = [
         f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
         "the share of the other patients whose labels are used. Matching: accuracy of the",
         "encoder's own tokens. CPU s: of pre-training and embedding.",
+        *([f"Matching chance: {chance.mean():.2f}."] if len(chance) else []),
     ]
     for task in unique(rows, "task"):
         of_task = [row for row in rows if row["task"] == task]
+        methods, fractions = unique(of_task, "method"), unique(of_task, "labels")
+        columns = [(p, f) for p in unique(of_task, "probe") for f in fractions]
         scores = {
-            method: [values(of_task, "auc", method=method, probe=p, labels=f) for p, f in columns]
+            method: [values(of_task, "score", method=method, probe=p, labels=f) for p, f in columns]
             for method in methods
         }
         best = np.max([[auc.mean() for auc in row] for row in scores.values()], axis=0)
@@ -52,7 +55,7 @@ def write_tables(rows, file):
             seconds = values(of_task, "cpu_seconds", method=method).mean()
             cells += [f"{matching.mean():.2f}" if len(matching) else "", f"{seconds:.0f}"]
             lines.append(_line([method, *cells]))
-        if OURS in methods and len(methods) > 1:
+        if len(values(of_task, "ours_less_it_difference")):
             lines += [
                 "",
                 "Ours less it, linear probe, with 95 % intervals by patient (means over seeds of",
@@ -96,17 +99,20 @@ def write_figure(rows, file):
     axes = figure.subplots(len(tasks), len(fractions), squeeze=False, sharey=True)
     for task, panels in zip(tasks, axes, strict=True):
         for fraction, ax in zip(fractions, panels, strict=True):
-            for place, method in enumerate(methods):
-                colour = "#d55e00" if method == OURS else "#0072b2"
-                for probe, fill in (("linear", colour), ("knn", "white")):
-                    where = {"method": method, "task": task, "labels": fraction, "probe": probe}
-                    auc = values(rows, "auc", **where)
-                    ax.plot([auc.min(), auc.max()], [place, place], color=colour, zorder=1)
-                    ax.plot(auc.mean(), place, "o", color=colour, markerfacecolor=fill)
+            here = [row for row in rows if (row["task"], row["labels"]) == (task, fraction)]
+            for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
+                score = values(here, "score", method=method, probe=probe)
+                place, colour = methods.index(method), "#d55e00" if method == OURS else "#0072b2"
+                fill = "white" if probe == "knn" else colour
+                ax.plot([score.min(), score.max()], [place, place], color=colour, zorder=1)
+                ax.plot(score.mean(), place, "o", color=colour, markerfacecolor=fill)
+            ax.set_visible(bool(here))
             ax.set_yticks(range(len(methods)), methods)
             ax.set_title(f"{task}, {100 * fraction:g} % of labels", fontsize="small")
             ax.grid(axis="x", color="0.9")
             ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].invert_yaxis()
-    figure.supxlabel("AUC on test patients; filled: linear probe, open: nearest neighbours")
+    figure.supxlabel(
+        "On test patients: AUC of a linear (filled) and a kNN (open) probe; Dice of masks"
+    )
     figure.savefig(file, dpi=150)
