@@ -142,13 +142,13 @@ def test_peers_have_the_views_and_the_schedule_that_ours_has():
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
     rows = np.arange(len(phantoms.images))
     setting = Setting(learning_rate=1e-3, weight=1.0)
-    features, eye = ours(phantoms.images, rows, BUDGET, setting, 0)
+    features, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
     parameters = {**LAPTOP, **vars(BUDGET), "learning_rate": 1e-3, "global_weight": 1.0}
     estimator = OTCXRPretrainer(**parameters, device="cpu", random_state=0).fit(phantoms.images)
     expected = estimator.transform(phantoms.images)
     # The estimator may round to bfloat16.
     assert np.corrcoef(features.ravel(), expected.ravel())[0, 1] > 0.999
-    accuracy, chance = eye.matching(resized(phantoms.images, 32), epsilon=0.1)
+    accuracy, chance = frozen.matching(resized(phantoms.images, 32), epsilon=0.1)
     assert 0 < chance < 1
     assert 0 <= accuracy <= 1
 
@@ -189,7 +189,7 @@ def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_teaches_its_encoder_finite_things(name):
     pytest.importorskip("lightly", reason='peers need pip install "otcxr-sk[benchmarks]"')
-    from peers.losses import PEERS, Taught
+    from peers.losses import PEERS, WithTeacher
 
     torch.manual_seed(0)
     for weight in PEERS[name].weights:
@@ -201,7 +201,7 @@ def test_a_peer_teaches_its_encoder_finite_things(name):
         gradients = [value.grad for value in peer.encoder.parameters() if value.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert sum(gradient.abs().sum() for gradient in gradients) > 0
-        if isinstance(peer, Taught):
+        if isinstance(peer, WithTeacher):
             assert all(value.grad is None for value in peer.teacher.parameters())
             follows_at_first_and_stands_still_at_last(peer)
 

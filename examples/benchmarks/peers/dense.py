@@ -13,11 +13,11 @@ THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
 @torch.inference_mode()
-def dense_features(eye, images):
+def dense_features(frozen, images):
     """Both maps of an encoder on the finer one's grid: images (n, 1, H, W) -> (n, h, w, d)."""
     found = []
-    for x in eye.standardised(images):
-        matched, last = eye.encoder(x)
+    for x in frozen.standardised(images):
+        matched, last = frozen.encoder(x)
         last = interpolate(last, matched.shape[2:], mode="bilinear")
         found.append(torch.cat([matched, last], 1).permute(0, 2, 3, 1))
     return torch.cat(found).numpy()

@@ -46,7 +46,7 @@ class Method:
     ----------
     make : callable
         ``make(images, fitted, budget, setting, seed)`` learns from the rows `fitted` of images
-        (n, H, W); gives features (n, d) of all, and the `Eye` behind them or None.
+        (n, H, W); gives features (n, d) of all, and the `FrozenEncoder` behind them or None.
     learning_rates, weights : tuple
         What is searched.
     random : bool
@@ -62,7 +62,7 @@ class Method:
     fixed: dict = field(default_factory=dict)
 
 
-class Eye(NamedTuple):
+class FrozenEncoder(NamedTuple):
     """A frozen encoder, and the mean and standard deviation that its pixels are standardised by."""
 
     encoder: torch.nn.Module
@@ -118,8 +118,10 @@ def pca(images, fitted, budget, setting, seed):
 
 def untrained(images, fitted, budget, setting, seed):
     x = resized(images, budget.image_size)
-    eye = Eye(random_encoder(budget, seed), float(x[fitted].mean()), float(x[fitted].std()))
-    return eye.embed(x), eye
+    frozen = FrozenEncoder(
+        random_encoder(budget, seed), float(x[fitted].mean()), float(x[fitted].std())
+    )
+    return frozen.embed(x), frozen
 
 
 def pretrained(peer, images, fitted, budget, setting, seed):
@@ -132,8 +134,8 @@ def pretrained(peer, images, fitted, budget, setting, seed):
         setting.learning_rate,
         seed,
     )
-    eye = Eye(encoder, mean, std)
-    return eye.embed(x), eye
+    frozen = FrozenEncoder(encoder, mean, std)
+    return frozen.embed(x), frozen
 
 
 def ours(images, fitted, budget, setting, seed):
@@ -144,8 +146,8 @@ def ours(images, fitted, budget, setting, seed):
     encoder = random_encoder(budget, seed)
     weights = load(estimator.weights_.tobytes())
     encoder.load_state_dict({name: weights[f"encoder.{name}"] for name in encoder.state_dict()})
-    eye = Eye(encoder, estimator.mean_, estimator.std_)
-    return eye.embed(resized(images, budget.image_size)), eye
+    frozen = FrozenEncoder(encoder, estimator.mean_, estimator.std_)
+    return frozen.embed(resized(images, budget.image_size)), frozen
 
 
 @torch.inference_mode()
@@ -165,10 +167,10 @@ def imagenet(size, images, fitted, budget, setting, seed):
     values = [stem.sum(1, keepdim=True), *others[:-2]]
     names = encoder.backbone.state_dict()
     encoder.backbone.load_state_dict(dict(zip(names, values, strict=True)))
-    eye = Eye(encoder.eval(), 0.5, 0.5)
-    x = eye.standardised(resized(images, size or budget.image_size))
+    frozen = FrozenEncoder(encoder.eval(), 0.5, 0.5)
+    x = frozen.standardised(resized(images, size or budget.image_size))
     # The network's own features: its last layer is a convolution beyond the last dense map.
-    return torch.cat([encoder.backbone(chunk) for chunk in x]).numpy(), None if size else eye
+    return torch.cat([encoder.backbone(chunk) for chunk in x]).numpy(), None if size else frozen
 
 
 def available():

@@ -162,7 +162,7 @@ class VICRegL(Peer):
         return self.criterion(features, places).squeeze()
 
 
-class Taught(Peer):
+class WithTeacher(Peer):
     """A student and its teacher: the same network, following as a moving average.
 
     Parameters
@@ -187,7 +187,7 @@ class Taught(Peer):
         update_momentum(self.student, self.teacher, momentum)
 
 
-class BYOL(Taught):
+class BYOL(WithTeacher):
     weights = (0.99, 0.996, 0.9)  # momentum
 
     def __init__(self, encoder, weight):
@@ -205,7 +205,7 @@ class BYOL(Taught):
         return (self.criterion(p_s, z_t) + self.criterion(p_t, z_s)) / 2
 
 
-class DINO(Taught):
+class DINO(WithTeacher):
     weights = (0.04, 0.02, 0.07)  # temperature of the teacher
 
     def __init__(self, encoder, weight):
@@ -227,7 +227,7 @@ class DINO(Taught):
         return self.criterion(teacher, student)
 
 
-class DenseCL(Taught):
+class DenseCL(WithTeacher):
     weights = (0.5, 0.2, 0.1)  # temperature
 
     def __init__(self, encoder, weight):

@@ -143,28 +143,28 @@ class Protocol:
         ]
 
     def _run(self, name, method, setting, seed, fitted, masks=()):
-        words = f"{name}, {_words(setting)}, seed {seed}, {len(fitted)} images"
+        words = f"{name}, {_describe(setting)}, seed {seed}, {len(fitted)} images"
         print(words, end=": ", flush=True)
         started = time.process_time()
         try:
-            features, eye = method.make(self.study.images, fitted, self.budget, setting, seed)
+            features, frozen = method.make(self.study.images, fitted, self.budget, setting, seed)
         except FloatingPointError as error:
             print(f"failed, {error}", flush=True)
             raise
         seconds = time.process_time() - started
         print(f"{seconds:.0f} s", flush=True)
         seen = resized(self.study.images[self.test], self.budget.image_size)
-        accuracy, chance = eye.matching(seen, EPSILON) if eye else (None, None)
+        accuracy, chance = frozen.matching(seen, EPSILON) if frozen else (None, None)
         return {
             "features": features,
             "cpu_seconds": round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-            "dense": self._judge_dense(eye, fitted, masks) if eye and masks else [],
+            "dense": self._judge_dense(frozen, fitted, masks) if frozen and masks else [],
         }
 
-    def _judge_dense(self, eye, fitted, masks):
-        features = dense_features(eye, resized(self.study.images, self.budget.image_size))
+    def _judge_dense(self, frozen, fitted, masks):
+        features = dense_features(frozen, resized(self.study.images, self.budget.image_size))
         y = np.stack(list(self.study.tasks.values()), axis=1)
         scores = []
         for fraction in MASK_FRACTIONS:
@@ -221,7 +221,7 @@ def _score(task, probe, columns):
     return {"task": task, "probe": probe, **dict(zip(names, map(float, columns), strict=True))}
 
 
-def _words(setting):
+def _describe(setting):
     chosen = [f"{name} {value:g}" for name, value in setting._asdict().items() if value is not None]
     return ", ".join(chosen).replace("_", " ") or "nothing to choose"
 
