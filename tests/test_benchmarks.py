@@ -1,0 +1,230 @@
+"""The comparison with peers: the same for all, finite, and nothing done twice."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk.datasets import make_chest_phantoms
+from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.training.trainer import _WarmupCosine
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "benchmarks"))
+
+import compare_peers
+from peers import dense, protocol
+from peers.features import Setting, ours, resized
+from peers.pretrain import Budget, _rate, random_encoder
+
+BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, weight_decay=0.01)
+PEERS = ("simclr", "byol", "vicreg", "barlow twins", "densecl", "vicregl", "dino", "lejepa")
+
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators._pretrainer.CollapseWarning")
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return make_chest_phantoms(
+        60, images_per_patient=1, image_size=32, return_masks=False, random_state=0
+    )
+
+
+@pytest.fixture
+def comparison(phantoms, tmp_path, monkeypatch):
+    """Compare a few methods on three classes of phantoms; gives the rows of the CSV."""
+    monkeypatch.setattr(protocol, "FRACTIONS", (0.2, 1.0))
+    monkeypatch.setattr(protocol, "DRAWS", 2)
+    data = tmp_path / "phantoms.npz"
+    classes = np.arange(len(phantoms.images)) % 3
+    np.savez(data, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
+
+    def run(cache, *methods):
+        words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 2"
+        out = tmp_path / "out.csv"
+        places = ["--cache", str(tmp_path / cache), "--out", str(out)]
+        compare_peers.main([*words.split(), *places, "--methods", *methods])
+        assert out.with_suffix(".png").stat().st_size
+        with open(out, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    return run
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Names of the methods that were run, in order; a run numbered `runs.stop` is interrupted."""
+
+    class Runs(list):
+        stop = None
+
+    found, run = Runs(), protocol.Protocol._run
+
+    def counted(self, name, *rest):
+        if len(found) == found.stop:
+            raise KeyboardInterrupt
+        found.append(name)
+        return run(self, name, *rest)
+
+    monkeypatch.setattr(protocol.Protocol, "_run", counted)
+    return found
+
+
+def without_cost(rows):
+    return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
+
+
+def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
+    methods = ["pixels 16x16", "untrained", "otcxr"]
+    rows = comparison("cache", *methods)
+    assert len(rows) == 3 * 2 * 2 * 2 * 2  # methods, tasks, fractions, probes, seeds
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    for row in rows:
+        told = row["ours_less_it_difference"] != ""
+        assert told == (row["method"] != "otcxr" and row["probe"] == "linear")
+        assert (row["matching_accuracy"] != "") == (row["method"] != "pixels 16x16")
+    # Of what is searched, five settings; then both seeds, where a seed matters.
+    assert [runs.count(name) for name in methods] == [1, 2, 5 + 2]
+
+
+def test_a_difference_is_that_of_the_scores(comparison):
+    rows = comparison("cache", "untrained", "otcxr")
+    keys = ("task", "labels", "probe", "seed")
+    score = {(row["method"], *(row[key] for key in keys)): float(row["score"]) for row in rows}
+    for row in rows:
+        if row["ours_less_it_difference"]:
+            here = tuple(row[key] for key in keys)
+            gap = score["otcxr", *here] - score["untrained", *here]
+            assert float(row["ours_less_it_difference"]) == pytest.approx(gap, abs=2e-5)
+            low, high = (float(row[f"ours_less_it_{end}"]) for end in ("low", "high"))
+            assert low <= high
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_interrupted_anywhere_it_ends_the_same_and_does_nothing_twice(comparison, runs, stop):
+    methods = ["pixels 16x16", "untrained"]
+    whole = comparison("whole", *methods)
+    assert len(runs) == 3
+    del runs[:]
+    runs.stop = stop
+    with pytest.raises(KeyboardInterrupt):
+        comparison("cache", *methods)
+    runs.stop = None
+    assert without_cost(comparison("cache", *methods)) == without_cost(whole)
+    assert len(runs) == 3
+    assert without_cost(comparison("cache", *methods)) == without_cost(whole)
+    assert len(runs) == 3
+
+
+def test_no_two_parts_share_a_patient(phantoms):
+    patients = np.repeat(phantoms.groups, 2)
+    parts = protocol.Study(np.empty((len(patients), 1, 1)), patients, {}).parts()
+    assert sorted(np.concatenate(parts)) == list(range(len(patients)))
+    owners = [set(patients[rows]) for rows in parts]
+    assert sum(map(len, owners)) == len(set(patients))
+
+
+def test_peers_have_the_views_and_the_schedule_that_ours_has():
+    laptop = OTCXRPretrainer(**LAPTOP)
+    assert ViewSampler() == ViewSampler(tuple(laptop.crop_scale), flip=laptop.horizontal_flip)
+    for steps in (1, 2, 57):
+        schedule = _WarmupCosine(steps).factor
+        assert [_rate(step, steps) for step in range(steps)] == pytest.approx(
+            [schedule(step) for step in range(steps)]
+        )
+
+
+def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
+    rows = np.arange(len(phantoms.images))
+    setting = Setting(learning_rate=1e-3, weight=1.0)
+    features, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
+    parameters = {**LAPTOP, **vars(BUDGET), "learning_rate": 1e-3, "global_weight": 1.0}
+    estimator = OTCXRPretrainer(**parameters, device="cpu", random_state=0).fit(phantoms.images)
+    expected = estimator.transform(phantoms.images)
+    # The estimator may round to bfloat16.
+    assert np.corrcoef(features.ravel(), expected.ravel())[0, 1] > 0.999
+    accuracy, chance = frozen.matching(resized(phantoms.images, 32), epsilon=0.1)
+    assert 0 < chance < 1
+    assert 0 <= accuracy <= 1
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_a_linear_head_finds_the_masks_that_a_map_holds(seed):
+    random = np.random.default_rng(seed)
+    masks = random.random((60, 2, 8, 8)) < 0.3
+    told = masks.reshape(60, 2, 2, 4, 2, 4).transpose(0, 2, 4, 1, 3, 5).reshape(60, 2, 2, -1)
+    noise = random.normal(size=told.shape)
+    parts = np.arange(40), np.arange(40, 60)
+    # The penalty is for features by the thousand.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "PENALTY", 1)
+        assert dense.dice_of_head(told + 0.1 * noise, masks, *parts).min() > 0.95
+        assert dense.dice_of_head(noise, masks, *parts).max() < 0.55
+
+
+def test_dice_is_one_of_the_truth_and_nought_of_its_complement():
+    truth = np.random.default_rng(0).random((5, 3, 4)) < 0.5
+    assert dense.dice(truth, truth) == pytest.approx(np.ones(3))
+    assert dense.dice(truth, ~truth) == pytest.approx(np.zeros(3))
+
+
+def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "FRACTIONS", (1.0,))
+    monkeypatch.setattr(protocol, "DRAWS", 2)
+    out = tmp_path / "out.csv"
+    words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
+    compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
+    with open(out, newline="", encoding="utf-8") as stream:
+        found = [row for row in csv.DictReader(stream) if row["probe"] == "dense"]
+    assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
+    assert all(0 <= float(row["score"]) <= 1 for row in found)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_teaches_its_encoder_finite_things(name):
+    pytest.importorskip("lightly", reason='peers need pip install "otcxr-sk[benchmarks]"')
+    from peers.losses import PEERS, WithTeacher
+
+    torch.manual_seed(0)
+    for weight in PEERS[name].weights:
+        peer = PEERS[name](random_encoder(BUDGET, 0), weight).train()
+        views, affine = ViewSampler()(torch.randn(8, 1, 32, 32), torch.Generator().manual_seed(0))
+        loss = peer.loss(views, affine)
+        loss.backward()
+        assert loss.shape == ()
+        gradients = [value.grad for value in peer.encoder.parameters() if value.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert sum(gradient.abs().sum() for gradient in gradients) > 0
+        if isinstance(peer, WithTeacher):
+            assert all(value.grad is None for value in peer.teacher.parameters())
+            follows_at_first_and_stands_still_at_last(peer)
+
+
+def follows_at_first_and_stands_still_at_last(peer):
+    def gap():
+        pairs = zip(peer.student.parameters(), peer.teacher.parameters(), strict=True)
+        return sum(float((s - t).abs().sum()) for s, t in pairs)
+
+    peer.requires_grad_(False)
+    for value in peer.student.parameters():
+        value.add_(1)
+
+    gaps = [gap()]
+    for done in (0.0, 1.0):
+        peer.after_step(done)
+        gaps.append(gap())
+    assert gaps[1] == pytest.approx(peer.momentum * gaps[0], rel=1e-3)
+    assert gaps[2] == gaps[1]
+
+
+def test_without_lightly_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(compare_peers, "available", lambda: {"otcxr": None, "imagenet": None})
+    for names in (None, ["simclr"]):
+        with pytest.raises(SystemExit, match=r"otcxr-sk\[benchmarks\]"):
+            compare_peers.chosen_methods(names)
