@@ -23,7 +23,7 @@ LAPTOP: Mapping[str, Any] = MappingProxyType(
     {
         "encoder": "resnet10t",
         "image_size": 64,
-        "epochs": 16,
+        "epochs": 12,
         "match_stride": 8,
         "batch_size": 128,
         "learning_rate": 5e-3,

@@ -85,7 +85,7 @@ class FrozenEncoder(NamedTuple):
         What is matched are the encoder's own tokens, centred on their image's mean, without any
         head; cost, marginals and transport are the library's.
         """
-        sampler, generator = ViewSampler(), torch.Generator().manual_seed(0)
+        sampler, generator = ViewSampler(erase=0), torch.Generator().manual_seed(0)
         grid = self.encoder.match_shape[1:]
         found, sizes = [], []
         for x in self.standardised(images):
