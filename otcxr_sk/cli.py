@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from otcxr_sk import OTCXRPretrainer
 
-# Enough for embeddings to pass raw pixels on most findings, in minutes on two cores.
+# Enough for embeddings to pass raw pixels on most findings, in minutes on two cores: so few images
+# need more passes than the laptop setting has.
 DEMO_PATIENTS = 700
 DEMO_SIZE = 96
+DEMO_EPOCHS = 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +80,8 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
     settings = dict(LAPTOP, random_state=options.seed, verbose=1)
+    if not options.data:
+        settings["epochs"] = DEMO_EPOCHS
     if options.epochs is not None:
         settings["epochs"] = options.epochs
     started = time.perf_counter()

@@ -73,8 +73,7 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
     cloud = torch.tensor(embedding)
     return Bunch(
         spread=spread(cloud),
-        # What float32 cannot tell from rounding is no direction.
-        effective_rank=effective_rank(cloud.float()),
+        effective_rank=effective_rank(cloud),
         uniformity=_uniformity(directions),
         alignment=alignment,
     )

@@ -52,7 +52,8 @@ def effective_rank(embedding: Tensor) -> float:
     # In float64, which not every accelerator has: rounding must not look like a direction.
     cloud = embedding.cpu().double()
     values = torch.linalg.svdvals(cloud - cloud.mean(0))
-    if values.sum() <= torch.finfo(embedding.dtype).eps * cloud.norm():
+    # What float32, in which embeddings come, cannot tell from rounding is no direction.
+    if values.sum() <= torch.finfo(torch.float32).eps * cloud.norm():
         return 0.0
     share = values / values.sum()
     return float(torch.special.entr(share).sum().exp())

@@ -115,4 +115,6 @@ def test_effective_rank_ignores_scale_shift_and_rotation_and_keeps_its_bounds(
 @laws
 @given(seed=seeds, n=st.integers(2, 500))
 def test_the_same_vector_over_and_over_has_rank_zero(seed, n):
-    assert effective_rank(sample(seed, (1, 64)).expand(n, -1)) == 0
+    vector = sample(seed, (1, 64))
+    for same in (vector, vector.double()):
+        assert effective_rank(same.expand(n, -1)) == 0
