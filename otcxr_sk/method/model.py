@@ -148,11 +148,29 @@ class OTCXRModel(nn.Module):
         return Matching((plan * cost).sum((1, 2)), plan, error)
 
     def _marginals(self, affine: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = affine.chunk(2)
-        if self.marginals == "uniform":
-            weight = affine.new_ones(len(s), self.grid[0] * self.grid[1])
-            weights = (weight, weight)
-        else:
-            weights = (overlap(s, t, self.grid), overlap(t, s, self.grid))
-        a, b = ((w + MARGINAL_FLOOR) / (w + MARGINAL_FLOOR).sum(1, keepdim=True) for w in weights)
-        return a, b
+        if self.marginals == "overlap":
+            return overlap_marginals(affine, self.grid)
+        n = self.grid[0] * self.grid[1]
+        uniform = affine.new_full((len(affine) // 2, n), 1 / n)
+        return uniform, uniform
+
+
+def overlap_marginals(affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Marginals that weigh a token by how much of it the other view shows.
+
+    Parameters
+    ----------
+    affine : Tensor of shape (2 * B, 2, 3)
+        First views, then second views, as from `ViewSampler`.
+    grid : tuple of int
+        Rows and columns of the N tokens.
+
+    Returns
+    -------
+    a, b : Tensor of shape (B, N)
+        Positive, each row summing to 1.
+    """
+    s, t = affine.chunk(2)
+    weights = (overlap(s, t, grid) + MARGINAL_FLOOR, overlap(t, s, grid) + MARGINAL_FLOOR)
+    a, b = (weight / weight.sum(1, keepdim=True) for weight in weights)
+    return a, b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ class Display:
             raise ImportError('pictures need matplotlib: pip install "otcxr-sk[plots]"')
 
 
-class AxesDisplay(Display):
+class AxesDisplay(Display, ABC):
     """Base of pictures that fit into one pair of axes, of the user's if wanted."""
 
     ax_: Any
@@ -45,12 +46,13 @@ class AxesDisplay(Display):
         self._draw(ax)
         return self
 
+    @abstractmethod
     def _size(self) -> tuple[float, float]:
         """Width and height of a figure of its own, in inches."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _draw(self, ax: Any) -> None:
-        raise NotImplementedError
+        """Draw on the axes, whose spines are set."""
 
 
 def percent(share: float) -> str:

@@ -91,7 +91,7 @@ class Trainer:
         optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
         steps = self._n_batches(source)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, _WarmupCosine(steps * self.epochs).factor
+            optimiser, WarmupCosine(steps * self.epochs).factor
         )
         wrapped, optimiser = fabric.setup(model, optimiser)
 
@@ -196,10 +196,13 @@ class NonFiniteLossError(FloatingPointError):
 
 
 @dataclass(frozen=True)
-class _WarmupCosine:
+class WarmupCosine:
+    """Share of the peak learning rate: linear warm-up, cosine decay to zero over `steps`."""
+
     steps: int
 
     def factor(self, step: int) -> float:
+        """Share in (0, 1] at a step, counted from 0."""
         warmup = max(1, round(WARMUP * self.steps))
         if step < warmup:
             return (step + 1) / warmup

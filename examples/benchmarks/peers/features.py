@@ -15,8 +15,7 @@ from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.images import ArraySource
 from otcxr_sk.method.diagnostics import matching_accuracy
 from otcxr_sk.method.encoders import build_encoder, pool, tokens
-from otcxr_sk.method.geometry import overlap
-from otcxr_sk.method.model import MARGINAL_FLOOR
+from otcxr_sk.method.model import overlap_marginals
 from otcxr_sk.method.transport import cosine_cost, transport_plan
 from otcxr_sk.method.views import ViewSampler
 
@@ -92,10 +91,7 @@ class FrozenEncoder(NamedTuple):
             views, affine = sampler(x, generator)
             dense = tokens(self.encoder(views)[0])
             cost = cosine_cost(*(dense - dense.mean(1, keepdim=True)).chunk(2))
-            s, t = affine.chunk(2)
-            shares = [overlap(s, t, grid) + MARGINAL_FLOOR, overlap(t, s, grid) + MARGINAL_FLOOR]
-            a, b = (share / share.sum(1, keepdim=True) for share in shares)
-            plan, _ = transport_plan(cost, a, b, epsilon=epsilon)
+            plan, _ = transport_plan(cost, *overlap_marginals(affine, grid), epsilon=epsilon)
             found.append([float(value) for value in matching_accuracy(plan, affine, grid)])
             sizes.append(len(x))
         return np.average(found, axis=0, weights=sizes).tolist()

@@ -23,6 +23,7 @@ image the last map has a handful of places.
 import copy
 import math
 import warnings
+from abc import ABC, abstractmethod
 
 import torch
 from lightly.loss import (
@@ -70,7 +71,7 @@ def encode(encoder, views):
     return pool(last), tokens(matched)
 
 
-class Peer(nn.Module):
+class Peer(nn.Module, ABC):
     """An encoder with heads.
 
     Attributes
@@ -87,9 +88,9 @@ class Peer(nn.Module):
         self.encoder = encoder
         self.channels, self.dense_channels = encoder.last_shape[0], encoder.match_shape[0]
 
+    @abstractmethod
     def loss(self, views, affine):
         """Scalar loss of views (2B, 1, H, W), first and then second ones, cut by `affine`."""
-        raise NotImplementedError
 
     def after_step(self, done):
         """Do what follows an optimiser step, with a share `done` of all steps taken."""

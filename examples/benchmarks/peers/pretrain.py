@@ -11,7 +11,7 @@ from timm.optim import param_groups_weight_decay
 from otcxr_sk.method.encoders import build_encoder
 from otcxr_sk.method.views import ViewSampler
 from otcxr_sk.training.runtime import private_randomness
-from otcxr_sk.training.trainer import WARMUP
+from otcxr_sk.training.trainer import WarmupCosine
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def pretrain(make_peer, images, budget, learning_rate, seed):
         peer = make_peer(encoder).train().to(memory_format=torch.channels_last)
         groups = param_groups_weight_decay(peer, budget.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, WarmupCosine(steps).factor)
         random = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
         for step in range(steps):
@@ -85,11 +85,3 @@ def pretrain(make_peer, images, budget, learning_rate, seed):
             peer.after_step((step + 1) / steps)
     # A copy lets go of heads, teacher and gradients.
     return copy.deepcopy(peer.encoder).eval()
-
-
-def _rate(step, steps):
-    warmup = max(1, round(WARMUP * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return (1 + math.cos(math.pi * min(1.0, done))) / 2
