@@ -36,16 +36,27 @@ def read_data(data, labels, columns):
     """Images or paths, classes and patients of an .npz or of a folder with a CSV."""
     if data.suffix == ".npz":
         stored = np.load(data)
+        require(["images", "patient_ids", *columns], stored, data)
         table = {name: stored[name] for name in [*columns, "patient_ids"]}
         images, patients = stored["images"], table["patient_ids"]
     else:
-        with open(labels or data / "labels.csv", newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        file = labels or data / "labels.csv"
+        with open(file, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            require(["path", "patient_id", *columns], reader.fieldnames or (), file)
+            rows = list(reader)
         table = {name: [row[name] for row in rows] for name in columns}
         images = np.array([str(data / row["path"]) for row in rows], dtype=object)
         patients = np.array([row["patient_id"] for row in rows])
     parts = zip(*(table[name] for name in columns), strict=True)
     return images, np.array(["/".join(map(str, part)) for part in parts]), patients
+
+
+def require(names, found, file):
+    """End with a message if a file lacks a column."""
+    for name in names:
+        if name not in found:
+            raise SystemExit(f"{file} has no {name!r}; it has {', '.join(found)}")
 
 
 def split_off(rows, patients, seed):
@@ -84,7 +95,7 @@ def embed(images, train, settings, seed):
     }
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description="Linear probes by share of labels.")
     parser.add_argument("data", type=Path)
     parser.add_argument("--labels", type=Path, help="CSV, by default labels.csv in the folder")
@@ -95,7 +106,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
     parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
     parser.add_argument("--out", type=Path, help="CSV with the result of every seed")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error("--epochs must be 1 or more; the untrained encoder is in the table anyway")
 

@@ -2,6 +2,7 @@
 
 import csv
 
+import ablate
 import compare_peers
 import few_labels
 import numpy as np
@@ -31,13 +32,24 @@ def phantoms():
 
 
 @pytest.fixture
-def comparison(phantoms, tmp_path, monkeypatch):
+def data(phantoms, tmp_path):
+    """An .npz of phantoms in three classes."""
+    file = tmp_path / "phantoms.npz"
+    classes = np.arange(len(phantoms.images)) % 3
+    np.savez(file, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
+    return file
+
+
+def read_rows(file):
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def comparison(data, tmp_path, monkeypatch):
     """Compare a few methods on three classes of phantoms; gives the rows of the CSV."""
     monkeypatch.setattr(protocol, "FRACTIONS", (0.2, 1.0))
     monkeypatch.setattr(protocol, "DRAWS", 2)
-    data = tmp_path / "phantoms.npz"
-    classes = np.arange(len(phantoms.images)) % 3
-    np.savez(data, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
 
     def run(cache, *methods):
         words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 2"
@@ -45,8 +57,7 @@ def comparison(phantoms, tmp_path, monkeypatch):
         places = ["--cache", str(tmp_path / cache), "--out", str(out)]
         compare_peers.main([*words.split(), *places, "--methods", *methods])
         assert out.with_suffix(".png").stat().st_size
-        with open(out, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+        return read_rows(out)
 
     return run
 
@@ -182,8 +193,7 @@ def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
     out = tmp_path / "out.csv"
     words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
     compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
-    with open(out, newline="", encoding="utf-8") as stream:
-        found = [row for row in csv.DictReader(stream) if row["probe"] == "dense"]
+    found = [row for row in read_rows(out) if row["probe"] == "dense"]
     assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
     assert all(0 <= float(row["score"]) <= 1 for row in found)
 
@@ -230,3 +240,69 @@ def test_without_lightly_the_extra_is_named(monkeypatch):
     for names in (None, ["simclr"]):
         with pytest.raises(SystemExit, match=r"otcxr-sk\[benchmarks\]"):
             compare_peers.chosen_methods(names)
+
+
+SMALL = {"encoder": "resnet10t", "image_size": 32, "epochs": 1, "batch_size": 32}
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_the_example_judges_on_test_patients_or_on_none_of_them(
+    data, tmp_path, monkeypatch, validate
+):
+    judged, compare = [], few_labels.compare
+
+    def spied(*args, test, **options):
+        judged.append(test)
+        return compare(*args, test=test, **options)
+
+    monkeypatch.setattr(few_labels, "compare", spied)
+    monkeypatch.setattr(few_labels, "LAPTOP", SMALL)
+    out = tmp_path / "few.csv"
+    words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 1 --out {out}"
+    few_labels.main([*words.split(), *["--validate"] * validate])
+    rows = read_rows(out)
+    assert len(rows) == 2 * 3 * 3  # tasks, fractions, features
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    patients = np.load(data)["patient_ids"]
+    _, kept_apart = few_labels.split_off(np.arange(60), patients, few_labels.TEST_SPLIT)
+    for test in judged:
+        assert np.isin(test, kept_apart).all() != validate
+        assert np.isin(test, kept_apart).any() != validate
+
+
+def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
+    data, phantoms, tmp_path, monkeypatch
+):
+    seen, run = [], ablate.run
+
+    def spied(study, rows, *rest):
+        seen.append(rows)
+        return run(study, rows, *rest)
+
+    monkeypatch.setattr(ablate, "run", spied)
+    monkeypatch.setattr(ablate, "LAPTOP", SMALL)
+    monkeypatch.setattr(ablate, "DRAWS", 2)
+    out = tmp_path / "ablation.csv"
+    words = f"{data} --classes kind --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
+    variants = ["--variants", ablate.PIXELS, "laptop", "nothing hidden"]
+    for _ in range(2):
+        ablate.main([*words.split(), *variants])
+    assert len(seen) == 3
+    *_, test = protocol.Study(phantoms.images, phantoms.groups, {}).parts()
+    assert not any(np.isin(rows, test).any() for rows in seen)
+    pixels, laptop, whole = read_rows(out)
+    assert pixels["matching"] == "nan"
+    assert 0 <= float(laptop["matching"]) <= 1
+    assert laptop["mean"] != whole["mean"]
+
+
+@pytest.mark.parametrize("script", [ablate, compare_peers, few_labels])
+def test_a_column_that_is_missing_is_named_beside_those_that_are_there(script, data):
+    with pytest.raises(SystemExit, match="no 'finding'; it has images, patient_ids, kind"):
+        script.main([str(data), "--classes", "finding"])
+
+
+def test_a_table_without_patients_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,finding\na.png,1\n")
+    with pytest.raises(SystemExit, match=r"labels\.csv has no 'patient_id'; it has path, finding"):
+        few_labels.main([str(tmp_path), "--classes", "finding"])

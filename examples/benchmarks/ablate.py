@@ -2,8 +2,9 @@
 What makes the embedding better
 ===============================
 
-The laptop setting, and the same with one thing changed. The patients that `few_labels.py` and
-`compare_peers.py` test on are left out, so that defaults can be chosen by this table.
+The laptop setting, the same with one thing changed, and raw pixels beside. The patients that
+`few_labels.py` and `compare_peers.py` test on are left out, so that defaults can be chosen by this
+table.
 
     python examples/benchmarks/ablate.py DATA --classes COLUMN [--pair CLASS CLASS]
 
@@ -24,12 +25,15 @@ from pathlib import Path
 import numpy as np
 from compare_peers import read_study
 from peers.cache import Cache, fingerprint
+from peers.features import resized
 from sklearn.model_selection import GroupKFold
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.evaluation import label_efficiency
 
+PIXELS = "pixels 16x16"
 VARIANTS = {
+    PIXELS: None,
     "laptop": {},
     "nothing hidden": {"erase": 0.0},
     "no transport": {"alpha": 0.0, "beta": 0.0, "eta": 0.0},
@@ -46,12 +50,22 @@ FOLDS, DRAWS = 4, 5
 
 def run(study, rows, changed, seed):
     """Pre-train on images without labels and probe them by patient, in folds."""
-    images, patients = study.images[rows], study.patients[rows]
+    images = study.images[rows]
+    if changed is None:
+        return {"scores": probe(study, rows, resized(images, 16).flatten(1).numpy())}
     started = time.process_time()
     encoder = OTCXRPretrainer(**{**LAPTOP, **changed}, random_state=seed).fit(images)
-    seconds = time.process_time() - started
-    features = encoder.transform(images)
-    scores = {}
+    return {
+        "cpu_seconds": round(time.process_time() - started),
+        "scores": probe(study, rows, encoder.transform(images)),
+        # On views of which nothing is hidden, whatever the training hides.
+        "matching": encoder.match(images[:256], random_state=0).accuracy,
+    }
+
+
+def probe(study, rows, features):
+    """AUC by task and by share of labelled patients."""
+    patients, scores = study.patients[rows], {}
     for task, labels in study.tasks.items():
         y = labels[rows]
         known = np.flatnonzero(~np.isnan(y))
@@ -69,15 +83,10 @@ def run(study, rows, changed, seed):
         ]
         means = np.mean([fold.mean for fold in found], axis=0)
         scores[task] = dict(zip(map(str, found[0].fractions), means.tolist(), strict=True))
-    return {
-        "scores": scores,
-        "cpu_seconds": round(seconds),
-        # On views of which nothing is hidden, whatever the training hides.
-        "matching": encoder.match(images[:256], random_state=0).accuracy,
-    }
+    return scores
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description="The laptop setting with one thing changed.")
     parser.add_argument("data", type=Path, help=".npz")
     parser.add_argument("--classes", default="labels", metavar="COLUMN")
@@ -86,7 +95,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
     parser.add_argument("--out", type=Path, default=Path("ablation.csv"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     study = read_study(argparse.Namespace(phantoms=None, **vars(options)))
     rows = np.union1d(*study.parts()[:2])
@@ -96,20 +105,23 @@ def main():
     for seed, name in itertools.product(range(options.seeds), options.variants):
         changed = VARIANTS[name]
         key = {"kind": "ablation", "method": name, "seed": seed, "data": data}
-        key["parameters"] = OTCXRPretrainer(**{**LAPTOP, **changed}).get_params()
+        key |= {"folds": FOLDS, "draws": DRAWS}
+        if changed is not None:
+            key["parameters"] = OTCXRPretrainer(**{**LAPTOP, **changed}).get_params()
         found = cache.get(key, lambda changed=changed, seed=seed: run(study, rows, changed, seed))
         scores = {
             f"{task}, {100 * float(share):g} %": score
             for task, shares in found["scores"].items()
             for share, score in shares.items()
         }
-        numbers = {**scores, "mean": np.mean(list(scores.values())), "matching": found["matching"]}
+        numbers = {**scores, "mean": np.mean(list(scores.values()))}
+        numbers["matching"] = found.get("matching", np.nan)
         table.append(
             {
                 "variant": name,
                 "seed": seed,
                 **{word: round(value, 4) for word, value in numbers.items()},
-                "cpu_seconds": found["cpu_seconds"],
+                "cpu_seconds": found.get("cpu_seconds", np.nan),
                 **found["made_by"],
             }
         )
@@ -125,7 +137,9 @@ def main():
     for name in options.variants:
         of_name = [row for row in table if row["variant"] == name]
         means = [np.mean([row[column] for row in of_name]) for column in columns]
-        cells = [f"{mean:.0f}" if mean > 1 else f"{mean:.3f}" for mean in means]
+        cells = [
+            "" if np.isnan(mean) else f"{mean:.0f}" if mean > 1 else f"{mean:.3f}" for mean in means
+        ]
         print(f"| {name} |", " | ".join(cells), "|")
 
 

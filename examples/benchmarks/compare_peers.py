@@ -55,6 +55,9 @@ def read_study(options):
             {name: resized_masks(mask, options.image_size) for name, mask in masks.items()},
         )
     stored = np.load(options.data)
+    for name in ("images", "patient_ids", options.classes):
+        if name not in stored:
+            raise SystemExit(f"{options.data} has no {name!r}; it has {', '.join(stored)}")
     column = stored[options.classes]
     values, classes = np.unique(column, return_inverse=True)
     tasks = {}
