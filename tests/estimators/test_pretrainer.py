@@ -31,30 +31,8 @@ TERMS = {
 }
 
 
-def tiny(encoder="test_resnet", **parameters):
-    settings = {"image_size": 32, "epochs": 1, "batch_size": 8, "random_state": 0}
-    return OTCXRPretrainer(encoder, **settings | parameters)
-
-
-def blobs(n, seed=0):
-    """Images of one soft blob each, somewhere: something that views can be matched by."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[-1:1:32j, -1:1:32j]
-    at, size = rng.uniform(-0.7, 0.7, (2, n, 1, 1)), rng.uniform(0.02, 0.2, (n, 1, 1))
-    noise = 0.05 * rng.standard_normal((n, 32, 32))
-    return np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / size).astype(np.float32) + noise
-
-
-X = blobs(24)
-
-
 @pytest.fixture(scope="module")
-def fitted():
-    return tiny(epochs=8, match_stride=8).fit(X)
-
-
-@pytest.fixture(scope="module")
-def plain():
+def plain(tiny, X):
     return tiny().fit(X)
 
 
@@ -102,7 +80,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(fitted):
     np.testing.assert_allclose(terms["loss"], dense + fitted.global_weight * image_level, rtol=1e-4)
 
 
-def test_numbers_lie_where_the_docstring_says(fitted):
+def test_numbers_lie_where_the_docstring_says(fitted, X):
     ranges = {
         "transport": (0, 2),
         "marginal_error": (0, 0.1),
@@ -116,62 +94,14 @@ def test_numbers_lie_where_the_docstring_says(fitted):
         assert low <= min(fitted.history_[name]) <= max(fitted.history_[name]) <= high, name
 
 
-def test_training_lowers_the_loss(fitted):
+def test_training_lowers_the_loss(fitted, tiny, blobs, X):
     assert fitted.history_["loss"][-1] < fitted.history_["loss"][0]
     assert fitted.score(blobs(24, seed=1)) > tiny(match_stride=8).fit(X).score(blobs(24, seed=1))
 
 
-def test_learnt_attributes(fitted):
-    assert fitted.mean_ == pytest.approx(X.mean(), abs=1e-5)
-    assert fitted.std_ == pytest.approx(X.std(), abs=1e-5)
-    assert fitted.encoder_name_ == "test_resnet"
-    assert fitted.embedding_dim_ == fitted.transform(X).shape[1] == 96
-    assert fitted.get_feature_names_out()[-1] == "otcxrpretrainer95"
-
-
-def test_a_dense_map_has_places(fitted):
-    images = np.random.default_rng(0).random((3, 64, 64), dtype=np.float32)
-    larger = tiny(image_size=64).fit(images)
-    dense = larger.transform_dense(images)
-    assert dense.shape == (3, 2, 2, 96)
-    assert dense.dtype == np.float32
-    np.testing.assert_allclose(dense.mean((1, 2)), larger.transform(images), rtol=1e-5, atol=1e-6)
-
-
-def test_a_dense_map_follows_the_picture():
-    # Where a patch is all that a place sees, a picture put aside moves its map aside.
-    images = blobs(8).astype(np.float32)
-    estimator = tiny(Broken()).fit(images)
-    dense = estimator.transform_dense(images)
-    moved = estimator.transform_dense(np.roll(images, 8, axis=2))
-    np.testing.assert_allclose(np.roll(dense, 1, axis=2), moved, rtol=1e-4, atol=1e-5)
-
-
-def test_score_is_reproducible_and_negative(fitted):
-    assert fitted.score(X) == fitted.score(X) < 0
-
-
-def test_a_loss_without_terms_is_refused():
+def test_a_loss_without_terms_is_refused(tiny, X):
     with pytest.raises(ValueError, match="all 0, so there is nothing to learn"):
         tiny(alpha=0, beta=0, eta=0, global_weight=0).fit(X)
-
-
-def test_match_shows_what_went_where(fitted):
-    matching = fitted.match(X[:5], random_state=0)
-    tokens = matching.grid[0] * matching.grid[1]
-    assert matching.views.shape == (5, 2, 32, 32)
-    assert matching.affine.shape == (5, 2, 2, 3)
-    assert matching.plan.shape == (5, tokens, tokens)
-    np.testing.assert_allclose(matching.plan.sum((1, 2)), 1, rtol=1e-3)
-    assert 0 <= matching.chance <= 1
-    assert 0 <= matching.accuracy <= 1
-    again = fitted.match(X[:5], random_state=0)
-    np.testing.assert_array_equal(matching.plan, again.plan)
-    assert not np.array_equal(matching.affine, fitted.match(X[:5], random_state=1).affine)
-
-
-def test_match_of_one_image(fitted):
-    assert len(fitted.match(X[:1], random_state=0).plan) == 1
 
 
 def test_the_laptop_setting_is_of_parameters():
@@ -180,7 +110,7 @@ def test_the_laptop_setting_is_of_parameters():
         LAPTOP["epochs"] = 1
 
 
-def test_the_encoder_module_given_is_left_alone():
+def test_the_encoder_module_given_is_left_alone(tiny, X):
     module = Broken()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     fitted = tiny(module).fit(X)
@@ -192,7 +122,7 @@ def test_the_encoder_module_given_is_left_alone():
     assert module.passes == 0
 
 
-def test_weights_start_from_a_local_file(tmp_path):
+def test_weights_start_from_a_local_file(tmp_path, tiny, X):
     import safetensors.torch
     import timm
 
@@ -212,7 +142,7 @@ def test_weights_start_from_a_local_file(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["test_vit", "test_convnext", "test_efficientnet", "resnet10t"])
-def test_encoders_of_every_family(encoder):
+def test_encoders_of_every_family(encoder, tiny, X):
     fitted = tiny(encoder).fit(X)
     embedding = fitted.transform(X)
     assert embedding.shape == (len(X), fitted.embedding_dim_)
@@ -239,7 +169,7 @@ def test_encoders_of_every_family(encoder):
     ],
     ids=str,
 )
-def test_every_switch_trains(parameters, plain):
+def test_every_switch_trains(parameters, plain, tiny, X):
     fitted = tiny(**parameters).fit(X)
     assert np.isfinite(fitted.transform(X)).all()
     assert np.isfinite(fitted.score(X))
@@ -248,17 +178,17 @@ def test_every_switch_trains(parameters, plain):
         assert fitted.history_["loss"] != plain.history_["loss"]
 
 
-def test_precision_changes_little(plain):
+def test_precision_changes_little(plain, tiny, X):
     exact, rounded = (tiny(precision=precision).fit(X) for precision in ("float32", "bf16"))
     assert exact.history_["loss"] == pytest.approx(rounded.history_["loss"], rel=0.05)
     assert exact.history_["loss"] != rounded.history_["loss"]
 
 
-def test_workers_change_nothing(plain):
+def test_workers_change_nothing(plain, tiny, X):
     np.testing.assert_array_equal(tiny(num_workers=1).fit(X).weights_, plain.weights_)
 
 
-def test_progress_is_shown_only_if_wanted(capsys):
+def test_progress_is_shown_only_if_wanted(capsys, tiny, X):
     tiny().fit(X)
     assert capsys.readouterr() == ("", "")
     tiny(verbose=1).fit(X)
@@ -267,7 +197,7 @@ def test_progress_is_shown_only_if_wanted(capsys):
     assert "epoch=1/1" in err
 
 
-def test_no_epochs_give_the_encoder_as_it_starts(plain):
+def test_no_epochs_give_the_encoder_as_it_starts(plain, tiny, X):
     untrained = tiny(epochs=0).fit(X)
     assert untrained.n_epochs_ == 0
     assert untrained.history_ == {}
@@ -276,14 +206,8 @@ def test_no_epochs_give_the_encoder_as_it_starts(plain):
     assert not np.allclose(untrained.transform(X), plain.transform(X), rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["transform", "transform_dense", "score", "match"])
-def test_before_fit(method):
-    with pytest.raises(NotFittedError, match="not fitted"):
-        getattr(tiny(), method)(X)
-
-
 @pytest.mark.parametrize("method", ["score", "fit"])
-def test_one_image_is_too_few(method, fitted):
+def test_one_image_is_too_few(method, fitted, X):
     with pytest.raises(ValueError, match="1 sample"):
         getattr(clone(fitted) if method == "fit" else fitted, method)(X[:1])
 
@@ -311,7 +235,7 @@ def _wrong_values(name):
         for number, value in enumerate(_wrong_values(name))
     ],
 )
-def test_a_wrong_parameter_is_named(name, value):
+def test_a_wrong_parameter_is_named(name, value, tiny, X):
     with pytest.raises(InvalidParameterError, match=f"'{name}' parameter"):
         tiny().set_params(**{name: value}).fit(X)
 
@@ -323,13 +247,13 @@ def test_every_parameter_is_constrained():
 @pytest.mark.parametrize(
     "scale", [(0.5,), (0.5, 0.6, 0.7), (0, 1), (0.9, 0.5), (0.5, 1.1), ("a", 1)]
 )
-def test_a_wrong_crop_scale_is_named(scale):
+def test_a_wrong_crop_scale_is_named(scale, tiny, X):
     with pytest.raises(ValueError, match="crop_scale must be"):
         tiny(crop_scale=scale).fit(X)
 
 
 @pytest.mark.parametrize("shape", [(32,), (32, 32, 1), (0, 32), (-32, -32), ("a", 32), (31.5, 32)])
-def test_a_wrong_image_shape_is_named(shape):
+def test_a_wrong_image_shape_is_named(shape, tiny, X):
     with pytest.raises(ValueError, match="image_shape"):
         tiny(image_shape=shape).fit(X.reshape(len(X), -1))
 
@@ -349,7 +273,9 @@ def test_a_wrong_image_shape_is_named(shape):
     ],
     ids=str,
 )
-def test_what_cannot_be_built_is_refused_before_images_are_read(parameters, words, monkeypatch):
+def test_what_cannot_be_built_is_refused_before_images_are_read(
+    parameters, words, monkeypatch, tiny, X
+):
     monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
     with pytest.raises(ValueError, match=words):
         tiny(**parameters).fit(X)
@@ -359,7 +285,7 @@ def _never(*args, **kwargs):
     raise AssertionError("images were read")
 
 
-def test_a_failed_fit_leaves_an_estimator_unfitted():
+def test_a_failed_fit_leaves_an_estimator_unfitted(tiny, X):
     estimator = tiny("resnet81")
     with pytest.raises(ValueError, match="resnet81"):
         estimator.fit(X)
@@ -367,7 +293,7 @@ def test_a_failed_fit_leaves_an_estimator_unfitted():
         estimator.transform(X)
 
 
-def test_a_loss_that_is_not_finite_stops_in_the_first_epoch():
+def test_a_loss_that_is_not_finite_stops_in_the_first_epoch(tiny, X):
     estimator = tiny(learning_rate=1e30, epochs=3)
     with pytest.raises(NonFiniteLossError, match=r"in epoch 1\. No epoch was .*learning_rate"):
         estimator.fit(X)
@@ -375,7 +301,7 @@ def test_a_loss_that_is_not_finite_stops_in_the_first_epoch():
         estimator.transform(X)
 
 
-def test_weights_of_the_last_good_epoch_are_kept():
+def test_weights_of_the_last_good_epoch_are_kept(tiny, X):
     # 24 images in batches of 8 are three passes an epoch; the fifth is in the second epoch.
     estimator = tiny(Broken(good_passes=4), epochs=5)
     with pytest.raises(NonFiniteLossError, match=r"in epoch 2\. The weights of epoch 1 are kept"):
@@ -390,12 +316,12 @@ def test_weights_of_the_last_good_epoch_are_kept():
     assert not np.array_equal(estimator.weights_, tiny(Broken(), epochs=0).fit(X).weights_)
 
 
-def test_collapse_warns():
+def test_collapse_warns(tiny, X):
     with pytest.warns(CollapseWarning, match=r"collapsed \(spread 0, effective rank 0\)"):
         tiny(Broken(constant=True)).fit(X)
 
 
-def test_health_does_not_warn():
+def test_health_does_not_warn(tiny, X):
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapseWarning)
         tiny().fit(X)
