@@ -105,7 +105,7 @@ def main(arguments=None):
     if (options.data is None) == (options.phantoms is None):
         parser.error("give DATA or --phantoms")
 
-    methods = chosen_methods(options.methods)
+    study, methods = read_study(options), chosen_methods(options.methods)
     laptop = OTCXRPretrainer(**LAPTOP)
     budget = Budget(
         encoder=options.encoder,
@@ -116,7 +116,7 @@ def main(arguments=None):
         weight_decay=laptop.weight_decay,
     )
     cache = Cache(options.cache)
-    rows = evaluate(Protocol(read_study(options), budget, cache), methods, options.seeds)
+    rows = evaluate(Protocol(study, budget, cache), methods, options.seeds)
     write_csv(rows, options.out)
     write_tables(rows, options.out.with_suffix(".md"))
     write_figure(rows, options.out.with_suffix(".png"))
