@@ -1,5 +1,6 @@
 """The comparison with peers: the same for all, finite, and nothing done twice."""
 
+import argparse
 import csv
 
 import ablate
@@ -11,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import dense, protocol
-from peers.features import Setting, ours, resized
+from peers.cache import Cache
+from peers.features import Method, Setting, ours, resized
 from peers.pretrain import Budget, random_encoder
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
@@ -96,6 +98,31 @@ def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
         assert (row["matching_accuracy"] != "") == (row["method"] != "pixels 16x16")
     # Of what is searched, five settings; then both seeds, where a seed matters.
     assert [runs.count(name) for name in methods] == [1, 2, 5 + 2]
+
+
+def test_images_of_another_source_are_judged_in_folds_and_never_learnt_from(data, tmp_path):
+    stored = dict(np.load(data))
+    others = tmp_path / "others.npz"
+    np.savez(others, **{**stored, "images": 255 - stored["images"]})
+    options = argparse.Namespace(
+        phantoms=None, data=data, classes="kind", pair=None, transfer=[str(others), "kind"]
+    )
+    study = compare_peers.read_study(options)
+    seen = []
+
+    def make(images, fitted, budget, setting, seed):
+        seen.append(images[fitted])
+        told = np.concatenate([np.zeros(len(study.images)), study.transfer.tasks["others kind"]])
+        return told[:, None], None
+
+    runs = protocol.Protocol(study, BUDGET, Cache(tmp_path / "cache"))
+    found = runs.final("told", Method(make), Setting(), 0)
+    scores = {row["task"]: row["score"] for row in found["scores"] if row["probe"] == "linear"}
+    assert scores == {"3 classes": 0.5, "others kind": 1.0}
+    assert len(found["features"]) == len(study.images)
+    (learnt,) = seen
+    assert learnt.mean() == pytest.approx(study.images.mean(), abs=10)
+    assert len(learnt) < len(study.images)
 
 
 def test_a_difference_is_that_of_the_scores(comparison):
@@ -294,6 +321,18 @@ def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
     assert pixels["matching"] == "nan"
     assert 0 <= float(laptop["matching"]) <= 1
     assert laptop["mean"] != whole["mean"]
+
+
+def test_an_ablation_on_phantoms_judges_masks_too(tmp_path, monkeypatch):
+    for name, value in {"epochs": 1, "image_size": 32}.items():
+        monkeypatch.setattr(ablate, "LAPTOP", {**ablate.LAPTOP, name: value})
+    out = tmp_path / "ablation.csv"
+    words = f"--phantoms 80 --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
+    ablate.main([*words.split(), "--variants", ablate.PIXELS, "laptop"])
+    pixels, laptop = read_rows(out)
+    assert pixels["lung masks, 10 %"] == "nan"
+    assert 0.5 < float(laptop["lung masks, 10 %"]) < 1
+    assert 0 <= float(laptop["lesion masks, 1 %"]) < float(laptop["lung masks, 1 %"])
 
 
 @pytest.mark.parametrize("script", [ablate, compare_peers, few_labels])

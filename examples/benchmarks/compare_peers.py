@@ -14,8 +14,10 @@ learns from all patients but the test's, once for each seed; the seed also draws
     python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
     python examples/benchmarks/compare_peers.py --phantoms 1000
 
-DATA is an ``.npz`` with ``images``, ``patient_ids`` and the column. Phantoms have masks, too: a
-linear head on the dense maps looks for them, with 1 % and 10 % of the patients annotated.
+DATA is an ``.npz`` with ``images``, ``patient_ids`` and the column. With ``--transfer`` the frozen
+encoders are judged on a second one as well, by probes in five folds of its patients. Phantoms have
+masks, too: a linear head on the dense maps looks for them, with 1 % and 10 % of the patients
+annotated.
 
 Every result is kept in ``--cache``: interrupted, or asked for another method or seed, the script
 does what is missing, and several may share the folder, each with its ``--methods``. It writes
@@ -41,7 +43,7 @@ EXTRA = 'pip install "otcxr-sk[benchmarks]"'
 
 
 def read_study(options):
-    """Study of an .npz or of phantoms."""
+    """Study of an .npz, perhaps with a second one, or of phantoms."""
     if options.phantoms:
         # Drawn larger than they are read, as real images are.
         found = make_chest_phantoms(
@@ -54,11 +56,7 @@ def read_study(options):
             dict(zip(found.label_names, found.labels.T.astype(float), strict=True)),
             {name: resized_masks(mask, options.image_size) for name, mask in masks.items()},
         )
-    stored = np.load(options.data)
-    for name in ("images", "patient_ids", options.classes):
-        if name not in stored:
-            raise SystemExit(f"{options.data} has no {name!r}; it has {', '.join(stored)}")
-    column = stored[options.classes]
+    images, patients, column = read_columns(options.data, options.classes)
     values, classes = np.unique(column, return_inverse=True)
     tasks = {}
     if options.pair:
@@ -70,7 +68,23 @@ def read_study(options):
             [classes == place for place in places], [0.0, 1.0], np.nan
         )
     tasks[f"{len(values)} classes"] = classes.astype(float)
-    return Study(stored["images"], stored["patient_ids"], tasks)
+    transfer = None
+    if options.transfer:
+        file, name = options.transfer
+        other_images, other_patients, y = read_columns(file, name)
+        if other_images.shape[1:] != images.shape[1:]:
+            raise SystemExit(f"the images of {file} are not as large as those of {options.data}")
+        transfer = Study(other_images, other_patients, {f"{Path(file).stem} {name}": y})
+    return Study(images, patients, tasks, transfer=transfer)
+
+
+def read_columns(file, classes):
+    """Images, patients and a column of an .npz."""
+    stored = np.load(file)
+    for name in ("images", "patient_ids", classes):
+        if name not in stored:
+            raise SystemExit(f"{file} has no {name!r}; it has {', '.join(stored)}")
+    return stored["images"], stored["patient_ids"], stored[classes]
 
 
 def chosen_methods(names):
@@ -93,6 +107,12 @@ def main(arguments=None):
     parser.add_argument("data", nargs="?", type=Path, help=".npz")
     parser.add_argument("--classes", default="labels", metavar="COLUMN")
     parser.add_argument("--pair", nargs=2, metavar="CLASS", help="two of the classes, a first task")
+    parser.add_argument(
+        "--transfer",
+        nargs=2,
+        metavar=("DATA", "COLUMN"),
+        help="images of another source to judge on",
+    )
     parser.add_argument("--phantoms", type=int, metavar="N", help="N phantom patients, no DATA")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="by default all")
     parser.add_argument("--seeds", type=int, default=3)

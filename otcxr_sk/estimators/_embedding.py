@@ -261,5 +261,5 @@ def build_model(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:
         encoder,
         cv_sim_depth=architecture["cv_sim_depth"],
         epsilon=architecture["epsilon"],
-        marginals=architecture["marginals"],
+        transport=architecture["transport"],
     )

@@ -36,7 +36,7 @@ _MODEL_PARAMETERS = (
     "match_stride",
     "cv_sim_depth",
     "epsilon",
-    "marginals",
+    "transport",
     "crop_scale",
     "horizontal_flip",
     "erase",
@@ -93,8 +93,10 @@ class OTCXRPretrainer(EncoderEstimator):
         Entropic regularisation of the transport plan; costs lie in [0, 2].
     cv_sim_depth : int, default=0
         Number of CV-SIM blocks between dense head and transport.
-    marginals : {"overlap", "uniform"}, default="overlap"
-        Whether a token weighs as much as the other view shows of it, or all weigh the same.
+    transport : {"inverse", "direct"}, default="inverse"
+        What the transport term is: with "inverse" the divergence of the plan from the true one,
+        known from where the views were cut, so that tokens learn to find their place; with
+        "direct" the cost of the plan, as in the paper.
     match_stride : int, default=16
         Tokens to match come from the encoder's deepest stage of at most this stride in pixels.
     crop_scale : tuple of float, default=(0.5, 1.0)
@@ -187,7 +189,7 @@ class OTCXRPretrainer(EncoderEstimator):
         "global_weight": [Interval(Real, 0, None, closed="left")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "cv_sim_depth": [Interval(Integral, 0, None, closed="left")],
-        "marginals": [StrOptions({"overlap", "uniform"})],
+        "transport": [StrOptions({"inverse", "direct"})],
         "match_stride": [Interval(Integral, 1, None, closed="left")],
         "crop_scale": [tuple, list],
         "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
@@ -217,7 +219,7 @@ class OTCXRPretrainer(EncoderEstimator):
         global_weight: float = 10.0,
         epsilon: float = 0.1,
         cv_sim_depth: int = 0,
-        marginals: str = "overlap",
+        transport: str = "inverse",
         match_stride: int = 16,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         horizontal_flip: float = 0.0,
@@ -243,7 +245,7 @@ class OTCXRPretrainer(EncoderEstimator):
         self.global_weight = global_weight
         self.epsilon = epsilon
         self.cv_sim_depth = cv_sim_depth
-        self.marginals = marginals
+        self.transport = transport
         self.match_stride = match_stride
         self.crop_scale = crop_scale
         self.horizontal_flip = horizontal_flip

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Mass of a token, relative to one that the other view shows whole, that goes anywhere.
+FLOOR = 1e-3
+
 
 def axis_centres(size: int, like: Tensor) -> Tensor:
     """Centres of `size` equal cells of [-1, 1], in the dtype and on the device of `like`."""
@@ -31,27 +34,47 @@ def token_centres(affine: Tensor, grid: tuple[int, int]) -> Tensor:
     return here @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
 
 
-def overlap(affine_s: Tensor, affine_t: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Share of each token's area in view `s` that view `t` shows too.
+def true_plan(affine: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Transport plan that takes every part of the image that both views show to itself.
 
-    Views are upright boxes of the image, so the share is the product of the shares per axis.
+    Between two tokens goes the area that they share, in units of the mean area of a token, and
+    beside it a thousandth of a token's mass from every token to all of the other view's, since
+    Sinkhorn's logarithms need positive marginals. Its marginals weigh a token by how much of it
+    the other view shows.
+
+    Parameters
+    ----------
+    affine : Tensor of shape (2 * B, 2, 3)
+        Maps of first views `s`, then of second views `t`, as from `ViewSampler`: upright boxes.
+    grid : tuple of int
+        Rows and columns of the N tokens.
 
     Returns
     -------
-    share : Tensor of shape (B, N)
-        In [0, 1], tokens of view `s` in row-major order.
+    plan : Tensor of shape (B, N, N)
+        Positive, summing to 1; from tokens of `s` (rows) to those of `t`, in row-major order.
     """
-    shares = []
+    lengths = []
     for axis, size in ((1, grid[0]), (0, grid[1])):
-        scale, shift = affine_s[:, axis, axis], affine_s[:, axis, 2]
-        centre = scale[:, None] * axis_centres(size, affine_s) + shift[:, None]
-        half = scale.abs()[:, None] / size
-        reach = affine_t[:, axis, axis].abs()[:, None]
-        middle = affine_t[:, axis, 2][:, None]
-        low = torch.maximum(centre - half, middle - reach)
-        high = torch.minimum(centre + half, middle + reach)
-        shares.append((high - low).clamp(min=0) / (2 * half))
-    return (shares[0][:, :, None] * shares[1][:, None, :]).flatten(1)
+        scale, shift = affine[:, axis, axis, None], affine[:, axis, 2, None]
+        centre = scale * axis_centres(size, affine) + shift
+        half = scale.abs() / size
+        low = torch.maximum(*_across(centre - half))
+        high = torch.minimum(*_across(centre + half))
+        # The geometric mean of both sizes favours neither view.
+        half_s, half_t = _across(half)
+        lengths.append((high - low).clamp(min=0) / (2 * (half_s * half_t).sqrt()))
+    rows, columns = lengths
+    n = grid[0] * grid[1]
+    shared = torch.einsum("bij,bkl->bikjl", rows, columns).reshape(-1, n, n)
+    plan = shared + FLOOR / n
+    return plan / plan.sum((1, 2), keepdim=True)
+
+
+def _across(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (2 * B, n) of first views as columns and of second views as rows."""
+    s, t = numbers.chunk(2)
+    return s[:, :, None], t[:, None]
 
 
 def neighbours(affine_s: Tensor, affine_t: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from otcxr_sk.method.cv_sim import CVSIM
 from otcxr_sk.method.diagnostics import matching_accuracy
 from otcxr_sk.method.encoders import Encoder, pool, tokens
-from otcxr_sk.method.geometry import overlap
+from otcxr_sk.method.geometry import true_plan
 from otcxr_sk.method.objective import regularisers
-from otcxr_sk.method.transport import cosine_cost, transport_plan
-
-# A token that the other view does not show at all keeps this much weight, relative to one that
-# it shows whole: Sinkhorn's logarithms need positive marginals.
-MARGINAL_FLOOR = 1e-3
+from otcxr_sk.method.transport import cosine_cost, divergence_from_truth, transport_plan
 
 
 @dataclass
@@ -27,7 +23,7 @@ class Matching:
     Attributes
     ----------
     loss : Tensor of shape (B,)
-        ``<P, M>`` per image, differentiable in the cost.
+        Per image, differentiable in the cost.
     plan : Tensor of shape (B, N, N)
         Transport plan from tokens of view `s` (rows) to tokens of view `t`.
     error : Tensor of shape (B,)
@@ -54,8 +50,9 @@ class OTCXRModel(nn.Module):
         Number of CV-SIM blocks, 0 for none.
     epsilon : float
         Entropic regularisation of the transport plan, in the unit of the cost in [0, 2].
-    marginals : {"overlap", "uniform"}
-        Whether a token weighs as much as the other view shows of it, or all weigh the same.
+    transport : {"inverse", "direct"}
+        Whether the plan is taught where the parts of the image really are (the loss is its
+        divergence from the true plan) or whatever it says is made cheaper (its cost, ``<P, M>``).
     """
 
     def __init__(
@@ -66,14 +63,14 @@ class OTCXRModel(nn.Module):
         projection_dim: int = 512,
         cv_sim_depth: int = 0,
         epsilon: float = 0.1,
-        marginals: Literal["overlap", "uniform"] = "overlap",
+        transport: Literal["inverse", "direct"] = "inverse",
     ) -> None:
         super().__init__()
         self.encoder = encoder
         channels, rows, columns = encoder.match_shape
         self.grid = (rows, columns)
         self.epsilon = epsilon
-        self.marginals = marginals
+        self.transport = transport
         self.dense_head = nn.Sequential(
             nn.Linear(channels, 2 * head_dim), nn.GELU(), nn.Linear(2 * head_dim, head_dim)
         )
@@ -143,34 +140,10 @@ class OTCXRModel(nn.Module):
     def match(self, q_s: Tensor, q_t: Tensor, affine: Tensor) -> Matching:
         """Transport the tokens (B, N, D) of view `s` to those of view `t`."""
         cost = cosine_cost(q_s, q_t)
-        a, b = self._marginals(affine)
-        plan, error = transport_plan(cost, a, b, epsilon=self.epsilon)
-        return Matching((plan * cost).sum((1, 2)), plan, error)
-
-    def _marginals(self, affine: Tensor) -> tuple[Tensor, Tensor]:
-        if self.marginals == "overlap":
-            return overlap_marginals(affine, self.grid)
-        n = self.grid[0] * self.grid[1]
-        uniform = affine.new_full((len(affine) // 2, n), 1 / n)
-        return uniform, uniform
-
-
-def overlap_marginals(affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Marginals that weigh a token by how much of it the other view shows.
-
-    Parameters
-    ----------
-    affine : Tensor of shape (2 * B, 2, 3)
-        First views, then second views, as from `ViewSampler`.
-    grid : tuple of int
-        Rows and columns of the N tokens.
-
-    Returns
-    -------
-    a, b : Tensor of shape (B, N)
-        Positive, each row summing to 1.
-    """
-    s, t = affine.chunk(2)
-    weights = (overlap(s, t, grid) + MARGINAL_FLOOR, overlap(t, s, grid) + MARGINAL_FLOOR)
-    a, b = (weight / weight.sum(1, keepdim=True) for weight in weights)
-    return a, b
+        truth = true_plan(affine, self.grid)
+        plan, error = transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=self.epsilon)
+        if self.transport == "inverse":
+            loss = divergence_from_truth(cost, plan, truth, epsilon=self.epsilon)
+        else:
+            loss = (plan * cost).sum((1, 2))
+        return Matching(loss, plan, error)

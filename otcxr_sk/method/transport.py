@@ -72,3 +72,32 @@ def transport_plan(
     ).plan
     error = torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
     return plan, error
+
+
+def divergence_from_truth(cost: Tensor, plan: Tensor, truth: Tensor, *, epsilon: float) -> Tensor:
+    r"""Divergence of an entropic plan from the true one, differentiable in the cost.
+
+    :math:`\frac{1}{\epsilon} \langle T - P, M \rangle + \sum_{ij} T_{ij} \log T_{ij}
+    - \sum_{ij} P_{ij} \log P_{ij}`, the Fenchel-Young loss (Blondel, Martins, Niculae 2020) of
+    entropic transport. It is convex in `M`, equals :math:`KL(T \| P)` where `P` is the optimal
+    plan for the marginals of `T`, and is 0 where `P = T`. To minimise it is inverse optimal
+    transport (Stuart and Wolfram 2020): to learn the cost under which the plan observed is
+    optimal. As the plan carries no gradient, the derivative in `M` is
+    :math:`(T - P) / \epsilon`, exact by the envelope theorem.
+
+    Parameters
+    ----------
+    cost : Tensor of shape (B, N, N)
+    plan : Tensor of shape (B, N, N)
+        As from `transport_plan`, for this cost, this `epsilon` and the marginals of `truth`.
+    truth : Tensor of shape (B, N, N)
+        Positive, each summing to 1.
+    epsilon : float
+
+    Returns
+    -------
+    divergence : Tensor of shape (B,)
+        In nats, non-negative but for what the plan's marginals are off.
+    """
+    gain = ((truth - plan) * cost).sum((1, 2)) / epsilon
+    return gain + (torch.xlogy(truth, truth) - torch.xlogy(plan, plan)).sum((1, 2))

@@ -154,7 +154,7 @@ def test_encoders_of_every_family(encoder, tiny, X):
     "parameters",
     [
         {"cv_sim_depth": 1},
-        {"marginals": "uniform"},
+        {"transport": "direct"},
         {"match_stride": 1},
         {"match_stride": 64},
         {"global_weight": 0.0},

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import affine_grid, avg_pool2d
 
-from otcxr_sk.method.geometry import axis_centres, inside, neighbours, overlap, token_centres
+from otcxr_sk.method.geometry import (
+    FLOOR,
+    axis_centres,
+    inside,
+    neighbours,
+    token_centres,
+    true_plan,
+)
 from otcxr_sk.method.views import ViewSampler
 
 laws = settings(max_examples=25, deadline=None, derandomize=True)
@@ -39,39 +46,64 @@ def test_token_centres_are_those_of_torch_in_row_major_order(seed, grid):
     torch.testing.assert_close(token_centres(s, grid), expected)
 
 
+def plan_between(s, t, grid):
+    return true_plan(torch.cat([s, t]), grid)
+
+
 @laws
 @given(seed=seeds, grid=grids)
-def test_a_view_shows_all_of_itself_however_it_is_flipped(seed, grid):
+def test_a_view_keeps_every_token_of_its_own_in_place_however_it_is_flipped(seed, grid):
     s, _ = two_views(seed)
+    n = grid[0] * grid[1]
+    expected = (torch.eye(n).double() + FLOOR / n) / (n + n * FLOOR)
+    torch.testing.assert_close(plan_between(s, s, grid), expected.expand(3, n, n))
     mirrored = s * torch.tensor([[-1.0], [1.0]], dtype=s.dtype)
     mirrored[:, :, 2] = s[:, :, 2]
-    torch.testing.assert_close(overlap(s, s, grid), torch.ones(3, grid[0] * grid[1]).double())
-    torch.testing.assert_close(overlap(s, mirrored, grid), overlap(s, s, grid))
+    places = torch.arange(n).view(grid).flip(1).flatten()
+    torch.testing.assert_close(plan_between(s, mirrored, grid), expected[places].expand(3, n, n))
 
 
-def test_disjoint_views_show_nothing_of_each_other():
+def test_views_with_nothing_in_common_have_a_uniform_plan():
     left, right = box(-1, -0.2, -1, 1), box(0.1, 1, -1, 1)
-    assert not overlap(left, right, (3, 4)).any()
+    torch.testing.assert_close(
+        plan_between(left, right, (3, 4)), torch.full((1, 12, 12), 1 / 144).double()
+    )
     assert not inside(left, right, (3, 4)).any()
-    assert not overlap(box(-1, 1, -1, 0), box(-1, 1, 0.5, 1), (3, 4)).any()
 
 
-def test_overlap_of_known_boxes():
-    # The other view shows the right half of the second column and of the third, lower row only.
-    share = overlap(box(-1, 1, -1, 1), box(-0.25, 1, 0, 1), (2, 4))
-    assert share.tolist() == [[0, 0, 0, 0, 0, 0.5, 1, 1]]
+def test_true_plan_of_known_boxes():
+    # Columns of the whole are 1/2 wide; the other view shows [-1/4, 1/2], in columns of 3/16.
+    plan = plan_between(box(-1, 1, -1, 1), box(-0.25, 0.5, 0, 1), (1, 4))[0]
+    shared = torch.tensor(
+        [[0, 0, 0, 0], [3 / 16, 1 / 16, 0, 0], [0, 2 / 16, 3 / 16, 3 / 16], [0, 0, 0, 0]]
+    ).double()
+    torch.testing.assert_close(plan, shared / shared.sum(), atol=FLOOR, rtol=0)
 
 
 @laws
 @given(seed=seeds, grid=grids)
-def test_overlap_is_the_share_of_a_dense_grid_of_points_that_the_other_view_shows(seed, grid):
+def test_swapping_the_views_transposes_the_true_plan(seed, grid):
     s, t = two_views(seed)
-    fine = 64
-    points = affine_grid(s, (3, 1, grid[0] * fine, grid[1] * fine), align_corners=False)
+    torch.testing.assert_close(plan_between(t, s, grid), plan_between(s, t, grid).mT)
+    assert (plan_between(s, t, grid) > 0).all()
+
+
+@laws
+@given(seed=seeds, grid=grids)
+def test_true_plan_counts_the_points_of_a_token_that_lie_in_each_token_of_the_other(seed, grid):
+    s, t = two_views(seed)
+    (h, w), fine = grid, 32
+    points = affine_grid(s, (3, 1, h * fine, w * fine), align_corners=False)
     in_t = (points - t[:, None, None, :, 2]) / t.diagonal(dim1=1, dim2=2)[:, None, None]
-    seen = (in_t.abs() <= 1).all(-1).double()
-    expected = avg_pool2d(seen[:, None], fine).flatten(1)
-    torch.testing.assert_close(overlap(s, t, grid), expected, atol=2 / fine, rtol=0)
+    column, row = (
+        ((in_t[..., i] + 1) / 2 * size).floor().clamp(-1, size) for i, size in ((0, w), (1, h))
+    )
+    hits = torch.stack([(row == y) & (column == x) for y in range(h) for x in range(w)], 1)
+    shares = avg_pool2d(hits.double(), fine).flatten(2).mT
+    area_s, area_t = (a.diagonal(dim1=1, dim2=2).prod(1).abs()[:, None, None] for a in (s, t))
+    expected = shares * (area_s / area_t).sqrt() + FLOOR / (h * w)
+    expected = expected / expected.sum((1, 2), keepdim=True)
+    torch.testing.assert_close(plan_between(s, t, grid), expected, atol=2 / fine, rtol=0)
 
 
 @laws

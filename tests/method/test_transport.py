@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcxr_sk.method.transport import cosine_cost, transport_plan
+from otcxr_sk.method.transport import cosine_cost, divergence_from_truth, transport_plan
 
 laws = settings(max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -202,3 +202,66 @@ def test_solving_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         transport_plan(cost, a, b, epsilon=0.01, max_iter=1)
+
+
+def truths(a, b, seed=1):
+    """Plans with marginals a and b, far from the product of the two."""
+    n = a.shape[1]
+    cost = torch.randn(len(a), n, n, generator=torch.Generator().manual_seed(seed)).double()
+    return transport_plan(cost, a, b, epsilon=0.5, **CONVERGED)[0]
+
+
+@laws
+@given(seed=seeds, epsilon=st.floats(0.05, 1))
+def test_divergence_is_that_of_kullback_and_leibler(seed, epsilon):
+    cost, a, b = problems(seed)
+    truth = truths(a, b)
+    plan, _ = transport_plan(cost, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-12)
+    divergence = divergence_from_truth(cost, plan, truth, epsilon=epsilon)
+    expected = torch.xlogy(truth, truth / plan).sum((1, 2))
+    torch.testing.assert_close(divergence, expected, atol=1e-6, rtol=1e-6)
+    assert (divergence > 0).all()
+
+
+@laws
+@given(seed=seeds, epsilon=st.floats(0.05, 1))
+def test_there_is_no_divergence_under_a_cost_that_makes_the_truth_optimal(seed, epsilon):
+    _, a, b = problems(seed)
+    truth = truths(a, b)
+    u, v = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).double().unbind()
+    cost = u[:, :, None] + v[:, None] - epsilon * truth.log()
+    plan, _ = transport_plan(cost, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-12)
+    torch.testing.assert_close(plan, truth, atol=1e-8, rtol=0)
+    divergence = divergence_from_truth(cost, plan, truth, epsilon=epsilon)
+    torch.testing.assert_close(divergence, torch.zeros(3).double(), atol=1e-6, rtol=0)
+
+
+def test_gradient_of_the_divergence_is_that_of_finite_differences_though_the_plan_has_none():
+    cost, a, b = problems(0, tokens=4)
+    truth, epsilon, step = truths(a, b), 0.2, 1e-4
+
+    def divergence(M):
+        plan, _ = transport_plan(M, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-13)
+        return divergence_from_truth(M, plan, truth, epsilon=epsilon)
+
+    cost.requires_grad_()
+    (slope,) = torch.autograd.grad(divergence(cost).sum(), cost)
+    for i, j in np.ndindex(4, 4):
+        nudge = torch.zeros(4, 4, dtype=torch.float64)
+        nudge[i, j] = step
+        difference = (divergence(cost + nudge) - divergence(cost - nudge)) / (2 * step)
+        torch.testing.assert_close(difference.detach(), slope[:, i, j], atol=1e-5, rtol=0)
+
+
+@laws
+@given(seed=seeds, weight=st.floats(0.01, 0.99))
+def test_divergence_is_convex_in_the_cost(seed, weight):
+    (one, a, b), (two, _, _) = problems(seed), problems(seed + 1)
+    truth = truths(a, b)
+
+    def divergence(M):
+        plan, _ = transport_plan(M, a, b, epsilon=0.1, max_iter=20_000, tol=1e-12)
+        return divergence_from_truth(M, plan, truth, epsilon=0.1)
+
+    between = divergence(weight * one + (1 - weight) * two)
+    assert (between <= weight * divergence(one) + (1 - weight) * divergence(two) + 1e-6).all()

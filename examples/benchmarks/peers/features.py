@@ -15,7 +15,7 @@ from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.images import ArraySource
 from otcxr_sk.method.diagnostics import matching_accuracy
 from otcxr_sk.method.encoders import build_encoder, pool, tokens
-from otcxr_sk.method.model import overlap_marginals
+from otcxr_sk.method.geometry import true_plan
 from otcxr_sk.method.transport import cosine_cost, transport_plan
 from otcxr_sk.method.views import ViewSampler
 
@@ -91,7 +91,8 @@ class FrozenEncoder(NamedTuple):
             views, affine = sampler(x, generator)
             dense = tokens(self.encoder(views)[0])
             cost = cosine_cost(*(dense - dense.mean(1, keepdim=True)).chunk(2))
-            plan, _ = transport_plan(cost, *overlap_marginals(affine, grid), epsilon=epsilon)
+            truth = true_plan(affine, grid)
+            plan, _ = transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=epsilon)
             found.append([float(value) for value in matching_accuracy(plan, affine, grid)])
             sizes.append(len(x))
         return np.average(found, axis=0, weights=sizes).tolist()
@@ -139,11 +140,18 @@ def ours(images, fitted, budget, setting, seed):
     estimator = OTCXRPretrainer(
         **{**LAPTOP, **vars(budget), **chosen}, device="cpu", random_state=seed
     ).fit(images[fitted])
-    encoder = random_encoder(budget, seed)
+    frozen = encoder_of(estimator)
+    return frozen.embed(resized(images, budget.image_size)), frozen
+
+
+def encoder_of(estimator):
+    """Encoder of a fitted `OTCXRPretrainer`."""
+    encoder = build_encoder(
+        estimator.encoder, size=estimator.image_size, match_stride=estimator.match_stride
+    )
     weights = load(estimator.weights_.tobytes())
     encoder.load_state_dict({name: weights[f"encoder.{name}"] for name in encoder.state_dict()})
-    frozen = FrozenEncoder(encoder, estimator.mean_, estimator.std_)
-    return frozen.embed(resized(images, budget.image_size)), frozen
+    return FrozenEncoder(encoder.eval(), estimator.mean_, estimator.std_)
 
 
 @torch.inference_mode()

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
-from otcxr_sk.evaluation import compare, few_labels, label_efficiency
+from otcxr_sk.evaluation import compare, few_labels, knn_probe, label_efficiency, linear_probe
 
 from .cache import fingerprint
 from .dense import dense_features, dice_of_head
@@ -20,6 +20,8 @@ DRAWS = 10
 SPLIT = 2024
 # Masks cost more than labels, and all of them are no question.
 MASK_FRACTIONS = (0.01, 0.1)
+# Other images are few: of all of them each is judged in turn, several times over.
+FOLDS, REPEATS = 5, 10
 EPSILON = OTCXRPretrainer(**LAPTOP).epsilon
 
 _DIFFERENCE = ("difference", "low", "high")
@@ -42,12 +44,15 @@ class Study:
         Labels by name, NaN where a task has none.
     masks : dict of str to ndarray of bool, shape (n, k, S, S)
         Of several kinds each, judged together; S is the size that encoders see.
+    transfer : Study, optional
+        Images of another source, as large, that no method learns from.
     """
 
     images: np.ndarray
     patients: np.ndarray
     tasks: dict
     masks: dict = field(default_factory=dict)
+    transfer: "Study | None" = None
 
     def parts(self):
         """Rows to fit on, to select on and to test on; no two share a patient."""
@@ -76,6 +81,11 @@ class Protocol:
         self.pixels = fingerprint(study.images, study.patients)
         self.tasks = fingerprint(*study.tasks.values())
         self.masks = fingerprint(*study.masks.values())
+        self.images, self.transfer = study.images, None
+        if study.transfer:
+            others = study.transfer
+            self.images = np.concatenate([study.images, others.images])
+            self.transfer = fingerprint(others.images, others.patients, *others.tasks.values())
 
     def select(self, name, method):
         """Choose a setting by linear probes: the learning rate first, then the weight."""
@@ -93,7 +103,8 @@ class Protocol:
                 run = self._run(name, method, setting, 0, self.fitted)
             except FloatingPointError as error:
                 return {"score": None, "failed": str(error)}
-            scores = self._judge(run.pop("features"), 0, self.fitted, self.validation, ["linear"])
+            features = self._split(run.pop("features"))[0]
+            scores = self._judge(features, 0, self.fitted, self.validation, ["linear"])
             return {**run, "score": float(np.mean([score["score"] for score in scores]))}
 
         key = {**self._key("selection", name, method, setting, 0), **self._judged()}
@@ -101,20 +112,24 @@ class Protocol:
         return -np.inf if score is None else score
 
     def final(self, name, method, setting, seed):
-        """Features, cost, matching and scores of a method on test patients."""
+        """Features, cost, matching and scores of a method on test patients and on transfer."""
         fitted = np.union1d(self.fitted, self.validation)
         # What no seed changes is made once.
         key = self._key("run", name, method, setting, seed if method.random else 0)
         key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
+        key |= {"transfer": self.transfer}
         run = self.cache.get(
             key, lambda: self._run(name, method, setting, key["seed"], fitted, self.study.masks)
         )
+        features, others = self._split(run["features"])
         judged = {**key, "kind": "scores", "draws_by": seed, **self._judged()}
-        scores = self.cache.get(
-            judged,
-            lambda: {"scores": self._judge(run["features"], seed, fitted, self.test)},
-        )["scores"]
-        return {**run, "scores": scores + run["dense"]}
+
+        def judge():
+            scores = self._judge(features, seed, fitted, self.test)
+            return {"scores": scores + self._judge_transfer(others)}
+
+        scores = self.cache.get(judged, judge)["scores"]
+        return {**run, "features": features, "scores": scores + run["dense"]}
 
     def difference(self, ours, other, seed):
         """Ours less another method's AUC of a linear probe, with an interval by patient."""
@@ -147,7 +162,7 @@ class Protocol:
         print(words, end=": ", flush=True)
         started = time.process_time()
         try:
-            features, frozen = method.make(self.study.images, fitted, self.budget, setting, seed)
+            features, frozen = method.make(self.images, fitted, self.budget, setting, seed)
         except FloatingPointError as error:
             print(f"failed, {error}", flush=True)
             raise
@@ -199,6 +214,28 @@ class Protocol:
                 columns = found.fractions, found.mean, found.std, found.n_patients
                 scores += [_score(task, probe, row) for row in zip(*columns, strict=True)]
         return scores
+
+    def _judge_transfer(self, features):
+        scores = []
+        study = self.study.transfer
+        for task, y in study.tasks.items() if study else ():
+            for probe, measure in ("linear", linear_probe), ("knn", knn_probe):
+                found = []
+                for repeat in range(REPEATS):
+                    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
+                    of_folds = [
+                        measure(features, y, study.patients, train=train, test=test)
+                        for train, test in folds.split(features, y, study.patients)
+                    ]
+                    found.append(np.mean(of_folds))
+                n_patients = len(np.unique(study.patients)) * (1 - 1 / FOLDS)
+                columns = 1.0, np.mean(found), np.std(found, ddof=1), n_patients
+                scores.append(_score(task, probe, columns))
+        return scores
+
+    def _split(self, features):
+        """Features of the study's images and of those for transfer."""
+        return np.split(features, [len(self.study.images)])
 
     def _key(self, kind, name, method, setting, seed):
         return {
