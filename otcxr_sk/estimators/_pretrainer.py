@@ -59,13 +59,14 @@ class OTCXRPretrainer(EncoderEstimator):
     r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
-    between the two dense feature maps, with variance and covariance regularisation,
+    between the two dense feature maps, with variance and covariance regularisation of both,
 
     .. math:: L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
         + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)],
 
     beside the same three kinds of term on a projection of the pooled map, weighted by
-    `global_weight`. The embedding is the pooled map of the encoder.
+    `global_weight`. The embedding is the pooled map of the encoder. For :math:`L_{OT}`
+    see `transport`.
 
     Parameters
     ----------

