@@ -1,6 +1,30 @@
-"""Chest radiographs with labels and patients: synthetic ones, and those of the user."""
+"""Chest radiographs with labels and patients: synthetic, published, and those of the user."""
 
+from ._chexpert import load_chexpert
+from ._kermany import load_kermany
 from ._labelled import load_labelled
+from ._masks import LazyMasks
+from ._mimic import load_mimic_cxr
+from ._nih import load_nih
 from ._phantoms import make_chest_phantoms
+from ._published import PatientsUnknownWarning
+from ._rsna import load_rsna_pneumonia
+from ._siim import load_siim_pneumothorax
+from ._tuberculosis import load_montgomery, load_shenzhen
+from ._vindr import load_vindr_cxr
 
-__all__ = ["load_labelled", "make_chest_phantoms"]
+__all__ = [
+    "LazyMasks",
+    "PatientsUnknownWarning",
+    "load_chexpert",
+    "load_kermany",
+    "load_labelled",
+    "load_mimic_cxr",
+    "load_montgomery",
+    "load_nih",
+    "load_rsna_pneumonia",
+    "load_shenzhen",
+    "load_siim_pneumothorax",
+    "load_vindr_cxr",
+    "make_chest_phantoms",
+]
