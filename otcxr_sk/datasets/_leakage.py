@@ -65,7 +65,7 @@ pictures); split by patient, for instance with GroupKFold
     """
     patients = column_or_1d(check_array(groups, ensure_2d=False, dtype=None, input_name="groups"))
     messages, shared = [], []
-    for fold, parts in enumerate(_folds(splits, len(patients))):
+    for fold, (where, parts) in enumerate(_folds(splits, len(patients))):
         for (first, rows), (second, others) in combinations(parts.items(), 2):
             both = np.intersect1d(patients[rows], patients[others])
             if not len(both):
@@ -83,7 +83,6 @@ pictures); split by patient, for instance with GroupKFold
                 for patient, (a, b) in zip(both[:_NAMED], counts[:_NAMED], strict=True)
             ]
             total = len(np.union1d(patients[rows], patients[others]))
-            where = "" if isinstance(splits, np.ndarray) or not fold else f"fold {fold}: "
             messages.append(
                 f"{where}{len(both)} of {total} patients {'are' if len(both) > 1 else 'is'} in "
                 f"{first} and in {second}: {', '.join(named)}"
@@ -94,14 +93,14 @@ pictures); split by patient, for instance with GroupKFold
         raise LeakageError("\n".join(messages) + advice, shared)
 
 
-def _folds(splits: Any, n: int) -> Iterable[dict[str, NDArray[np.intp]]]:
-    """Rows of each part, fold by fold."""
+def _folds(splits: Any, n: int) -> Iterable[tuple[str, dict[str, NDArray[np.intp]]]]:
+    """How messages call a fold, and the rows of each of its parts."""
     items = list(splits)
     if all(isinstance(item, str) for item in items):
         names = np.array(items, dtype=str)
         if len(names) != n:
             raise ValueError(f"splits names the part of {len(names)} pictures, groups has {n}")
-        yield {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+        yield "", {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(items)}
         return
     for fold, item in enumerate(items):
         parts = item if isinstance(item, tuple | list) else ()
@@ -110,9 +109,8 @@ def _folds(splits: Any, n: int) -> Iterable[dict[str, NDArray[np.intp]]]:
                 "splits must hold the name of each picture's part, or a pair (train, test) of row "
                 f"numbers for each fold, got {item!r} in place {fold}"
             )
-        yield {
-            name: _rows(part, n, fold) for name, part in zip(("train", "test"), parts, strict=True)
-        }
+        train, test = (_rows(part, n, fold) for part in parts)
+        yield f"fold {fold}: ", {"train": train, "test": test}
 
 
 def _rows(rows: ArrayLike, n: int, fold: int) -> NDArray[np.intp]:

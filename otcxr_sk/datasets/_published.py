@@ -61,7 +61,13 @@ def find(folder: Path, source: str, *names: str) -> Path:
 
 def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
     """Files with one of the suffixes, in any folder below, in the order of their names."""
-    for parent, folders, names in os.walk(folder):
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # Pictures are often on another disk, behind a link; a link may lead back up.
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         # What macOS adds to archives is no part of them.
         folders[:] = sorted(name for name in folders if name != "__MACOSX")
         for name in sorted(names):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ SOURCE = (
 )
 _HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "Rows", "Columns")
 _NONE = "-1"
+_TRAIN = "dicom-images-train"
 
 
 class _Runs(NamedTuple):
@@ -90,7 +93,9 @@ def load_siim_pneumothorax(folder: str | os.PathLike[str], *, missing: str = "ra
     found = by_key(files_below(root, ".dcm"), lambda path: path.stem)
     if not found:
         raise FileNotFoundError(f"{root} has no DICOM files; download them: {SOURCE}")
-    names = [*runs, *(name for name in found if name not in runs)]
+    others = [name for name in found if name not in runs]
+    in_train = {name: _TRAIN in Path(found[name]).relative_to(root).parts for name in others}
+    names = [*runs, *sorted(others, key=lambda name: not in_train[name])]
     pictures = locate(names, map(found.get, names), root, SOURCE, missing)
     names = [names[row] for row in pictures.rows]
     headers = [_header(path) for path in pictures.paths]
@@ -98,10 +103,6 @@ def load_siim_pneumothorax(folder: str | os.PathLike[str], *, missing: str = "ra
     known = [
         None if name not in runs else _Runs(name, tuple(runs[name]), (int(rows), int(columns_)))
         for name, rows, columns_ in zip(names, columns["Rows"], columns["Columns"], strict=True)
-    ]
-    train = [
-        name in runs or "dicom-images-train" in os.path.relpath(path, root).split(os.sep)
-        for name, path in zip(names, pictures.paths, strict=True)
     ]
     labels = [
         np.nan if one is None else any(encoded != _NONE for encoded in one.encoded) for one in known
@@ -111,7 +112,7 @@ def load_siim_pneumothorax(folder: str | os.PathLike[str], *, missing: str = "ra
         np.array(labels, dtype=float)[:, None],
         ["pneumothorax"],
         columns["PatientID"],
-        ["train" if one else "test" for one in train],
+        ["train" if in_train.get(name, True) else "test" for name in names],
         {"ImageId": names, **columns},
         lesion_masks=LazyMasks(_decode, known),
     )
@@ -119,8 +120,11 @@ def load_siim_pneumothorax(folder: str | os.PathLike[str], *, missing: str = "ra
 
 def _header(path: str) -> list[str]:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-        values = [str(header.get(key, "") or "").strip() for key in _HEADER]
+        with warnings.catch_warnings():
+            # The ages are not as the standard has them.
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
+            values = [str(header.get(key, "") or "").strip() for key in _HEADER]
         int(values[-1]), int(values[-2])
     # pydicom meets a damaged file with errors of every type.
     except Exception as error:
