@@ -183,9 +183,10 @@ def find_near_duplicates(
     batches = [range(start, min(start + 64, n)) for start in range(0, n, 64)]
     done = Parallel(n_jobs=n_jobs)(delayed(_describe)(source, rows) for rows in batches)
     signs = np.concatenate([signs for signs, _ in done])
-    digests = [digest for _, digests in done for digest in digests]
+    known: dict[bytes, int] = {}
+    content = np.array([known.setdefault(one, len(known)) for _, more in done for one in more])
     pairs, distance = _close_pairs(signs, threshold)
-    exact = np.array([digests[i] == digests[j] for i, j in pairs], dtype=bool)
+    exact = ~_differ(content, pairs)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], ~exact, distance))
     return NearDuplicates(
         pairs[order], distance[order], exact[order], patients, parts, int(threshold), source

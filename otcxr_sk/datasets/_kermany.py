@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._published import Pictures, collect, files_below, find, open_folder
+from ._published import Pictures, collect, files_below, find, look_for, open_folder
 
 SOURCE = (
     "Chest X-Ray Images (Pneumonia), from Kaggle (paultimothymooney/chest-xray-pneumonia), or "
@@ -73,7 +73,7 @@ def load_kermany(folder: str | os.PathLike[str]) -> Bunch:
     root = open_folder(folder, SOURCE)
     files, split = [], []
     for part in ("train", "val", "test"):
-        if part == "val" and not list(root.glob("val")) + list(root.glob("*/val")):
+        if part == "val" and not look_for(root, part):
             continue
         within = find(root, SOURCE, part)
         for kind in ("NORMAL", "PNEUMONIA"):

@@ -15,6 +15,7 @@ from ._published import (
     files_below,
     find,
     locate,
+    look_for,
     one_hot,
     open_folder,
     take,
@@ -41,7 +42,7 @@ FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
-_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+_LISTS = {"train_val_list": "train", "test_list": "test"}
 
 
 def load_nih(folder: str | os.PathLike[str], *, missing: str = "raise") -> Bunch:
@@ -103,7 +104,9 @@ def load_nih(folder: str | os.PathLike[str], *, missing: str = "raise") -> Bunch
     split_of = {
         name.strip(): part
         for listed, part in _LISTS.items()
-        for name in find(root, SOURCE, listed).read_text(encoding="utf-8").split()
+        for name in find(root, SOURCE, f"{listed}.txt", f"{listed}_NIH.txt")
+        .read_text(encoding="utf-8")
+        .split()
     }
     if unlisted := [name for name in names if name not in split_of]:
         raise ValueError(f"{unlisted[0]} is in neither of {' and '.join(_LISTS)} in {root}")
@@ -123,9 +126,8 @@ def load_nih(folder: str | os.PathLike[str], *, missing: str = "raise") -> Bunch
 
 
 def _boxes(root: Path, names: list[str], missing: list[str]) -> dict[str, np.ndarray] | None:
-    try:
-        file = find(root, SOURCE, "BBox_List_2017.csv")
-    except FileNotFoundError:
+    file = look_for(root, "BBox_List_2017.csv")
+    if file is None:
         return None
     table, lines = read_table(file)
     x, y, width, height = (

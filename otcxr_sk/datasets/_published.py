@@ -16,6 +16,8 @@ from ._tables import Table
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _NAMED = 3
+# What macOS adds to archives is no part of them.
+_MAC = "__MACOSX"
 
 
 class PatientsUnknownWarning(UserWarning):
@@ -41,22 +43,27 @@ def open_folder(folder: str | os.PathLike[str], source: str) -> Path:
     return path
 
 
-def find(folder: Path, source: str, *names: str) -> Path:
+def look_for(folder: Path, *names: str) -> Path | None:
     """First of some files or folders that is there, in the folder itself or one level below."""
     for name in names:
-        if (
-            found := [folder / name]
-            if (folder / name).exists()
-            else sorted(folder.glob(f"*/{name}"))
-        ):
-            if len(found) > 1:
-                raise ValueError(
-                    f"{name} is in {found[0].parent} and in {found[1].parent}; give one of them"
-                )
+        if (folder / name).exists():
+            return folder / name
+        found = [path for path in sorted(folder.glob(f"*/{name}")) if _MAC not in path.parts]
+        if len(found) > 1:
+            raise ValueError(f"{found[0]} and {found[1]} are both there; give a folder with one")
+        if found:
             return found[0]
-    raise FileNotFoundError(
-        f"{folder} has no {' or '.join(names)}; download it: {source}{_hint(folder)}"
-    )
+    return None
+
+
+def find(folder: Path, source: str, *names: str) -> Path:
+    """Find as `look_for` does; FileNotFoundError says what to download."""
+    found = look_for(folder, *names)
+    if found is None:
+        raise FileNotFoundError(
+            f"{folder} has no {' or '.join(names)}; download it: {source}{_hint(folder)}"
+        )
+    return found
 
 
 def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
@@ -68,8 +75,7 @@ def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
             folders.clear()
             continue
         seen.add(real)
-        # What macOS adds to archives is no part of them.
-        folders[:] = sorted(name for name in folders if name != "__MACOSX")
+        folders[:] = sorted(name for name in folders if name != _MAC)
         for name in sorted(names):
             if name.lower().endswith(suffixes) and not name.startswith("._"):
                 yield Path(parent, name)

@@ -16,6 +16,7 @@ from ._published import (
     files_below,
     find,
     locate,
+    look_for,
     one_hot,
     open_folder,
     take,
@@ -102,7 +103,7 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str], *, missing: str = "raise
     names = list(dict.fromkeys(boxed))
     found = _pictures(find(root, SOURCE, "stage_2_train_images"))
     split = ["train"] * len(names)
-    if (test := root / "stage_2_test_images").is_dir():
+    if test := look_for(root, "stage_2_test_images"):
         unlabelled = _pictures(test)
         found |= unlabelled
         names += unlabelled
@@ -154,9 +155,8 @@ def _classes(file: Path) -> dict[str, str]:
 
 def _patients(root: Path, names: list[str]) -> list[str] | None:
     """Patients of the NIH; None without the file that maps one to the other."""
-    try:
-        file = find(root, SOURCE, _MAPPING)
-    except FileNotFoundError:
+    file = look_for(root, _MAPPING)
+    if file is None:
         return None
     try:
         with open(file, encoding="utf-8") as stream:

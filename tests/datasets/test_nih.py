@@ -27,10 +27,12 @@ def test_boxes_are_corners_and_named_as_the_labels(published):
     np.testing.assert_array_equal(corners, [[225.5, 547.25, 312, 627], [10, 20, 40, 60]])
 
 
-def test_the_first_table_and_no_boxes_do_too(published):
+def test_the_first_table_other_names_of_the_lists_and_no_boxes_do_too(published):
     nih = published("nih")
     (nih.root / "Data_Entry_2017_v2020.csv").rename(nih.root / "Data_Entry_2017.csv")
     (nih.root / "BBox_List_2017.csv").unlink()
+    for name in ("train_val_list", "test_list"):
+        (nih.root / f"{name}.txt").rename(nih.root / f"{name}_NIH.txt")
     data = nih.load()
     assert len(data.paths) == 4
     assert data.boxes is None
@@ -39,7 +41,9 @@ def test_the_first_table_and_no_boxes_do_too(published):
 def test_without_the_official_lists_there_is_an_error(published):
     nih = published("nih")
     (nih.root / "test_list.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no test_list\.txt; download it: .*CXR8"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no test_list\.txt or .*; download it: .*CXR8"
+    ):
         nih.load()
 
 

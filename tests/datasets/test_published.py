@@ -119,6 +119,24 @@ def test_without_any_picture_dropping_is_refused_too(published):
         nih.load(missing="drop")
 
 
+def test_two_tables_of_one_name_are_refused(published):
+    nih = published("nih")
+    for folder in ("one", "two"):
+        nih.tree.text(f"{folder}/test_list.txt", "00000003_000.png")
+    (nih.root / "test_list.txt").unlink()
+    with pytest.raises(ValueError, match=r"one.test_list\.txt and .*two.* are both there"):
+        nih.load()
+
+
+def test_links_are_followed_and_may_lead_in_circles(published, tmp_path):
+    nih = published("nih")
+    before = nih.load()
+    shutil.move(nih.root / "images_001", tmp_path / "elsewhere")
+    (nih.root / "images_001").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (nih.root / "images_002" / "up").symlink_to(nih.root, target_is_directory=True)
+    assert nih.load().paths == before.paths
+
+
 def test_two_pictures_of_one_name_are_refused(published):
     nih = published("nih")
     nih.tree.pictures("copies/00000005_000.png")
