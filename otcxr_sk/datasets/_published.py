@@ -179,14 +179,20 @@ def collect(
     table: Table,
     **more: Any,
 ) -> Bunch:
-    """Put together what every reader returns."""
+    """Put together what every reader returns; ValueError if a picture has no patient."""
+    patients = np.asarray(groups)
+    if (unknown := patients == "").any():
+        raise ValueError(
+            f"{pictures.paths[unknown.argmax()]} has no patient in the table, so that a patient "
+            "could be in training and in test; correct it or leave the picture out"
+        )
     return Bunch(
         X=pictures.paths,
         images=None,
         paths=pictures.paths,
         labels=labels,
         label_names=list(label_names),
-        groups=np.asarray(groups),
+        groups=patients,
         split=None if split is None else np.asarray(split),
         table={name: np.array(values, dtype=object) for name, values in table.items()},
         missing=pictures.missing,

@@ -131,8 +131,6 @@ def _header(path: str) -> list[str]:
         raise ImageReadError(
             f"cannot read the header of {path!r} ({error}); replace it with an intact copy"
         ) from error
-    if not values[0]:
-        raise ValueError(f"{path} has no Patient ID; a patient could be in training and in test")
     return values
 
 

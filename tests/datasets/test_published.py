@@ -119,6 +119,14 @@ def test_without_any_picture_dropping_is_refused_too(published):
         nih.load(missing="drop")
 
 
+def test_a_blank_patient_is_refused(published):
+    nih = published("nih")
+    file = nih.root / "Data_Entry_2017_v2020.csv"
+    file.write_text(file.read_text().replace("No Finding,0,5,", "No Finding,0,,"))
+    with pytest.raises(ValueError, match=r"00000005_000\.png has no patient in the table"):
+        nih.load()
+
+
 def test_two_tables_of_one_name_are_refused(published):
     nih = published("nih")
     for folder in ("one", "two"):

@@ -102,7 +102,7 @@ def test_a_header_without_patient(published):
     siim = published("siim")
     path = siim.load().paths[1]
     siim.tree.dicom(path, PatientID="")
-    with pytest.raises(ValueError, match=r"6904\.dcm has no Patient ID"):
+    with pytest.raises(ValueError, match=r"6904\.dcm has no patient"):
         siim.load()
 
 
