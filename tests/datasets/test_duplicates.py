@@ -80,6 +80,12 @@ def test_copies_are_found_and_are_not_exact(phantoms, change):
     assert not found.exact.any()
 
 
+def test_brightness_and_contrast_change_no_bit(phantoms):
+    images = phantoms.astype(np.float64) / 255
+    found = find_near_duplicates(np.concatenate([images, 0.01 * images + 0.3]), threshold=1)
+    assert sorted(map(tuple, found.pairs.tolist())) == [(i, 40 + i) for i in range(40)]
+
+
 def test_the_same_picture_in_another_format_is_exact(phantoms, tmp_path):
     Image.fromarray(phantoms[0]).save(tmp_path / "a.png")
     Image.fromarray(phantoms[0]).save(tmp_path / "b.tiff")
