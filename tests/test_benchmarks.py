@@ -6,6 +6,7 @@ import csv
 import ablate
 import compare_peers
 import few_labels
+import near_duplicates
 import numpy as np
 import pytest
 import torch
@@ -367,3 +368,21 @@ def test_a_table_without_patients_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("path,finding\na.png,1\n")
     with pytest.raises(SystemExit, match=r"labels\.csv has no 'patient_id'; it has path, finding"):
         few_labels.main([str(tmp_path), "--classes", "finding"])
+
+
+def test_near_duplicates_are_measured_on_copies_and_pairs(phantoms, tmp_path, capsys):
+    images = np.concatenate([phantoms.images[:59], phantoms.images[:1]])
+    kinds = [("bacteria", "virus")[i % 2] for i in range(60)]
+    names = [f"person{i // 4}_{kind}_{i}.png" for i, kind in enumerate(kinds)]
+    known = {"patient_ids": phantoms.groups, "file_names": names, "labels": np.arange(60) % 2}
+    np.savez(tmp_path / "phantoms.npz", images=images, **known)
+    (tmp_path / "files").mkdir()
+    np.save(tmp_path / "files" / "0.npy", phantoms.images[0])
+    picture = tmp_path / "pairs.png"
+    words = f"{tmp_path}/phantoms.npz --copies 5 --files {tmp_path}/files --picture {picture}"
+    near_duplicates.main(words.split())
+    printed = capsys.readouterr().out
+    assert "1770 pairs of 60 pictures" in printed
+    assert "array: 1 pairs among 60 pictures" in printed
+    assert "files: 0 pairs among 1 pictures" in printed
+    assert picture.stat().st_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zipfile
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from ._tables import Table, need, read_table
+
 _MAX_CLASSES = 20
 _MAX_LENGTH = 64  # of a class name; longer values are free text
 _BLANK = ("", "nan", "na")
-
-Table = dict[str, list[str]]
 
 
 def load_labelled(
@@ -94,9 +93,9 @@ def _from_folder(folder: Path, csv_file: Path) -> Bunch:
             f"{csv_file} does not exist: a folder needs a CSV with the columns path, patient_id "
             "and labels"
         )
-    table, lines = _read_csv(csv_file)
-    _need(table, "path", csv_file)
-    _need(table, "patient_id", csv_file, "without patients one could be in training and in test")
+    table, lines = read_table(csv_file)
+    need(table, "path", csv_file)
+    need(table, "patient_id", csv_file, "without patients one could be in training and in test")
     paths: list[str] = []
     seen: dict[str, int] = {}
     for name, line in zip(table["path"], lines, strict=True):
@@ -125,7 +124,7 @@ def _from_npz(file: Path, csv_file: Path | None) -> Bunch:
     if csv_file is not None:
         if not csv_file.exists():
             raise FileNotFoundError(f"{csv_file} does not exist")
-        table, lines = _read_csv(csv_file)
+        table, lines = read_table(csv_file)
         if len(lines) != n:
             raise ValueError(f"{csv_file} has {len(lines)} rows, but {file} has {n} images")
         if "path" in table and "file_names" in stored:
@@ -202,39 +201,6 @@ def _as_text(values: np.ndarray) -> list[str]:
     if values.dtype.kind in "bf":
         return [f"{value:g}" for value in values.astype(float)]
     return [str(value) for value in values]
-
-
-def _read_csv(file: Path) -> tuple[Table, list[int]]:
-    """Columns of text, and the line of each row in the file."""
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            if len(set(header)) != len(header) or not any(header):
-                raise ValueError(f"{file}: needs a header of different column names, got {header}")
-            rows, lines = [], []
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise ValueError(
-                        f"{file}, row {reader.line_num}: {len(row)} values for the "
-                        f"{len(header)} columns {', '.join(header)}"
-                    )
-                rows.append([value.strip() for value in row])
-                lines.append(reader.line_num)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read as a UTF-8 CSV: {error}") from error
-    if not rows:
-        raise ValueError(f"{file} has no rows")
-    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), lines
-
-
-def _need(table: Table, column: str, file: Path, why: str = "") -> None:
-    if column not in table:
-        raise ValueError(
-            f"{file} has no column {column!r}; it has {', '.join(table)}" + (why and f" ({why})")
-        )
 
 
 def _patients(table: Table, lines: list[int], file: Path) -> np.ndarray:

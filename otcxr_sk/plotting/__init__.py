@@ -2,6 +2,12 @@
 
 from otcxr_sk.plotting._curves import LabelEfficiencyDisplay
 from otcxr_sk.plotting._differences import ComparisonDisplay
+from otcxr_sk.plotting._duplicates import NearDuplicatesDisplay
 from otcxr_sk.plotting._matching import MatchingDisplay
 
-__all__ = ["ComparisonDisplay", "LabelEfficiencyDisplay", "MatchingDisplay"]
+__all__ = [
+    "ComparisonDisplay",
+    "LabelEfficiencyDisplay",
+    "MatchingDisplay",
+    "NearDuplicatesDisplay",
+]

@@ -1,0 +1,101 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold
+
+from otcxr_sk.datasets import LeakageError, check_leakage
+
+patients = st.lists(st.integers(0, 6), min_size=2, max_size=30)
+
+
+@given(patients.filter(lambda groups: len(set(groups)) > 1))
+def test_splitters_by_group_pass(groups):
+    check_leakage(groups, GroupKFold(2).split(groups, groups=groups))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from("xyz")), min_size=1, max_size=30))
+def test_names_of_parts_pass_if_and_only_if_every_patient_has_one(rows):
+    groups, parts = map(list, zip(*rows, strict=True))
+    sharing = {patient for patient in groups if len({p for q, p in rows if q == patient}) > 1}
+    if not sharing:
+        check_leakage(groups, parts)
+        return
+    with pytest.raises(LeakageError) as caught:
+        check_leakage(groups, np.array(parts))
+    assert {row["patient"] for row in caught.value.shared} == sharing
+
+
+def test_the_message_counts_and_names():
+    groups = np.repeat([f"p{i}" for i in range(8)], 2)
+    parts = np.tile(["train", "test"], 8)
+    message = (
+        r"8 of 8 patients are in train and in test: p0 \(1 and 1 pictures\), .*p4 \(1 and 1 "
+        r"pictures\) and 3 more; split by patient"
+    )
+    with pytest.raises(LeakageError, match=message) as caught:
+        check_leakage(groups, parts)
+    assert len(caught.value.shared) == 8
+    assert caught.value.shared[0] == {
+        "fold": 0,
+        "patient": "p0",
+        "parts": ("train", "test"),
+        "pictures": (1, 1),
+    }
+
+
+def test_every_fold_that_shares_is_reported():
+    groups = [1, 1, 1, 2, 3, 4]
+    with pytest.raises(LeakageError) as caught:
+        check_leakage(groups, KFold(3).split(groups))
+    assert [(row["fold"], row["patient"], row["pictures"]) for row in caught.value.shared] == [
+        (0, 1, (1, 2)),
+        (1, 1, (2, 1)),
+    ]
+    assert "fold 0: 1 of 4 patients is in train and in test: 1 (1 and 2 pictures)" in str(
+        caught.value
+    )
+    assert "\nfold 1: 1 of 4 patients" in str(caught.value)
+
+
+def test_a_row_in_both_parts_shares_its_patient():
+    with pytest.raises(LeakageError, match="1 of 3 patients is in train and in test: b"):
+        check_leakage(["a", "b", "c"], [([0, 1], [1, 2])])
+
+
+def test_three_parts_are_compared_pair_by_pair():
+    with pytest.raises(LeakageError) as caught:
+        check_leakage(["a", "a", "a", "b"], ["train", "valid", "test", "train"])
+    assert [row["parts"] for row in caught.value.shared] == [
+        ("train", "valid"),
+        ("train", "test"),
+        ("valid", "test"),
+    ]
+
+
+def test_the_error_survives_a_process(study):
+    classes = study.classes
+    splits = list(StratifiedGroupKFold(2).split(classes, classes, study.patients))
+    check_leakage(study.patients, splits)
+    with pytest.raises(LeakageError) as caught:
+        check_leakage(study.patients, np.tile(["train", "test"], 100))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.shared) == (str(caught.value), caught.value.shared)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train", "test"], "names the part of 2 pictures, groups has 3"),
+        ([([0], [1], [2])], "or a pair .train, test. of row numbers"),
+        ([3, 4, 5], "or a pair .train, test. of row numbers"),
+        ([([0], [3])], "fold 0 has rows 3 to 3, groups has 3 pictures"),
+        ([([0, 1], [-1])], "fold 0 has rows -1 to -1"),
+        ([([True, False, False], [False, True, True])], "fold 0 must be row numbers, got bool"),
+    ],
+)
+def test_splits_that_do_not_belong_to_the_groups(splits, message):
+    with pytest.raises(ValueError, match=message):
+        check_leakage(["a", "b", "c"], splits)
