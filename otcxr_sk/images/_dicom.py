@@ -35,6 +35,9 @@ _SAMPLES = {
     "YBR_RCT": 3,
 }
 
+# Of a sample beside one of 8 bits in another file: so the largest picture allowed takes 512 MiB.
+_COST = 4 / 3
+
 # What Presentation LUT Shape has to be beside each.
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 
@@ -178,7 +181,7 @@ def _require_picture(header: Dataset, frame: int | None) -> int:
         raise ImageReadError(
             f"{header.BitsStored} bits are stored of {header.BitsAllocated}; correct its header"
         )
-    require_size(header.Rows, header.Columns)
+    require_size(header.Rows, header.Columns, cost=_COST * samples)
     frames = int(header.get("NumberOfFrames") or 1)
     if frame is None and frames > 1:
         raise ImageReadError(

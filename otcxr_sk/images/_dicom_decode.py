@@ -39,7 +39,7 @@ _WITH_IMAGECODECS = [
     *JPEG2000TransferSyntaxes,
 ]
 # Asked by pydicom of a module with a codec.
-DECODER_DEPENDENCIES = {syntax: ("imagecodecs>=2025.3.30",) for syntax in _WITH_IMAGECODECS}
+DECODER_DEPENDENCIES = dict.fromkeys(_WITH_IMAGECODECS, ("imagecodecs>=2025.3.30",))
 
 # Start of frame: all but the markers of Huffman tables, extensions and arithmetic conditioning
 # in that range, and that of JPEG-LS.
@@ -141,7 +141,9 @@ def decode_frame(stream: bytes, runner: DecodeRunner) -> NDArray[Any]:
         pixels = imagecodecs.jpegls_decode(stream)
     else:
         # Same colours in and out, since the header says what they are.
-        same = {} if runner.samples_per_pixel == 1 else {"colorspace": "rgb", "outcolorspace": "rgb"}
+        same = (
+            {} if runner.samples_per_pixel == 1 else {"colorspace": "rgb", "outcolorspace": "rgb"}
+        )
         pixels = imagecodecs.jpeg8_decode(stream, **same)
     runner.set_option("bits_allocated", 8 * pixels.dtype.itemsize)
     if pixels.ndim == 3:

@@ -91,6 +91,14 @@ def _palette_table(levels: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         # A few bytes of it may stand for any number of entries.
         raise ImageReadError("its palette is segmented; convert it to grayscale first")
+    if not dataset.original_encoding[1]:
+        # pydicom takes tables for little-endian.
+        for colour in ("Red", "Green", "Blue"):
+            element = dataset[f"{colour}PaletteColorLookupTableData"]
+            if len(element.value) == 2 * (
+                dataset[f"{colour}PaletteColorLookupTableDescriptor"][0] or 2**16
+            ):
+                element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
     colours = apply_color_lut(levels, dataset)
     return luma(colours / np.float32(np.iinfo(colours.dtype).max), axis=-1)
 

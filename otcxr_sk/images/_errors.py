@@ -50,7 +50,6 @@ def reading(path: str) -> Iterator[None]:
         warnings.warn(f"{path!r}: {doubt.message}", ImageReadWarning, stacklevel=4)
 
 
-
 def require_file(path: str) -> None:
     """Raise unless `path` is a regular file with something in it."""
     if not os.path.exists(path):
@@ -63,13 +62,17 @@ def require_file(path: str) -> None:
         raise ImageReadError("the file is empty; replace it with an intact copy or leave it out")
 
 
-def require_size(height: int, width: int) -> None:
-    """Raise for an image without pixels, or too large to be a radiograph."""
+def require_size(height: int, width: int, cost: float = 1) -> None:
+    """Raise for an image without pixels, or too large to be a radiograph.
+
+    A format whose pixels take `cost` times the memory may have as many times fewer.
+    """
     if height < 1 or width < 1:
         raise ImageReadError(f"the image is {height} x {width} pixels; leave it out")
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > limit:
+    if limit is not None and height * width * cost > limit:
         raise ImageReadError(
-            f"{height} x {width} pixels are more than the limit of {limit}, which guards against "
-            "decompression bombs; if the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS"
+            f"{height} x {width} pixels are more than the limit of {limit / cost:.0f}, which "
+            "guards against decompression bombs; if the file is genuine, raise "
+            f"PIL.Image.MAX_IMAGE_PIXELS to {height * width * cost:.0f}"
         )

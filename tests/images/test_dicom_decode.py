@@ -12,6 +12,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
@@ -22,7 +23,6 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
-    MPEG2MPML,
     RLELossless,
 )
 
@@ -240,7 +240,7 @@ def test_a_stream_of_another_size_than_the_header_says_is_refused(
 
 def test_a_stream_of_more_bits_than_the_header_allows_is_refused(write_coded):
     stream = lossless(1)(picture(12), 12)
-    with pytest.raises(ImageReadError, match="1 samples of 12 bits, where .* of up to 8"):
+    with pytest.raises(ImageReadError, match=r"1 samples of 12 bits, where .* of up to 8"):
         read_dicom(write_coded(picture(8), JPEGLosslessSV1, stream))
 
 

@@ -157,5 +157,3 @@ def test_damaged_bytes_end_in_a_picture_or_an_error_naming_the_file(write_dicom,
     else:
         assert picture.dtype == np.float32
         assert 0 <= picture.min() <= picture.max() <= 1
-
-
