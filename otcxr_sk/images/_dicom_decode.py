@@ -1,6 +1,5 @@
 """Pixel data of a DICOM file to numbers: which codec reads which transfer syntax."""
 
-from functools import cache
 from importlib.util import find_spec
 from struct import unpack
 from typing import Any
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -30,16 +29,8 @@ _INSTALL = 'pip install "otcxr-sk[dicom]"'
 
 # One codec for a transfer syntax, the same wherever the same extra is installed. GDCM is not asked
 # even if it is there: given a damaged stream it may end the whole process.
-_WITH_IMAGECODECS = [
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    *JPEGLSTransferSyntaxes,
-    *JPEG2000TransferSyntaxes,
-]
-# Asked by pydicom of a module with a codec.
-DECODER_DEPENDENCIES = dict.fromkeys(_WITH_IMAGECODECS, ("imagecodecs>=2025.3.30",))
+_JPEG = [JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1]
+_SELF_DESCRIBING = [*_JPEG, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes]
 
 # Start of frame: all but the markers of Huffman tables, extensions and arithmetic conditioning
 # in that range, and that of JPEG-LS.
@@ -71,10 +62,12 @@ def stored_values(dataset: Dataset, frame: int) -> tuple[NDArray[Any], str]:
         If a codec is missing or the pixels are damaged.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
-    decoder, plugin = _decoder(syntax, dataset.BitsStored)
-    if syntax in _WITH_IMAGECODECS:
-        _check_stream(dataset, frame)
+    decoder = _decoder(syntax)
+    plugin = _plugin(syntax, dataset.BitsStored)
     try:
+        stream = _stream(dataset, frame) if syntax in _SELF_DESCRIBING else b""
+        if plugin == "imagecodecs":
+            return _by_imagecodecs(stream, dataset), _without_transform(dataset)
         pixels, properties = decoder.as_array(
             dataset,
             index=frame,
@@ -85,92 +78,79 @@ def stored_values(dataset: Dataset, frame: int) -> tuple[NDArray[Any], str]:
         )
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
-        raise _damaged(syntax, reason) from error
+        raise ImageReadError(
+            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short ({reason}); "
+            "replace the file with an intact copy or leave it out"
+        ) from error
     return pixels, str(properties["photometric_interpretation"])
 
 
-def _damaged(syntax: UID, reason: str) -> ImageReadError:
-    return ImageReadError(
-        f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short ({reason}); "
-        "replace the file with an intact copy or leave it out"
-    )
-
-
-def _decoder(syntax: UID, bits: int) -> tuple[Decoder, str]:
+def _decoder(syntax: UID) -> Decoder:
     try:
-        decoder = get_decoder(syntax)
+        return get_decoder(syntax)
     except NotImplementedError as error:
         raise ImageReadError(
             f"its transfer syntax, {syntax.name}, is not one for still images; convert it"
         ) from error
+
+
+def _plugin(syntax: UID, bits: int) -> str:
+    """Name the codec to use: imagecodecs, or the plugin of pydicom."""
     if not syntax.is_encapsulated:
-        return decoder, ""
+        return ""
     if syntax == RLELossless:
-        return decoder, "pydicom"
+        return "pydicom"
     if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and bits == 8):
-        return decoder, "pillow"
-    if is_available(syntax):
-        return _with_imagecodecs(syntax), "imagecodecs"
+        return "pillow"
+    if find_spec("imagecodecs") is not None:
+        return "imagecodecs"
     if syntax in (JPEG2000, JPEG2000Lossless):
-        return decoder, "pillow"
+        return "pillow"
     raise ImageReadError(f"no codec for its transfer syntax, {syntax.name}: {_INSTALL}")
 
 
-@cache
-def _with_imagecodecs(syntax: UID) -> Decoder:
-    decoder = Decoder(syntax)
-    decoder.add_plugin("imagecodecs", (__name__, "decode_frame"))
-    return decoder
-
-
-def is_available(syntax: str) -> bool:
-    """Whether imagecodecs is there to read `syntax`; asked by pydicom as well."""
-    return syntax in _WITH_IMAGECODECS and find_spec("imagecodecs") is not None
-
-
-def decode_frame(stream: bytes, runner: DecodeRunner) -> NDArray[Any]:
-    """Decode one frame with imagecodecs, for pydicom."""
+def _by_imagecodecs(stream: bytes, dataset: Dataset) -> NDArray[Any]:
     import imagecodecs
 
-    if runner.transfer_syntax in JPEG2000TransferSyntaxes:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in JPEG2000TransferSyntaxes:
         # JP2 boxes, which DICOM forbids, may lie in front.
-        pixels = imagecodecs.jpeg2k_decode(stream[max(stream.find(_J2K_START), 0) :])
-        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
-            runner.set_option("photometric_interpretation", "RGB")
-    elif runner.transfer_syntax in JPEGLSTransferSyntaxes:
+        pixels = imagecodecs.jpeg2k_decode(stream[stream.find(_J2K_START) :])
+    elif syntax in JPEGLSTransferSyntaxes:
         pixels = imagecodecs.jpegls_decode(stream)
     else:
         # Same colours in and out, since the header says what they are.
-        same = (
-            {} if runner.samples_per_pixel == 1 else {"colorspace": "rgb", "outcolorspace": "rgb"}
-        )
-        pixels = imagecodecs.jpeg8_decode(stream, **same)
-    runner.set_option("bits_allocated", 8 * pixels.dtype.itemsize)
-    if pixels.ndim == 3:
-        runner.set_option("planar_configuration", 0)
-    return np.ascontiguousarray(pixels).reshape(-1)
+        colours = None if dataset.SamplesPerPixel == 1 else "rgb"
+        pixels = imagecodecs.jpeg8_decode(stream, colorspace=colours, outcolorspace=colours)
+    # The sign of 8 bits is not that of the 16 that the header allows for.
+    return pixels.astype(np.int16) if pixels.dtype == np.int8 else pixels
 
 
-def _check_stream(dataset: Dataset, frame: int) -> None:
-    """Raise unless a compressed stream says of itself what the header says of it.
+def _without_transform(dataset: Dataset) -> str:
+    photometric = str(dataset.PhotometricInterpretation)
+    # JPEG 2000 undoes its own colour transform.
+    return "RGB" if photometric in ("YBR_ICT", "YBR_RCT") else photometric
+
+
+def _stream(dataset: Dataset, frame: int) -> bytes:
+    """One compressed frame, which says of itself what the header says of it.
 
     A codec allocates what the stream asks for, and some fill what is missing with gray.
     """
-    syntax = dataset.file_meta.TransferSyntaxUID
     frames = int(dataset.get("NumberOfFrames") or 1)
-    stream = get_frame(dataset.PixelData, frame, number_of_frames=frames)
-    size_of = _jpeg2000_size if syntax in JPEG2000TransferSyntaxes else _jpeg_size
-    found = size_of(stream)
+    stream: bytes = get_frame(dataset.PixelData, frame, number_of_frames=frames)
+    jpeg2000 = dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
+    found = _jpeg2000_size(stream) if jpeg2000 else _jpeg_size(stream)
     if found is None:
-        raise _damaged(syntax, "a stream without size or end")
+        raise ValueError("a stream without size or end")
     height, width, samples, bits = found
     expected = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
     if (height, width, samples) != expected or bits > dataset.BitsAllocated:
-        raise _damaged(
-            syntax,
+        raise ValueError(
             f"{height} x {width} pixels of {samples} samples of {bits} bits, where the header says "
-            f"{expected[0]} x {expected[1]} of {expected[2]} of up to {dataset.BitsAllocated}",
+            f"{expected[0]} x {expected[1]} of {expected[2]} of up to {dataset.BitsAllocated}"
         )
+    return stream
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:

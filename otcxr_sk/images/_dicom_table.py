@@ -38,9 +38,9 @@ def read_dicom_table(
 
     Returns
     -------
-    dict of str to list or ndarray
+    dict of str to list, but for ``study_date``, an ndarray
         One row a file, in the order given. Text in upper case but for manufacturer, paths and
-        patient ids; what a file does not say is None (NaN in `age`, NaT in `study_date`).
+        patient ids; what a file does not say is None (NaT in `study_date`).
 
         - ``path``: as given
         - ``modality``: DX, CR, ...
@@ -49,7 +49,7 @@ def read_dicom_table(
         - ``body_part``: CHEST, ...
         - ``patient_id``: text, which is unique within one hospital at best
         - ``study_date``: datetime64[D]
-        - ``age``: in years, float64; else from birth date and study date
+        - ``age``: in years; else from birth date and study date
         - ``sex``: M, F or O
         - ``burned_in``: whether text is burned into the picture, as far as known
         - ``presentation_intent``: FOR PRESENTATION, or FOR PROCESSING for raw data
@@ -96,7 +96,6 @@ def read_dicom_table(
             None if known is None else hmac.digest(key, known.encode(), "sha256").hex()
             for known in table["patient_id"]
         ]
-    table["age"] = np.array([np.nan if x is None else x for x in table["age"]], dtype=np.float64)
     table["study_date"] = np.array(table["study_date"], dtype="datetime64[D]")
     return table
 

@@ -67,7 +67,6 @@ def test_a_deflated_file_says_the_same(write_dicom):
 def test_what_the_header_does_not_say_is_missing(write_dicom):
     path = write_dicom(PIXELS, Modality=None, PatientID="", PatientAge="", StudyDate="")
     found = row(read_dicom_table([path]))
-    assert np.isnan(found.pop("age"))
     assert np.isnat(found.pop("study_date"))
     told = {"path": str(path), "photometric": "MONOCHROME2", "rows": 4, "columns": 6}
     assert {column: value for column, value in found.items() if value is not None} == told
@@ -82,15 +81,17 @@ def test_what_the_header_does_not_say_is_missing(write_dicom):
         ({"PatientAge": "010D"}, 10 / 365.25),
         ({"PatientBirthDate": "20200101", "StudyDate": "20230101"}, 3),
         ({"PatientAge": "", "PatientBirthDate": "20200101", "StudyDate": "20230101"}, 3),
-        ({"PatientBirthDate": "20240101", "StudyDate": "20230101"}, np.nan),
-        ({"PatientAge": "old"}, np.nan),
-        ({"StudyDate": "not a day"}, np.nan),
+        ({"PatientBirthDate": "20240101", "StudyDate": "20230101"}, None),
+        ({"PatientAge": "old"}, None),
+        ({"StudyDate": "not a day"}, None),
     ],
 )
 def test_age_is_in_years(write_dicom, tags, years):
     with pydicom.config.disable_value_validation():
         path = write_dicom(PIXELS, **tags)
-    np.testing.assert_allclose(read_dicom_table([path])["age"], [years], atol=0.003)
+    assert read_dicom_table([path])["age"] == [
+        years if years is None else pytest.approx(years, abs=0.003)
+    ]
 
 
 def test_a_view_may_be_told_by_a_code_and_a_side_by_an_older_tag(write_dicom):
@@ -141,7 +142,7 @@ def test_data_frames_take_the_table_as_it_is(write_dicom):
     assert pandas["view_position"].isin(["AP", "PA"]).tolist() == [True, False]
     assert pandas["study_date"].dt.year.iloc[0] == 2024
     assert polars["study_date"].dtype == pl.Date
-    assert polars.filter(pl.col("age") > 60).height == 1
+    assert polars.filter(pl.col("age") > 60).height == (pandas["age"] > 60).sum() == 1
     assert polars["rows"].dtype == pl.Int64
 
 
