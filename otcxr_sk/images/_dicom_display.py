@@ -1,5 +1,6 @@
 """Stored values of a DICOM image to shown brightness, as the standard has it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ _CLIPPED_SHARE = 0.005
 # Rounding of float32 that may stand between a table and the line that it follows.
 _EXACT = 5e-7
 
-# Pixels mapped at a time, so that the indices, which NumPy widens to 64 bits, stay in the cache.
-_BLOCK = 2**16
+# Pixels mapped at a time, so that what is between, indices of 64 bits too, stays in the cache.
+_BLOCK = 2**17
 
 
 def displayed(
@@ -90,21 +91,28 @@ def _clipped_line(
 
 
 def _follow(slope: np.float32, offset: np.float32, values: NDArray[Any]) -> NDArray[np.float32]:
-    shown = values.astype(np.float32)
-    shown *= slope
-    shown += offset
-    return np.clip(shown, 0, 1, out=shown)
+    shown = np.empty(values.shape, dtype=np.float32)
+    for block in _blocks(values):
+        part = shown[block]
+        np.copyto(part, values[block])
+        part *= slope
+        part += offset
+        np.clip(part, 0, 1, out=part)
+    return shown
 
 
 def _look_up(table: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.float32]:
     table = table.astype(np.float32)
     shown = np.empty(codes.shape, dtype=np.float32)
-    rows = max(1, _BLOCK // codes.shape[1])
-    for start in range(0, len(codes), rows):
-        block = slice(start, start + rows)
+    for block in _blocks(codes):
         # No code is beyond the table; clipping, unlike checking, needs no copy.
         np.take(table, codes[block], out=shown[block], mode="clip")
     return shown
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[slice]:
+    rows = max(1, _BLOCK * len(array) // array.size)
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def _luma_by_row(table: NDArray[np.float32], codes: NDArray[Any]) -> NDArray[np.float32]:
@@ -157,9 +165,8 @@ def _to_unit_range(levels: NDArray[Any], codes: NDArray[Any], dataset: Dataset) 
 
 def _count(codes: NDArray[Any], n_codes: int) -> NDArray[np.int64]:
     counts = np.zeros(n_codes, dtype=np.int64)
-    rows = max(1, _BLOCK * 16 // codes.shape[1])
-    for start in range(0, len(codes), rows):
-        counts += np.bincount(codes[start : start + rows].ravel(), minlength=n_codes)
+    for block in _blocks(codes):
+        counts += np.bincount(codes[block].ravel(), minlength=n_codes)
     return counts
 
 
