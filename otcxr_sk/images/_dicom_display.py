@@ -48,7 +48,7 @@ def displayed(
     # Each step maps a pixel by its value alone. At most 2**16 values are cheaper to map than
     # millions of pixels.
     numbers = np.arange(int(codes.max()) + 1, dtype=codes.dtype.newbyteorder("="))
-    levels = _levels(numbers, dataset, 0 if decoded else dataset.HighBit + 1 - dataset.BitsStored)
+    levels = _levels(numbers, dataset, 0 if decoded else _unused_low_bits(dataset))
     if photometric == "RGB":
         table = (levels / (2**dataset.BitsStored - 1)).astype(np.float32)
         return _luma_by_row(table, codes)
@@ -68,10 +68,15 @@ def displayed(
     return _look_up(_follow(*line, levels), codes)
 
 
+def _unused_low_bits(dataset: Dataset) -> int:
+    highest: int = dataset.get("HighBit", dataset.BitsStored - 1)
+    return min(max(highest + 1 - dataset.BitsStored, 0), dataset.BitsAllocated - dataset.BitsStored)
+
+
 def _levels(codes: NDArray[Any], dataset: Dataset, shift: int) -> NDArray[np.int32]:
     """Stored values that pixels of some bits stand for, overlays in unused bits left out."""
     bits = dataset.BitsStored
-    values = (codes.astype(np.int32) >> max(shift, 0)) & (2**bits - 1)
+    values = (codes.astype(np.int32) >> shift) & (2**bits - 1)
     if dataset.PixelRepresentation == 1:
         values = np.where(values >> (bits - 1), values - 2**bits, values)
     return values

@@ -141,6 +141,15 @@ def test_pixels_stored_in_the_highest_bits_are_found(write_dicom):
     np.testing.assert_array_equal(read_dicom(high), low)
 
 
+@pytest.mark.parametrize("highest", [0, 255])
+def test_an_impossible_highest_bit_is_ignored_as_far_as_it_is(write_dicom, highest):
+    pixels = RAMP << 4
+    expected = read_dicom(write_dicom(pixels, BitsStored=16))
+    np.testing.assert_array_equal(
+        read_dicom(write_dicom(pixels, name="odd.dcm", HighBit=highest, BitsStored=16)), expected
+    )
+
+
 @pytest.mark.parametrize("bits", [8, 9, 10, 12, 13, 16])
 def test_signed_pixels_keep_their_sign(write_dicom, bits):
     low = -(2 ** (bits - 1))
