@@ -1,31 +1,53 @@
 """One DICOM file to one picture: polarity and range right."""
 
 import os
-from typing import Any
+import warnings
+from collections.abc import Collection
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing, get_decoder
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGExtended12Bit,
-)
 
-from otcxr_sk.images._errors import ImageReadError, reading, require_file, require_size
+from otcxr_sk.images._dicom_decode import stored_values
+from otcxr_sk.images._dicom_display import displayed
+from otcxr_sk.images._dicom_file import DicomFile
+from otcxr_sk.images._errors import (
+    ImageReadError,
+    ImageReadWarning,
+    reading,
+    require_file,
+    require_size,
+)
 
 # Projection radiographs as they are labelled in practice: CR and DX by the standard, DR as some
 # vendors have it, RG for digitised film, OT and SC for secondary captures.
-_MODALITIES = {"CR", "DX", "DR", "RG", "OT", "SC"}
+_MODALITIES = ("CR", "DR", "DX", "OT", "RG", "SC")
 
-# Where no window is given, this share of the pixels is clipped at either end.
-_CLIPPED_SHARE = 0.005
+# Photometric interpretations that can be shown, with their samples per pixel.
+_SAMPLES = {
+    "MONOCHROME1": 1,
+    "MONOCHROME2": 1,
+    "PALETTE COLOR": 1,
+    "RGB": 3,
+    "YBR_FULL": 3,
+    "YBR_FULL_422": 3,
+    "YBR_ICT": 3,
+    "YBR_RCT": 3,
+}
+
+# Of a sample beside one of 8 bits in another file: so the largest picture allowed takes 512 MiB.
+_COST = 4 / 3
+
+# What Presentation LUT Shape has to be beside each.
+_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 
 
-def read_dicom(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+def read_dicom(
+    path: str | os.PathLike[str],
+    *,
+    modalities: Collection[str] | None = None,
+    frame: int | None = None,
+) -> NDArray[np.float32]:
     """Read a chest radiograph from a DICOM file as it is meant to be shown.
 
     Stored values go through the modality LUT or rescale, then the VOI LUT or else the first
@@ -35,18 +57,22 @@ def read_dicom(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     out inverted.
 
     Without a usable VOI LUT or window, [0, 1] spans the image's own values between the 0.5th and
-    the 99.5th percentile, Pixel Padding Value or Range left out of account.
+    the 99.5th percentile, Pixel Padding Value or Range left out of account. Overlays are ignored.
 
     Parameters
     ----------
     path : str or path-like
-        DICOM file with a single-frame, single-channel image of at most 16 bits, of modality CR,
-        DX, DR, RG, OT or SC, or without one.
+        DICOM file with pixels of 8 or 16 bits, of which any number may be in use.
+    modalities : collection of str, default=None
+        Modalities to read, such as ``{"DX"}``. By default projection radiographs and what may be
+        one: CR, DX, DR, RG, OT and SC. A file without a modality is always read.
+    frame : int, default=None
+        Which frame, from 0. Needed where there are several.
 
     Returns
     -------
     ndarray of shape (height, width), float32
-        The picture in [0, 1], 0 black.
+        The picture in [0, 1], 0 black. Colour becomes luma (ITU-R BT.601).
 
     Raises
     ------
@@ -54,9 +80,23 @@ def read_dicom(path: str | os.PathLike[str]) -> NDArray[np.float32]:
         If the file is missing, damaged, or no such image, or if its compression needs a codec
         that is not installed. The message names the file.
 
+    Warns
+    -----
+    ImageReadWarning
+        If the picture is in colour, or if Presentation LUT Shape contradicts Photometric
+        Interpretation.
+
+    Notes
+    -----
+    Presentation LUT Shape adds no inversion of its own: of an image it is INVERSE where
+    Photometric Interpretation is MONOCHROME1 and IDENTITY otherwise, so both tell of the same
+    one. Where they contradict each other, viewers disagree; Photometric Interpretation is
+    believed, since every image has it.
+
     References
     ----------
-    DICOM PS3.3, C.7.6.3.1.2 (Photometric Interpretation), C.11.1 (Modality LUT), C.11.2 (VOI LUT).
+    DICOM PS3.3, C.7.6.3.1.2 (Photometric Interpretation), C.11.1 (Modality LUT), C.11.2 (VOI LUT),
+    C.7.6.1 and C.8.11.3 (Presentation LUT Shape).
 
     Examples
     --------
@@ -65,19 +105,36 @@ def read_dicom(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     >>> read_dicom(get_testdata_file("CT_small.dcm"))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     otcxr_sk.images._errors.ImageReadError: cannot read '...CT_small.dcm': its modality is 'CT'...
+    >>> read_dicom(get_testdata_file("CT_small.dcm"), modalities={"CT"}).shape
+    (128, 128)
     """
     name = os.fspath(path)
     with reading(name):
         require_file(name)
-        return dicom_picture(name)
+        return dicom_picture(name, modalities=modalities, frame=frame)
 
 
-def dicom_picture(path: str) -> NDArray[np.float32]:
-    """Read as `read_dicom` does, errors left as they come."""
-    dataset = pydicom.dcmread(path, force=True)
-    if not {"SOPClassUID", "Rows", "PixelData"} & set(dataset.dir()):
-        raise ImageReadError("this is not a DICOM image; leave it out")
-    return _display(_stored_values(dataset), dataset)
+def dicom_picture(
+    path: str, *, modalities: Collection[str] | None = None, frame: int | None = None
+) -> NDArray[np.float32]:
+    """Read as `read_dicom` does, errors and warnings left as they come."""
+    with DicomFile(path) as file:
+        header = file.header
+        if "SOPClassUID" not in header and "Rows" not in header:
+            raise ImageReadError("this is not a DICOM image; leave it out")
+        _require_modality(header, modalities)
+        # Before memory is taken for the pixels.
+        frame = _require_picture(header, frame) if "Rows" in header else 0
+        if not file.load_pixels():
+            raise ImageReadError(
+                "it holds no pixel data; if it should, it was cut short: replace it with an "
+                "intact copy, otherwise leave it out"
+            )
+    stored, photometric = stored_values(header, frame)
+    decoded = header.file_meta.TransferSyntaxUID.is_encapsulated
+    picture = displayed(stored, photometric, header, decoded=decoded)
+    _warn_of_doubts(header)
+    return picture
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -92,155 +149,65 @@ def looks_like_dicom(head: bytes) -> bool:
     return group in (b"\x02\0", b"\x08\0", b"\0\x08") and (explicit or implicit)
 
 
-def _stored_values(dataset: Dataset) -> NDArray[Any]:
-    """Pixels as stored, (height, width), once everything known says that they are a radiograph."""
-    modality = str(dataset.get("Modality") or "").strip().upper()
-    if modality and modality not in _MODALITIES:
+def _require_modality(header: Dataset, allowed: Collection[str] | None) -> None:
+    modality = str(header.get("Modality") or "").strip().upper()
+    if modality and modality not in (_MODALITIES if allowed is None else allowed):
+        kinds = "a projection radiograph" if allowed is None else "among those to read"
         raise ImageReadError(
-            f"its modality is {modality!r}, not a projection radiograph "
-            f"({', '.join(sorted(_MODALITIES))}); leave it out"
+            f"its modality is {modality!r}, not {kinds} "
+            f"({', '.join(sorted(_MODALITIES if allowed is None else allowed))}); leave it out, "
+            f"or have read_dicom read it by modalities={{{modality!r}}}"
         )
-    if "PixelData" not in dataset:
+
+
+def _require_picture(header: Dataset, frame: int | None) -> int:
+    """Raise unless everything known says that pixels can be shown; return which frame to show."""
+    photometric = header.get("PhotometricInterpretation")
+    if photometric not in _SAMPLES:
         raise ImageReadError(
-            "it holds no pixel data; if it should, it was cut short: replace it with an intact "
-            "copy, otherwise leave it out"
+            f"its photometric interpretation is {photometric!r}, not one of "
+            f"{', '.join(_SAMPLES)}; convert it to grayscale first"
         )
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise ImageReadError(f"it holds {frames} frames; save the one to use in a file of its own")
-    photometric = dataset.get("PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    samples = int(header.get("SamplesPerPixel") or 1)
+    if samples != _SAMPLES[photometric]:
         raise ImageReadError(
-            f"its photometric interpretation is {photometric!r}, not MONOCHROME1 or MONOCHROME2; "
-            "convert it to grayscale first"
+            f"it has {samples} samples per pixel, which cannot be {photometric}; correct its header"
         )
-    if dataset.BitsAllocated > 16:
+    if header.BitsAllocated not in (8, 16):
         raise ImageReadError(
-            f"its pixels have {dataset.BitsAllocated} bits, radiographs at most 16; leave it out"
+            f"its pixels have {header.BitsAllocated} bits, radiographs 8 or 16; leave it out"
         )
-    require_size(dataset.Rows, dataset.Columns)
-    return _decode(dataset)
-
-
-def _decode(dataset: Dataset) -> NDArray[Any]:
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    syntax = dataset.file_meta.TransferSyntaxUID
-    install = 'pip install "otcxr-sk[dicom]"'
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
+    if not 1 <= header.BitsStored <= header.BitsAllocated:
         raise ImageReadError(
-            f"its transfer syntax, {syntax.name}, is not one for still images; convert it"
-        ) from error
-    if not decoder.is_available:
-        raise ImageReadError(f"no codec for its transfer syntax, {syntax.name}: {install}")
-    # Given a damaged stream GDCM may end the whole process, so pydicom is to fall back on it only
-    # where the others read nothing, or 8 bits out of 12.
-    others = [plugin for plugin in decoder.available_plugins if plugin != "gdcm"]
-    if others and syntax != JPEGExtended12Bit:
-        dataset.pixel_array_options(decoding_plugin=others[0])
-    try:
-        return dataset.pixel_array
-    except RuntimeError as error:
-        codec = (
-            f", unless another codec is wanted: {install}" if decoder.missing_dependencies else ""
+            f"{header.BitsStored} bits are stored of {header.BitsAllocated}; correct its header"
         )
+    require_size(header.Rows, header.Columns, cost=_COST * samples)
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frame is None and frames > 1:
         raise ImageReadError(
-            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short; replace the "
-            f"file with an intact copy{codec}"
-        ) from error
+            f"it holds {frames} frames; read_dicom reads one of them by frame=0 to "
+            f"frame={frames - 1}, and numpy.save makes a file of it"
+        )
+    if not 0 <= (frame or 0) < frames:
+        raise ImageReadError(f"it holds {frames} frames, counted from 0, so none is {frame}")
+    return frame or 0
 
 
-def _display(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.float32]:
-    """Shown brightness in [0, 1] of every stored value."""
-    # Each step maps a pixel by its value alone. At most 2**16 values are cheaper to map than
-    # millions of pixels, and int32 keeps narrow types from overflowing on the way.
-    lowest = int(stored.min())
-    offsets = np.subtract(stored, lowest, dtype=np.intp)
-    counts = np.bincount(offsets.ravel())
-    levels = np.arange(lowest, lowest + len(counts), dtype=np.int32)
-    shown = _to_unit_range(levels, counts, dataset)
-    if not np.isfinite(shown).all():
-        raise ImageReadError("its rescale or window values are not finite; correct its header")
-    shown = np.clip(shown, 0, 1)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shown = 1 - shown
-    return shown.astype(np.float32)[offsets]
-
-
-def _to_unit_range(levels: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Output of modality LUT and VOI LUT for sorted `levels`, divided by the VOI output's range."""
-    if dataset.get("ModalityLUTSequence"):
-        _allow_any_depth(dataset.ModalityLUTSequence[0])
-    values = apply_modality_lut(levels, dataset)
-    if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0]
-        entries, first = table.LUTDescriptor[:2]
-        depth = _allow_any_depth(table)
-        inside = np.clip(np.rint(values), first, first + (entries or 2**16) - 1)
-        return apply_voi_lut(inside.astype(np.int32), dataset) / (2**depth - 1)
-    window = _first_window(dataset)
-    if window is not None:
-        return apply_windowing(values, window) / 255
-    return _stretch(values, _without_padding(levels, counts, dataset))
-
-
-def _allow_any_depth(table: Dataset) -> int:
-    """Have pydicom look up a table as 16 bits; return the bits that its entries really use.
-
-    pydicom knows no modality LUT of 10 or 12 bits, and wraps indices above 255 where the entries
-    of a VOI LUT have 8.
-    """
-    entries, first, depth = table.LUTDescriptor
-    if not 8 <= depth <= 16:
-        raise ImageReadError(f"its lookup table has entries of {depth} bits; correct its header")
-    table.LUTDescriptor = [entries, first, 16]
-    return depth
-
-
-def _first_window(dataset: Dataset) -> Dataset | None:
-    """Return the first window in `dataset`, for an output range of 0 to 255; None without one."""
-
-    def first(keyword: str) -> float:
-        value = dataset.get(keyword)
-        if isinstance(value, pydicom.multival.MultiValue):
-            value = value[0] if value else None
-        return np.nan if value in (None, "") else float(value)
-
-    window = Dataset()
-    window.PhotometricInterpretation = "MONOCHROME2"
-    window.PixelRepresentation = 0
-    window.BitsStored = 8
-    window.VOILUTFunction = str(dataset.get("VOILUTFunction") or "LINEAR").strip()
-    window.WindowCenter, window.WindowWidth = first("WindowCenter"), first("WindowWidth")
-    narrowest = 1 if window.VOILUTFunction == "LINEAR" else np.finfo(np.float32).tiny
-    usable = np.isfinite(window.WindowCenter) and window.WindowWidth >= narrowest
-    return window if usable else None
-
-
-def _without_padding(levels: NDArray[Any], counts: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Pixels per level, those that only fill the frame left out."""
-    padding = dataset.get("PixelPaddingValue")
-    if padding is None:
-        return counts
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((padding, padding if limit is None else limit))
-    kept = np.where((levels >= low) & (levels <= high), 0, counts)
-    return kept if kept.any() else counts
-
-
-def _stretch(values: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
-    """Map the 0.5th to 99.5th percentile of `values`, occurring `counts` times, to [0, 1]."""
-    order = np.argsort(values, kind="stable")
-    order = order[counts[order] > 0]
-    clipped = _CLIPPED_SHARE * counts.sum()
-    low = values[order[np.argmax(np.cumsum(counts[order]) > clipped)]]
-    high = values[order[::-1][np.argmax(np.cumsum(counts[order[::-1]]) > clipped)]]
-    if low == high:
-        low, high = values[order[0]], values[order[-1]]
-    if low == high:
-        return np.zeros(len(values))
-    return (values.astype(np.float64) - low) / (float(high) - float(low))
+def _warn_of_doubts(header: Dataset) -> None:
+    photometric = header.PhotometricInterpretation
+    if photometric not in _SHAPES:
+        warnings.warn(
+            f"it is in colour ({photometric}), of which only luma is used: check that it is a "
+            "radiograph, and that nothing is drawn into it",
+            ImageReadWarning,
+            stacklevel=2,
+        )
+        return
+    shape = str(header.get("PresentationLUTShape") or _SHAPES[photometric]).strip()
+    if shape != _SHAPES[photometric] and shape in _SHAPES.values():
+        warnings.warn(
+            f"its Presentation LUT Shape, {shape}, contradicts its Photometric Interpretation, "
+            f"{photometric}, which is believed: check whether bone is bright",
+            ImageReadWarning,
+            stacklevel=2,
+        )

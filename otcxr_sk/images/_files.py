@@ -1,6 +1,7 @@
 """One file of any known format to one picture."""
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ _PILLOW_FORMATS = {
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+def read_image(
+    path: str | os.PathLike[str], *, modalities: Collection[str] | None = None
+) -> NDArray[np.float32]:
     """Read a file as one grayscale image.
 
     The format is recognised by content, whatever the file is called: DICOM (see `read_dicom`),
@@ -32,6 +35,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     ----------
     path : str or path-like
         The file.
+    modalities : collection of str, default=None
+        Of a DICOM file, the modalities to read (see `read_dicom`).
 
     Returns
     -------
@@ -65,7 +70,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
             head = file.read(132)
         # First, since a DICOM preamble may be the start of a TIFF, for a file that is both.
         if looks_like_dicom(head):
-            return dicom_picture(name)
+            return dicom_picture(name, modalities=modalities)
         if head.startswith(b"\x93NUMPY"):
             return _read_npy(name)
         for signature, kind in _PILLOW_FORMATS.items():

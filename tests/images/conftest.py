@@ -6,7 +6,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 @pytest.fixture
 def write_dicom(tmp_path):
-    """Write pixels of 8 or 16 bits as an uncompressed DICOM file, tags given by keyword."""
+    """Write gray or RGB pixels of 8 or 16 bits as a plain DICOM file, tags given by keyword."""
 
     def write(pixels, *, name="image.dcm", syntax=ExplicitVRLittleEndian, preamble=True, **tags):
         pixels = np.asarray(pixels)
@@ -16,9 +16,11 @@ def write_dicom(tmp_path):
         dataset.SOPClassUID = SecondaryCaptureImageStorage
         dataset.SOPInstanceUID = "1.2.3"
         dataset.Modality = "DX"
-        dataset.Rows, dataset.Columns = pixels.shape
-        dataset.SamplesPerPixel = 1
-        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.Rows, dataset.Columns = pixels.shape[:2]
+        dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+        dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+        if pixels.ndim == 3:
+            dataset.PlanarConfiguration = 0
         dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
         dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
         order = "<" if syntax.is_little_endian else ">"
@@ -28,7 +30,7 @@ def write_dicom(tmp_path):
                 delattr(dataset, keyword)
             else:
                 setattr(dataset, keyword, value)
-        dataset.HighBit = dataset.BitsStored - 1
+        dataset.HighBit = tags.get("HighBit", dataset.BitsStored - 1)
         path = tmp_path / name
         if preamble:
             dataset.save_as(path, enforce_file_format=True)
