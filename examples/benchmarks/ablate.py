@@ -41,6 +41,7 @@ VARIANTS = {
     PIXELS: None,
     "laptop": {},
     "nothing hidden": {"erase": 0.0},
+    "half as much hidden": {"erase": 0.25},
     "no transport": {"alpha": 0.0, "beta": 0.0, "eta": 0.0},
     "no image level": {"global_weight": 0.0},
     "CV-SIM": {"cv_sim_depth": 1},
