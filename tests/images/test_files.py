@@ -132,8 +132,8 @@ def broken(folder: Path) -> dict[str, str]:
     return {
         "missing.png": "no such file", "folder": "this is a folder", "empty.png": "empty",
         "text.png": "not a DICOM, PNG, JPEG, TIFF or NPY", "pipe": "not a regular file",
-        "stack.npy": "not one image", "objects.npy": "damaged", "complex.npy": "not one image",
-        "no rows.npy": "", "int32.tiff": "32 bits", "pages.tiff": "2 pictures",
+        "stack.npy": "not one image", "objects.npy": "not one image",
+        "complex.npy": "not one image", "no rows.npy": "", "int32.tiff": "32 bits", "pages.tiff": "2 pictures",
         "animated.png": "2 pictures", "cut.png": "damaged or cut short",
         "cut.jpg": "damaged or cut short", "cut.tiff": "damaged or cut short",
         "cut.npy": "damaged or cut short",

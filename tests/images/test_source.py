@@ -65,10 +65,11 @@ def test_a_row_does_not_depend_on_its_company(images):
     np.testing.assert_array_equal(source.read([5, 1, 5], 11), together[[5, 1, 5]])
 
 
-def test_resizing_is_torchvisions(images):
+def test_squashing_is_torchvisions_resize(images):
     tensor = torch.from_numpy(images).float() / 255
     expected = tv.resize(tensor[:, None], [9, 9], antialias=True)
-    np.testing.assert_allclose(ArraySource(images).read(range(7), 9), expected, atol=1e-6)
+    found = ArraySource(images, resize="squash").read(range(7), 9)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_right_size_is_left_alone_in_new_memory():
@@ -122,7 +123,7 @@ def test_paths_need_no_python_strings(tmp_path):
     odd = tmp_path / "Röntgen 肺\udcff.png"
     Image.new("L", (4, 4), 255).save(odd)
     source = PathSource([odd, "b.png"])
-    assert source._paths.dtype.kind == "S"
+    assert {type(value) for value in vars(source).values()} <= {str, bytes, np.ndarray, type(None)}
     assert source.read([0], 2).min() == 1
 
 
@@ -193,13 +194,13 @@ def test_what_is_no_sequence_of_paths_is_refused(paths, message):
 )
 def test_scan_measures_all_pixels_whatever_the_batch(seed, n, batch_size, offset):
     stack = np.random.default_rng(seed).normal(offset, 10, (n, 4, 4)).astype(np.float32)
-    mean, std = scan(ArraySource(stack), 4, batch_size=batch_size)
+    mean, std, _ = scan(ArraySource(stack), 4, batch_size=batch_size)
     np.testing.assert_allclose(mean, stack.mean(dtype=np.float64), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(std, stack.std(dtype=np.float64), rtol=1e-9)
 
 
 def test_single_pixels_may_be_alike():
-    assert scan(ArraySource(np.full((5, 1, 1), 0.1)), 8) == (pytest.approx(0.1), 1.0)
+    assert scan(ArraySource(np.full((5, 1, 1), 0.1)), 8)[:2] == (pytest.approx(0.1), 1.0)
 
 
 def test_a_constant_image_is_refused_in_training_alone():
