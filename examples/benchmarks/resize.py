@@ -88,7 +88,7 @@ def main():
     parser.add_argument("data")
     parser.add_argument("--originals")
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     if options.originals:
         of_originals(options.originals)
@@ -100,7 +100,7 @@ def main():
         "\nbacteria or virus, AUC on unseen patients; linked: the shape of the film tells the class"
     )
     print(f"{'':<26}{'linked-linked':>14}{'linked-free':>14}{'free-free':>14}{'R2 of shape':>14}")
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         random = np.random.default_rng(seed)
         split = GroupShuffleSplit(1, test_size=0.3, random_state=seed)
         train, test = next(split.split(y, groups=patients))

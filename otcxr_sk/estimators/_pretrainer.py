@@ -81,9 +81,9 @@ class OTCXRPretrainer(EncoderEstimator):
         starts at random; nothing is ever downloaded.
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.
-    resize : {"pad", "crop", "squash"}, default="pad"
-        How an image that is no square becomes one: filled up with black, cut to its central
-        square, or distorted.
+    resize : {"squash", "pad", "crop"}, default="squash"
+        How an image that is no square becomes one: distorted, filled up with black, or cut to
+        its central square.
     epochs : int, default=100
         Passes over the images. 0 leaves the encoder as it is: the baseline to compare with.
     batch_size : int, default=64

@@ -27,7 +27,7 @@ class ArraySource(ImageSource):
         Order of the axes: images, channels (1 or 3), height, width.
     image_shape : tuple (height, width), default=None
         If given, `array` holds one flattened image a row instead, (n, height * width).
-    resize : {"pad", "crop", "squash"}, default="pad"
+    resize : {"squash", "pad", "crop"}, default="squash"
         How an image that is no square becomes one, see `ImageSource`.
 
     Examples
@@ -87,8 +87,10 @@ class ArraySource(ImageSource):
         yield stack
 
     def _rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        if isinstance(self._array, np.ndarray) or not len(indices):
-            return np.asarray(self._array[indices])
+        if isinstance(self._array, np.ndarray):
+            return self._array[indices]
+        if not len(indices):
+            return np.asarray(self._array[:0])
         # Lists of rows are understood differently by every library, if at all: HDF5 wants them
         # sorted, without repetition. Slices mean the same everywhere.
         rows, back = np.unique(indices, return_inverse=True)

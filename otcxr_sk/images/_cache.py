@@ -196,19 +196,20 @@ def _unpack(content: bytes, size: int) -> Cached | None:
 
 def _make_room(folder: str, allowed: int) -> None:
     """Remove the least recently used entries until at most `allowed` bytes are left."""
-    entries, now = [], time.time()
+    entries, total, now = [], 0, time.time()
     with os.scandir(folder) as files:
         for file in files:
-            if not file.name.endswith((_SUFFIX, _UNFINISHED)):
-                continue
             # Another process may have made room meanwhile.
             with suppress(FileNotFoundError):
                 stat = file.stat(follow_symlinks=False)
-                if file.name.endswith(_UNFINISHED) and now - stat.st_mtime > _ABANDONED:
-                    os.unlink(file.path)
-                else:
+                if file.name.endswith(_SUFFIX):
                     entries.append((stat.st_mtime_ns, file.path, stat.st_size))
-    total = sum(size for *_, size in entries)
+                elif not file.name.endswith(_UNFINISHED):
+                    continue
+                elif now - stat.st_mtime > _ABANDONED:
+                    os.unlink(file.path)
+                    continue
+                total += stat.st_size
     for _, path, size in sorted(entries):
         if total <= allowed:
             break

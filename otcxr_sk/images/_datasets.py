@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pillow import to_gray
@@ -24,7 +24,7 @@ class DatasetSource(ImageSource):
         (h, w, 1 or 3); or a tuple that starts with one, whose rest is ignored. Numbers are scaled
         as in `ArraySource`. It should give the same image whenever it is asked: views are drawn
         later, so no random transforms.
-    resize : {"pad", "crop", "squash"}, default="pad"
+    resize : {"squash", "pad", "crop"}, default="squash"
         How an image that is no square becomes one, see `ImageSource`.
 
     Examples
@@ -70,8 +70,8 @@ def first(item: Any) -> Any:
 
 def _gray(image: Any) -> NDArray[np.float32]:
     if isinstance(image, Image.Image):
-        # A copy, since loading and turning change the image.
-        return to_gray(image.copy()).pixels
+        # Turned in a copy, since the image belongs to someone else.
+        return to_gray(ImageOps.exif_transpose(image)).pixels
     if hasattr(image, "detach"):
         # NumPy has no bfloat16.
         image = image.detach().cpu()

@@ -21,7 +21,7 @@ class PathSource(ImageSource):
     ----------
     paths : sequence of str or path-like
         List, tuple, one-dimensional array or data-frame column.
-    resize : {"pad", "crop", "squash"}, default="pad"
+    resize : {"squash", "pad", "crop"}, default="squash"
         How an image that is no square becomes one, see `ImageSource`.
     cache : ImageCache, default=None
         Where decoded, resized images are kept.

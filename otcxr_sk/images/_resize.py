@@ -5,19 +5,18 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Resize = Literal["pad", "crop", "squash"]
+Resize = Literal["squash", "pad", "crop"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 
 
 def to_squares(stack: NDArray[np.float32], size: int, how: Resize) -> NDArray[np.float32]:
     """Resize a stack (k, height, width) to (k, size, size), bilinear with antialiasing.
 
-    "pad" keeps the whole image and its proportions, and fills the rest of the square, the same on
-    either side, with the least value of the image: black, whatever its range. "crop" keeps the
-    proportions of the central square and leaves out the rest. "squash" keeps all and gives up the
-    proportions. A strip one pixel high or wide is a row of a table rather than a picture: it is
-    squashed in any case. Squares are all the same to the three, and those of the right size are
-    left as they are.
+    "squash" keeps the whole image and gives up its proportions. "pad" keeps both, and fills the
+    rest of the square, the same on either side, with the least value of the image: black, whatever
+    its range. "crop" keeps the proportions of the central square and leaves out the rest. A strip
+    one pixel high or wide is a row of a table rather than a picture: it is squashed in any case.
+    Squares are all the same to the three, and those of the right size are left as they are.
     """
     height, width = stack.shape[1:]
     if height == width or min(height, width) == 1 or how == "squash":

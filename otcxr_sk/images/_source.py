@@ -13,7 +13,7 @@ from otcxr_sk.images._resize import RESIZES, Resize, to_squares
 Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 # Decided by examples/benchmarks/resize.py.
-DEFAULT_RESIZE: Resize = "pad"
+DEFAULT_RESIZE: Resize = "squash"
 
 
 class ImageSource(ABC):
@@ -21,14 +21,14 @@ class ImageSource(ABC):
 
     Parameters
     ----------
-    resize : {"pad", "crop", "squash"}, default="pad"
-        How an image that is no square becomes one: filled up with black, cut to its central
-        square, or distorted.
+    resize : {"squash", "pad", "crop"}, default="squash"
+        How an image that is no square becomes one: distorted, filled up with black, or cut to
+        its central square.
     """
 
     def __init__(self, *, resize: Resize = DEFAULT_RESIZE) -> None:
         if resize not in RESIZES:
-            raise ValueError(f"resize must be 'pad', 'crop' or 'squash', got {resize!r}")
+            raise ValueError(f"resize must be 'squash', 'pad' or 'crop', got {resize!r}")
         self._resize = resize
 
     @abstractmethod
@@ -81,10 +81,11 @@ class ImageSource(ABC):
         start = 0
         for squares, constant in self._squares(indices, size):
             if refuse_constant and constant.any():
-                which = constant.argmax()
+                which = int(constant.argmax())
                 raise ValueError(
-                    f"{self.describe(int(indices[start + int(which)]))}: the image is constant, every pixel "
-                    f"is {squares[which, 0, 0]:g}; nothing can be learnt from it: leave it out"
+                    f"{self.describe(int(indices[start + which]))}: the image is constant, every "
+                    f"pixel is {squares[which, 0, 0]:g}; nothing can be learnt from it: leave it "
+                    "out"
                 )
             batch[start : start + len(squares), 0] = squares
             start += len(squares)
