@@ -284,25 +284,22 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         channels, rows, columns = encoder.last_shape
         shape = (rows, columns, channels) if dense else (channels,)
         out = np.empty((len(source), *shape), np.float32)
-        # Every chunk is full: some kernels round differently for other batch sizes, and an
-        # embedding must not depend on what it is computed beside.
-        chunks = math.ceil(len(source) / self.batch_size)
-        indices = np.arange(chunks * self.batch_size).clip(max=len(source) - 1)
-        batches = indices.reshape(chunks, self.batch_size)
-        problems: dict[int, Unusable] = {}
-        loaded = self._load(source, list(batches), size)
-        targets = np.array_split(out, batches[1:, 0])
-        for (batch, found), target in zip(loaded, targets, strict=True):
-            # The last row fills up the last chunk.
-            problems |= {problem.row: problem for problem in found}
+        rows = np.arange(len(source))
+        ends = rows[self.batch_size :: self.batch_size]
+        problems: list[Unusable] = []
+        loaded = self._load(source, np.split(rows, ends), size)
+        for (batch, found), target in zip(loaded, np.split(out, ends), strict=True):
+            problems += found
+            # Every chunk is full: some kernels round differently for other batch sizes, and an
+            # embedding must not depend on what it is computed beside.
+            batch = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 last = encoder((batch.to(device) - self.mean_) / self.std_)[1]
             values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
             target[:] = values[: len(target)].cpu().numpy()
-        out[list(problems)] = np.nan
-        unusable = list(problems.values())
-        warn_of(unusable, len(source), self.on_error, "Their rows of the embedding are NaN.")
-        keep_report(self, unusable)
+        out[[problem.row for problem in problems]] = np.nan
+        warn_of(problems, len(source), self.on_error, "Their rows of the embedding are NaN.")
+        keep_report(self, problems)
         return out
 
     def _load(
