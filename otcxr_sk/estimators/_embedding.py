@@ -284,10 +284,10 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         channels, rows, columns = encoder.last_shape
         shape = (rows, columns, channels) if dense else (channels,)
         out = np.empty((len(source), *shape), np.float32)
-        rows = np.arange(len(source))
-        ends = rows[self.batch_size :: self.batch_size]
+        indices = np.arange(len(source))
+        ends = indices[self.batch_size :: self.batch_size]
         problems: list[Unusable] = []
-        loaded = self._load(source, np.split(rows, ends), size)
+        loaded = self._load(source, np.split(indices, ends), size)
         for (batch, found), target in zip(loaded, np.split(out, ends), strict=True):
             problems += found
             # Every chunk is full: some kernels round differently for other batch sizes, and an

@@ -89,9 +89,10 @@ def check_images(
     X = _refuse_mixed_shapes(X)
     lazy = is_lazy(X)
     finite = not allow_unusable
+    n_axes = len(X.shape) if lazy else getattr(X, "ndim", 0)
     if lazy:
         _require_samples(X.shape[0], least, estimator, "an array")
-    if getattr(X, "ndim", None) in (3, 4):
+    if n_axes in (3, 4):
         _forget_features(estimator, fitting)
         if not lazy:
             X = check_array(
@@ -102,11 +103,11 @@ def check_images(
                 estimator=estimator,
                 input_name="X",
             )
-        if X.ndim == 3:
+        if n_axes == 3:
             return ArraySource(X, resize=resize)
         layout = _LAYOUTS[channels or _guess_channels(X.shape)]
         return ArraySource(X, layout=layout, resize=resize)
-    if getattr(X, "ndim", 0) > 4:
+    if n_axes > 4:
         raise ValueError(
             f"images come as (n, h, w), (n, 1 or 3, h, w) or (n, h, w, 1 or 3), got {X.shape}"
         )
@@ -159,9 +160,10 @@ def _is_dataset(X: Any) -> bool:
     if not len(X):
         return False
     image = first(X[0])
-    if isinstance(image, Image.Image) or hasattr(image, "detach"):
+    if isinstance(image, Image.Image):
         return True
-    return isinstance(X[0], tuple) and getattr(image, "ndim", 0) > 1
+    item = isinstance(X[0], tuple) or hasattr(image, "detach")
+    return item and getattr(image, "ndim", 0) > 1
 
 
 def _require_samples(found: int, least: int, estimator: BaseEstimator, what: str) -> None:

@@ -39,6 +39,8 @@ class ArraySource(ImageSource):
     [[[[0.0, 1.0], [1.0, 0.0]]]]
     """
 
+    _in_stacks = True
+
     def __init__(
         self,
         array: ArrayLike,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ class ImageSource(ABC):
         How an image that is no square becomes one: distorted, filled up with black, or cut to
         its central square.
     """
+
+    # Whether many images are read in less time together than one by one.
+    _in_stacks = False
 
     def __init__(self, *, resize: Resize = DEFAULT_RESIZE) -> None:
         if resize not in RESIZES:
@@ -103,10 +107,10 @@ class ImageSource(ABC):
         problems : list of Unusable
             Each of those.
         """
-        try:
-            return self.read(indices, size, refuse_constant=refuse_constant), []
-        except ValueError:
-            batch = np.zeros((len(indices), 1, size, size), dtype=np.float32)
+        if self._in_stacks:
+            with suppress(ValueError):
+                return self.read(indices, size, refuse_constant=refuse_constant), []
+        batch = np.zeros((len(indices), 1, size, size), dtype=np.float32)
         problems = []
         for place, index in enumerate(indices):
             try:

@@ -256,8 +256,10 @@ def test_mutated_real_files_end_in_a_picture_or_an_error_in_bounds(real_data, tm
     assert len(ends) == MUTANTS
     # Neither was all refused by its first bytes, nor was the damage too light to matter.
     for kind in originals:
+        assert ends.count((kind, "error")) > 30, kind
+    for kind in ("JPEG", "TIFF", "NPY"):
+        # Checksums of PNG find all damage.
         assert ends.count((kind, "picture")) > 10, kind
-        assert ends.count((kind, "error")) > 50, kind
 
 
 @pytest.mark.slow
