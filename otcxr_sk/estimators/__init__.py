@@ -1,5 +1,6 @@
 """The scikit-learn estimators."""
 
 from otcxr_sk.estimators._pretrainer import LAPTOP, CollapseWarning, OTCXRPretrainer
+from otcxr_sk.estimators._unusable import UnusableImageWarning
 
-__all__ = ["LAPTOP", "CollapseWarning", "OTCXRPretrainer"]
+__all__ = ["LAPTOP", "CollapseWarning", "OTCXRPretrainer", "UnusableImageWarning"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -17,8 +17,17 @@ from sklearn.utils.validation import check_is_fitted
 
 import otcxr_sk
 from otcxr_sk.estimators._persistence import live_model
+from otcxr_sk.estimators._unusable import (
+    ON_ERROR,
+    keep_report,
+    last_report,
+    leave_out,
+    warn_of,
+)
 from otcxr_sk.estimators._validation import check_images
-from otcxr_sk.images import ImageSource
+from otcxr_sk.images import ImageCache, ImageSource
+from otcxr_sk.images._problems import Unusable
+from otcxr_sk.images._resize import Resize
 from otcxr_sk.method.diagnostics import matching_accuracy
 from otcxr_sk.method.encoders import build_encoder, pool
 from otcxr_sk.method.model import OTCXRModel
@@ -28,6 +37,7 @@ from otcxr_sk.training.runtime import (
     choose_device,
     choose_precision,
     load_batches,
+    load_usable,
     private_randomness,
 )
 from otcxr_sk.training.trainer import Trainer
@@ -46,6 +56,7 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     embedding_dim_: int
     _architecture: dict[str, Any]
 
+    resize: Resize
     image_shape: tuple[int, int] | None
     channels: str | None
     epochs: int
@@ -55,7 +66,18 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     device: str
     precision: str
     num_workers: int
+    on_error: str
+    cache_dir: Any
+    cache_gb: float
     verbose: int
+
+    @property
+    def unreadable_(self) -> list[dict[str, Any]]:
+        """Row, file and reason of what could not be used in the last `transform` or `score`.
+
+        Kept for as long as this object lives; not saved.
+        """
+        return last_report(self)
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embed images.
@@ -68,7 +90,8 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Returns
         -------
         embedding : ndarray of shape (n, embedding_dim_), float32
-            The encoder's last dense map, averaged over its places.
+            The encoder's last dense map, averaged over its places; NaN for an image that cannot
+            be used, unless `on_error` is "raise".
         """
         return self._embed(X, dense=False)
 
@@ -82,7 +105,8 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Returns
         -------
         embedding : ndarray of shape (n, h, w, embedding_dim_), float32
-            The encoder's last dense map; its mean over h and w is what `transform` returns.
+            The encoder's last dense map; its mean over h and w is what `transform` returns. NaN
+            as there.
         """
         return self._embed(X, dense=True)
 
@@ -94,7 +118,8 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Parameters
         ----------
         X : array-like or sequence of paths
-            At least two images, held out from `fit` if the score is to mean anything.
+            At least two images, held out from `fit` if the score is to mean anything. Those that
+            cannot be used are left out, unless `on_error` is "raise": all are read beforehand.
         y : ignored
 
         Returns
@@ -105,6 +130,7 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         source = self._source(X, fitting=False)
         if len(source) < 2:
             raise ValueError("score needs at least 2 images, found 1 sample")
+        source = self._usable(source)
         trainer = self._trainer(
             self._architecture, self.mean_, self.std_, 0, choose_device(self.device)
         )
@@ -118,7 +144,7 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Parameters
         ----------
         X : array-like or sequence of paths
-            A few images: they are taken as one batch.
+            A few images: they are taken as one batch. One that cannot be used is an error.
         random_state : int, RandomState instance or None, default=None
             Draws the views.
 
@@ -181,9 +207,33 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         super().__setstate__(state)
 
     def _source(self, X: Any, *, fitting: bool) -> ImageSource:
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {ON_ERROR}, got {self.on_error!r}")
+        cache = None
+        if self.cache_dir is not None:
+            cache = ImageCache(self.cache_dir, int(self.cache_gb * 1e9))
         return check_images(
-            X, self, image_shape=self.image_shape, channels=self.channels, fitting=fitting
+            X,
+            self,
+            image_shape=self.image_shape,
+            channels=self.channels,
+            fitting=fitting,
+            resize=self.resize if fitting else self._architecture["resize"],
+            allow_unusable=self.on_error != "raise",
+            cache=cache,
         )
+
+    def _usable(self, source: ImageSource) -> ImageSource:
+        """Leave out of `source` what `transform` embeds as NaN."""
+        keep_report(self, [])
+        if self.on_error == "raise":
+            return source
+        rows = np.array_split(np.arange(len(source)), math.ceil(len(source) / self.batch_size))
+        loaded = load_usable(source, rows, self._architecture["image_size"], self.num_workers)
+        problems = [problem for _, found in loaded for problem in found]
+        warn_of(problems, len(source), self.on_error, "They are left out of the score.")
+        keep_report(self, problems)
+        return leave_out(source, problems)
 
     def _trainer(
         self,
@@ -234,18 +284,30 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         channels, rows, columns = encoder.last_shape
         shape = (rows, columns, channels) if dense else (channels,)
         out = np.empty((len(source), *shape), np.float32)
-        # Every chunk is full: some kernels round differently for other batch sizes, and an
-        # embedding must not depend on what it is computed beside.
-        chunks = math.ceil(len(source) / self.batch_size)
-        indices = np.arange(chunks * self.batch_size).clip(max=len(source) - 1)
-        batches = indices.reshape(chunks, self.batch_size)
-        images = load_batches(source, list(batches), size, self.num_workers)
-        for batch, target in zip(images, np.array_split(out, batches[1:, 0]), strict=True):
+        indices = np.arange(len(source))
+        ends = indices[self.batch_size :: self.batch_size]
+        problems: list[Unusable] = []
+        loaded = self._load(source, np.split(indices, ends), size)
+        for (batch, found), target in zip(loaded, np.split(out, ends), strict=True):
+            problems += found
+            # Every chunk is full: some kernels round differently for other batch sizes, and an
+            # embedding must not depend on what it is computed beside.
+            batch = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 last = encoder((batch.to(device) - self.mean_) / self.std_)[1]
             values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
             target[:] = values[: len(target)].cpu().numpy()
+        out[[problem.row for problem in problems]] = np.nan
+        warn_of(problems, len(source), self.on_error, "Their rows of the embedding are NaN.")
+        keep_report(self, problems)
         return out
+
+    def _load(
+        self, source: ImageSource, batches: list[NDArray[np.intp]], size: int
+    ) -> Iterator[tuple[torch.Tensor, list[Unusable]]]:
+        if self.on_error == "raise":
+            return ((b, []) for b in load_batches(source, batches, size, self.num_workers))
+        return load_usable(source, batches, size, self.num_workers)
 
 
 def build_model(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:

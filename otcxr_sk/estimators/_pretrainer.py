@@ -14,7 +14,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from otcxr_sk.estimators._embedding import EncoderEstimator, build_model
 from otcxr_sk.estimators._persistence import pack
+from otcxr_sk.estimators._unusable import ON_ERROR, as_table, leave_out, warn_of
 from otcxr_sk.images import scan
+from otcxr_sk.images._resize import RESIZES, Resize
+from otcxr_sk.images._source import DEFAULT_RESIZE
 from otcxr_sk.training.runtime import choose_device, private_randomness
 from otcxr_sk.training.trainer import NonFiniteLossError
 
@@ -33,6 +36,7 @@ LAPTOP: Mapping[str, Any] = MappingProxyType(
 _MODEL_PARAMETERS = (
     "encoder",
     "image_size",
+    "resize",
     "match_stride",
     "cv_sim_depth",
     "epsilon",
@@ -78,6 +82,9 @@ class OTCXRPretrainer(EncoderEstimator):
         starts at random; nothing is ever downloaded.
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.
+    resize : {"squash", "pad", "crop"}, default="squash"
+        How an image that is no square becomes one: distorted, filled up with black, or cut to
+        its central square.
     epochs : int, default=100
         Passes over the images. 0 leaves the encoder as it is: the baseline to compare with.
     batch_size : int, default=64
@@ -118,6 +125,14 @@ class OTCXRPretrainer(EncoderEstimator):
         Heads, transport and losses are always float32.
     num_workers : int, default=0
         Processes that read images beside the main one.
+    on_error : {"raise", "warn", "nan"}, default="raise"
+        What becomes of images that cannot be used. "raise" stops with their names; otherwise
+        `fit` leaves them out (`skipped_`) and `transform` gives them rows of NaN
+        (`unreadable_`), "warn" with a warning.
+    cache_dir : path, default=None
+        Folder where decoded and resized images of files are kept, so that each is decoded once.
+    cache_gb : float, default=50.0
+        Space that they take there at most, in gigabytes; the least recently used give way.
     random_state : int, RandomState instance or None, default=None
         Same seed, same machine, same weights. Global generators are left alone.
     verbose : int, default=0
@@ -139,6 +154,10 @@ class OTCXRPretrainer(EncoderEstimator):
         Of the pixels of the training images at `image_size`.
     n_epochs_ : int
         Epochs completed.
+    skipped_ : list of dict
+        ``row``, ``file`` and ``reason`` of every image that `fit` left out.
+    unreadable_ : list of dict
+        The same for the last `transform`, `transform_dense` or `score` by this object.
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
     weights_ : ndarray of uint8
@@ -152,11 +171,14 @@ class OTCXRPretrainer(EncoderEstimator):
     flattened rows (n, height * width)                    see `image_shape`
     images (n, height, width)                             grayscale
     images (n, 1 or 3, h, w) or (n, h, w, 1 or 3)         colour becomes luma, see `channels`
+    map-style torch data set, list of PIL images          first member where items are tuples
     list, array or data-frame column of paths             PNG, JPEG, TIFF, NPY, DICOM
+    a folder                                              its images by path, see `list_images`
     ====================================================  =====================================
 
     Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they
-    are. Arrays, memory maps among them, are never copied whole; files are decoded when needed.
+    are. Arrays, be they in memory, memory maps, HDF5 data sets or Zarr arrays, are never copied
+    whole; files are decoded when needed.
 
     Patients must not be shared by training and test images: pass patient ids as ``groups`` to
     scikit-learn's splitters.
@@ -180,6 +202,7 @@ class OTCXRPretrainer(EncoderEstimator):
         "encoder": [str, HasMethods(["forward", "state_dict"])],
         "weights": [None, str, HasMethods(["__fspath__"])],
         "image_size": [Interval(Integral, 1, None, closed="left")],
+        "resize": [StrOptions(set(RESIZES))],
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -200,6 +223,9 @@ class OTCXRPretrainer(EncoderEstimator):
         "device": [str],
         "precision": [StrOptions({"auto", "bf16", "float32"})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "on_error": [StrOptions(set(ON_ERROR))],
+        "cache_dir": [None, str, HasMethods(["__fspath__"])],
+        "cache_gb": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -210,6 +236,7 @@ class OTCXRPretrainer(EncoderEstimator):
         *,
         weights: Any = None,
         image_size: int = 224,
+        resize: Resize = DEFAULT_RESIZE,
         epochs: int = 100,
         batch_size: int = 64,
         learning_rate: float = 2e-3,
@@ -230,12 +257,16 @@ class OTCXRPretrainer(EncoderEstimator):
         device: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
+        on_error: str = "raise",
+        cache_dir: Any = None,
+        cache_gb: float = 50.0,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.encoder = encoder
         self.weights = weights
         self.image_size = image_size
+        self.resize = resize
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -256,6 +287,9 @@ class OTCXRPretrainer(EncoderEstimator):
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
+        self.on_error = on_error
+        self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
         self.random_state = random_state
         self.verbose = verbose
 
@@ -289,6 +323,8 @@ class OTCXRPretrainer(EncoderEstimator):
         -----
         CollapseWarning
             The embeddings at the end hardly differ between images.
+        UnusableImageWarning
+            Images were left out, with ``on_error="warn"``.
         """
         self._validate_params()
         scale = self.crop_scale
@@ -306,9 +342,16 @@ class OTCXRPretrainer(EncoderEstimator):
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         with private_randomness(seed, device):
             model = build_model(architecture, self.weights)
-            mean, std = scan(
-                source, self.image_size, batch_size=self.batch_size, progress=self.verbose > 0
+            mean, std, unusable = scan(
+                source,
+                self.image_size,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                refuse_unusable=self.on_error == "raise",
+                progress=self.verbose > 0,
             )
+            warn_of(unusable, len(source), self.on_error, "They are left out of training.")
+            source = leave_out(source, unusable)
             trainer = self._trainer(architecture, mean, std, seed, device)
             failure = None
             try:
@@ -323,6 +366,7 @@ class OTCXRPretrainer(EncoderEstimator):
         self.mean_ = mean
         self.std_ = std
         self.history_ = history
+        self.skipped_ = as_table(unusable)
         self.n_epochs_ = len(history.get("loss", []))
         self.embedding_dim_ = model.encoder.last_shape[0]
         name = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__

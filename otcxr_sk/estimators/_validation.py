@@ -8,11 +8,24 @@ from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+from torch.utils.data import Dataset
 
-from otcxr_sk.images import ArraySource, ImageSource, PathSource
+from otcxr_sk.images import (
+    ArraySource,
+    DatasetSource,
+    ImageCache,
+    ImageSource,
+    PathSource,
+    list_images,
+)
+from otcxr_sk.images._arrays import is_lazy
+from otcxr_sk.images._datasets import first
+from otcxr_sk.images._resize import Resize
+from otcxr_sk.images._source import DEFAULT_RESIZE
 
 _LAYOUTS: dict[str, Literal["nchw", "nhwc"]] = {"first": "nchw", "last": "nhwc"}
 
@@ -27,6 +40,9 @@ def check_images(
     image_shape: tuple[int, int] | None,
     channels: str | None,
     fitting: bool,
+    resize: Resize = DEFAULT_RESIZE,
+    allow_unusable: bool = False,
+    cache: ImageCache | None = None,
 ) -> ImageSource:
     """Recognise `X` and make it a source of images, without copying arrays or reading files.
 
@@ -43,6 +59,12 @@ def check_images(
         Place of the channel axis in an array of four dimensions.
     fitting : bool
         Whether two images are needed and the estimator's record of features starts anew.
+    resize : {"pad", "crop", "squash"}
+        How images that are no squares become squares.
+    allow_unusable : bool
+        Whether missing paths, NaN and infinity are left to whoever reads the images.
+    cache : ImageCache or None
+        Where images of files are kept.
 
     Returns
     -------
@@ -57,33 +79,55 @@ def check_images(
     least = 2 if fitting else 1
     if paths is not None:
         _forget_features(estimator, fitting)
-        if len(paths) < least:
-            raise ValueError(
-                f"Found paths of {len(paths)} sample(s) while a minimum of {least} is required "
-                f"by {type(estimator).__name__}."
-            )
-        return PathSource(paths)
-    X = _refuse_mixed_shapes(X)
-    if getattr(X, "ndim", None) in (3, 4):
+        _require_samples(len(paths), least, estimator, "paths")
+        return PathSource(paths, resize=resize, cache=cache, allow_missing=allow_unusable)
+    if _is_dataset(X):
         _forget_features(estimator, fitting)
-        X = check_array(
-            X, allow_nd=True, ensure_min_samples=least, estimator=estimator, input_name="X"
-        )
-        if X.ndim == 3:
-            return ArraySource(X)
-        return ArraySource(X, layout=_LAYOUTS[channels or _guess_channels(X.shape)])
-    if getattr(X, "ndim", 0) > 4:
+        dataset = DatasetSource(X, resize=resize)
+        _require_samples(len(dataset), least, estimator, "a data set")
+        return dataset
+    X = _refuse_mixed_shapes(X)
+    lazy = is_lazy(X)
+    finite = not allow_unusable
+    n_axes = len(X.shape) if lazy else getattr(X, "ndim", 0)
+    if lazy:
+        _require_samples(X.shape[0], least, estimator, "an array")
+    if n_axes in (3, 4):
+        _forget_features(estimator, fitting)
+        if not lazy:
+            X = check_array(
+                X,
+                allow_nd=True,
+                ensure_all_finite=finite,
+                ensure_min_samples=least,
+                estimator=estimator,
+                input_name="X",
+            )
+        if n_axes == 3:
+            return ArraySource(X, resize=resize)
+        layout = _LAYOUTS[channels or _guess_channels(X.shape)]
+        return ArraySource(X, layout=layout, resize=resize)
+    if n_axes > 4:
         raise ValueError(
             f"images come as (n, h, w), (n, 1 or 3, h, w) or (n, h, w, 1 or 3), got {X.shape}"
         )
-    X = validate_data(estimator, X, reset=fitting, ensure_min_samples=least)
-    return ArraySource(X, image_shape=_row_shape(X.shape[1], image_shape))
+    if lazy:
+        validate_data(estimator, X, reset=fitting, skip_check_array=True)
+    else:
+        X = validate_data(
+            estimator, X, reset=fitting, ensure_all_finite=finite, ensure_min_samples=least
+        )
+    return ArraySource(X, image_shape=_row_shape(X.shape[1], image_shape), resize=resize)
 
 
 def _as_paths(X: Any) -> Any | None:
     """Give a one-dimensional sequence if `X` holds file names, None if it does not."""
     if isinstance(X, str | os.PathLike):
-        raise ValueError(f"Expected a sequence of paths, got one path; use [{os.fspath(X)!r}]")
+        if os.path.isdir(X):
+            return list_images(X)
+        raise ValueError(
+            f"Expected a folder or a sequence of paths, got one path; use [{os.fspath(X)!r}]"
+        )
     if isinstance(X, list | tuple):
         return X if any(map(_is_path, X)) else None
     # Frames of polars have a shape, but no number of dimensions.
@@ -107,6 +151,27 @@ def _as_paths(X: Any) -> Any | None:
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str | os.PathLike)
+
+
+def _is_dataset(X: Any) -> bool:
+    """Whether `X` is a data set of torch, or what scikit-learn makes of one: a list of items."""
+    if not isinstance(X, list | tuple):
+        return isinstance(X, Dataset)
+    if not len(X):
+        return False
+    image = first(X[0])
+    if isinstance(image, Image.Image):
+        return True
+    item = isinstance(X[0], tuple) or hasattr(image, "detach")
+    return item and getattr(image, "ndim", 0) > 1
+
+
+def _require_samples(found: int, least: int, estimator: BaseEstimator, what: str) -> None:
+    if found < least:
+        raise ValueError(
+            f"Found {what} of {found} sample(s) while a minimum of {least} is required "
+            f"by {type(estimator).__name__}."
+        )
 
 
 def _refuse_mixed_shapes(X: Any) -> Any:

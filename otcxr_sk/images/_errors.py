@@ -38,6 +38,11 @@ def reading(path: str) -> Iterator[None]:
             yield
     except ImageReadError as error:
         raise ImageReadError(f"cannot read {path!r}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise ImageReadError(
+            f"cannot read {path!r}: there is not enough memory for it; lower num_workers, or leave "
+            "it out"
+        ) from error
     # Decoders meet a damaged file with errors of every type, IndexError and struct.error included.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,16 +1,19 @@
 """One file of any known format to one picture."""
 
+import math
 import os
 from collections.abc import Collection
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from otcxr_sk.images._dicom import dicom_picture, looks_like_dicom
 from otcxr_sk.images._errors import ImageReadError, reading, require_file, require_size
-from otcxr_sk.images._pixels import luma, to_float
+from otcxr_sk.images._pillow import Picture, decode
+from otcxr_sk.images._pixels import to_float
 
 _PILLOW_FORMATS = {
     b"\x89PNG": "PNG",
@@ -20,7 +23,13 @@ _PILLOW_FORMATS = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_NPY = b"\x93NUMPY"
+
+# Of the start of a file: enough to tell its format.
+_HEAD = 132
+
+# At most, in a file: 16 bits each of four channels, without compression.
+_BYTES_PER_PIXEL = 8
 
 
 def read_image(
@@ -63,62 +72,75 @@ def read_image(
     ...     print(read_image(path))
     [[0.  0.2 1. ]]
     """
-    name = os.fspath(path)
-    with reading(name):
-        require_file(name)
-        with open(name, "rb") as file:
-            head = file.read(132)
-        # First, since a DICOM preamble may be the start of a TIFF, for a file that is both.
-        if looks_like_dicom(head):
-            return dicom_picture(name, modalities=modalities)
-        if head.startswith(b"\x93NUMPY"):
-            return _read_npy(name)
-        for signature, kind in _PILLOW_FORMATS.items():
-            if head.startswith(signature):
-                return _read_with_pillow(name, kind)
+    return read_picture(os.fspath(path), modalities=modalities).pixels
+
+
+def read_picture(path: str, *, modalities: Collection[str] | None = None) -> Picture:
+    """Read as `read_image` does, and tell the bits that the pixels had."""
+    with reading(path):
+        require_file(path)
+        # All is read from the one open file, and never by way of a map of it: a file that is
+        # replaced meanwhile stays what it was, and one that is cut meanwhile ends in an error
+        # rather than in the end of the process.
+        with open(path, "rb") as file:
+            kind = recognise(file.read(_HEAD))
+            if kind == "DICOM":
+                # Its pixels come in [0, 1], from up to 16 bits.
+                return Picture(dicom_picture(path, modalities=modalities), 16)
+            file.seek(0)
+            if kind == "NPY":
+                return _read_npy(file)
+            if kind is not None:
+                return decode(_whole(file), kind)
         raise ImageReadError(
             "this is not a DICOM, PNG, JPEG, TIFF or NPY file; convert it or leave it out"
         )
 
 
-def _read_npy(path: str) -> NDArray[np.float32]:
-    # Mapped, since a header can claim any size, and mapping fails where the file is shorter.
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
+def recognise(head: bytes) -> str | None:
+    """Name the format of a file by its first bytes, None if it is none that can be read."""
+    # First, since a DICOM preamble may be the start of a TIFF, for a file that is both.
+    if looks_like_dicom(head):
+        return "DICOM"
+    if head.startswith(_NPY):
+        return "NPY"
+    return next((kind for start, kind in _PILLOW_FORMATS.items() if head.startswith(start)), None)
+
+
+def looks_like_image(path: str) -> bool:
+    """Whether a regular file starts like one that can be read."""
+    with open(path, "rb") as file:
+        return recognise(file.read(_HEAD)) is not None
+
+
+def _whole(file: BinaryIO) -> bytes:
+    limit = Image.MAX_IMAGE_PIXELS
+    size = os.fstat(file.fileno()).st_size
+    if limit is not None and size > _BYTES_PER_PIXEL * limit:
         raise ImageReadError(
-            f"it holds {array.dtype} of shape {array.shape}, not one image of numbers (height, "
+            f"its {size} bytes are more than an image of {limit} pixels can take; "
+            "if the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    return file.read()
+
+
+def _read_npy(file: BinaryIO) -> Picture:
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(file)
+    if version not in headers:
+        raise ImageReadError(f"its NPY format {version} is not one for numbers; save it anew")
+    shape, by_columns, dtype = headers[version](file)
+    if len(shape) != 2 or dtype.kind not in "biuf":
+        raise ImageReadError(
+            f"it holds {dtype} of shape {shape}, not one image of numbers (height, "
             "width); pass a stack of images as an array instead"
         )
-    require_size(*array.shape)
-    return to_float(array)
-
-
-def _read_with_pillow(path: str, kind: str) -> NDArray[np.float32]:
-    with Image.open(path, formats=[kind]) as image:
-        require_size(image.height, image.width)
-        # A phone's MPO is a JPEG with previews behind the picture.
-        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if pages > 1:
-            raise ImageReadError(f"it holds {pages} pictures; save each in a file of its own")
-        image.load()
-        return _gray(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}), kind)
-
-
-def _gray(image: Image.Image, tags: Any, kind: str) -> NDArray[np.float32]:
-    if image.mode in ("1", "L", "F"):
-        return to_float(np.asarray(image))
-    if image.mode == "LA":
-        return to_float(np.asarray(image.getchannel("L")))
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-        gray = np.asarray(image).astype(np.float32) / np.float32(2**bits - 1)
-        # Pillow inverts a TIFF whose zero is white by itself, but for 16 bits.
-        return 1 - gray if tags.get(_PHOTOMETRIC) == 0 else gray
-    if image.mode == "I":
-        raise ImageReadError(
-            "its pixels are signed or have 32 bits, so their range is unknown; "
-            "save them as unsigned 16 bits or as floats in [0, 1]"
-        )
-    # By way of RGBA, since a palette may hold transparency.
-    colour = image.convert("RGBA" if image.mode in ("P", "PA", "RGBA") else "RGB")
-    return luma(to_float(np.asarray(colour)[..., :3]), axis=-1)
+    require_size(*shape)
+    # A header can claim any size.
+    wanted = math.prod(shape) * dtype.itemsize
+    if os.fstat(file.fileno()).st_size - file.tell() < wanted:
+        raise ValueError("fewer values than its header says")
+    array = np.frombuffer(file.read(wanted), dtype)
+    array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
+    unit = dtype.kind in "bu" and dtype.itemsize <= 2
+    return Picture(to_float(array), 8 * dtype.itemsize if unit else 0)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-# A worker that is silent for this long, in seconds, is taken for dead.
-WORKER_TIMEOUT = 300
+from otcxr_sk.images import ImageSource
+from otcxr_sk.images._loading import read_ahead
+from otcxr_sk.images._problems import Unusable
 
 
 class Source(Protocol):
@@ -70,28 +71,15 @@ def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-class _Batches(Dataset[Tensor]):
-    def __init__(self, source: Source, batches: Sequence[np.ndarray], size: int) -> None:
-        self.source, self.batches, self.size = source, batches, size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(self.source.read(self.batches[index], self.size))
-
-
 def load_batches(
     source: Source, batches: Sequence[np.ndarray], size: int, num_workers: int
 ) -> Iterator[Tensor]:
     """Yield images (b, 1, size, size) float32 for every index array, in order."""
-    return iter(
-        DataLoader(
-            _Batches(source, batches, size),
-            batch_size=None,
-            num_workers=num_workers,
-            timeout=WORKER_TIMEOUT if num_workers else 0,
-            # The loader would otherwise draw its workers' seed from the global generator.
-            generator=torch.Generator(),
-        )
-    )
+    return read_ahead(partial(source.read, size=size), batches, num_workers)
+
+
+def load_usable(
+    source: ImageSource, batches: Sequence[np.ndarray], size: int, num_workers: int
+) -> Iterator[tuple[Tensor, list[Unusable]]]:
+    """Yield images as `load_batches` does, zeros for those that cannot be used, and these."""
+    return read_ahead(partial(source.read_usable, size=size), batches, num_workers)

@@ -58,3 +58,17 @@ def test_match_of_one_image(fitted, X):
 def test_before_fit(method, tiny, X):
     with pytest.raises(NotFittedError, match="not fitted"):
         getattr(tiny(), method)(X)
+
+
+def test_an_image_is_read_once(fitted, X, monkeypatch):
+    from otcxr_sk.images import ArraySource
+
+    rows = []
+    read = ArraySource.read
+    monkeypatch.setattr(
+        ArraySource,
+        "read",
+        lambda self, indices, size: rows.extend(indices) or read(self, indices, size),
+    )
+    fitted.transform(X[:11])
+    assert sorted(rows) == list(range(11))

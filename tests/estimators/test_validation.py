@@ -10,12 +10,13 @@ import polars as pl
 import pydicom
 import pytest
 import scipy.sparse
+import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
 
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.estimators._validation import check_images
-from otcxr_sk.images import ArraySource, ImageReadError, PathSource
+from otcxr_sk.images import ArraySource, DatasetSource, ImageReadError, PathSource
 
 GRAY = np.random.default_rng(0).integers(0, 256, (4, 8, 6), dtype=np.uint8)
 
@@ -102,6 +103,80 @@ def test_an_array_is_viewed_and_not_copied():
         source = check(X)
         assert isinstance(source, ArraySource)
         assert np.shares_memory(source._array, X)
+
+
+class Slices:
+    """The least of an array: a shape, a dtype, slices of rows."""
+
+    def __init__(self, stack):
+        self.shape, self.dtype, self.stack = stack.shape, stack.dtype, stack
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        return self.stack[rows]
+
+    def __len__(self):
+        return len(self.stack)
+
+
+@pytest.mark.parametrize(
+    ("X", "options"),
+    [
+        (GRAY, {}),
+        (GRAY.reshape(4, -1), {"image_shape": (8, 6)}),
+        (GRAY[:, None], {}),
+        (np.stack([GRAY] * 3, 3), {}),
+    ],
+    ids=lambda value: str(getattr(value, "shape", "")),
+)
+def test_an_array_elsewhere_is_read_by_row(X, options):
+    np.testing.assert_allclose(pictures(Slices(X), **options), pictures(GRAY), atol=1e-6)
+    estimator = OTCXRPretrainer()
+    check(Slices(X), estimator=estimator, **options)
+    assert getattr(estimator, "n_features_in_", None) == (48 if X.ndim == 2 else None)
+    with pytest.raises(ValueError, match="1 sample"):
+        check(Slices(X[:1]), **options)
+    with pytest.raises(ValueError, match="real numbers"):
+        check(Slices(X.astype(complex)), **options)
+    with pytest.raises(ValueError, match=r"images come as .*got \(2, 1, 1, 2, 2\)"):
+        check(Slices(np.zeros((2, 1, 1, 2, 2))))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        torch.utils.data.TensorDataset(torch.from_numpy(GRAY)),
+        [torch.from_numpy(image) for image in GRAY],
+        [Image.fromarray(image) for image in GRAY],
+        tuple((image, 0) for image in GRAY),
+    ],
+    ids=["data set", "tensors", "PIL images", "items"],
+)
+def test_data_sets_and_their_items_are_images(X):
+    assert isinstance(check(X), DatasetSource)
+    np.testing.assert_allclose(pictures(X), pictures(GRAY), atol=1e-6)
+    with pytest.raises(ValueError, match="1 sample"):
+        check(torch.utils.data.Subset(X, [0]) if not isinstance(X, list | tuple) else X[:1])
+
+
+@pytest.mark.parametrize("row", [torch.ones(9), [1.0] * 9, (1.0,) * 9], ids=type)
+def test_rows_of_numbers_are_no_data_set(row):
+    assert isinstance(check([row, row]), ArraySource)
+
+
+def test_a_folder_is_its_images(tmp_path):
+    for name, image in zip("abcd", GRAY, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("path,label")
+    for folder in (tmp_path, str(tmp_path)):
+        source = check(folder)
+        assert isinstance(source, PathSource)
+        assert [Path(source.file(row)).name for row in range(4)] == [
+            "a.png", "b.png", "c.png", "d.png",
+        ]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image in"):
+        check(tmp_path / "empty")
 
 
 def test_two_images_are_needed_to_fit_and_one_to_embed():

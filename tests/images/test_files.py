@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from otcxr_sk.images import ImageReadError, read_image
+from otcxr_sk.images import ImageReadError, _pillow, read_image
+from otcxr_sk.images._pixels import to_float
 
 BYTES = np.arange(256, dtype=np.uint8).reshape(8, 32)
 WORDS = BYTES.astype(np.uint16) * 257
@@ -97,6 +99,106 @@ def test_exif_orientation_is_applied(tmp_path, pixels):
     np.testing.assert_allclose(read_image(tmp_path / "a.png"), np.rot90(UNIT, -1), atol=1e-6)
 
 
+# What has to be done to the stored rows, by the EXIF standard.
+ORIENTATIONS = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_every_orientation_is_undone(tmp_path, kind, orientation):
+    smooth = np.add.outer(np.arange(24) * 6, np.arange(16) * 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(smooth).save(tmp_path / "a", kind, exif=exif, quality=100)
+    expected = ORIENTATIONS[orientation](smooth) / 255
+    atol = 2 / 255 if kind == "JPEG" else 1e-6
+    np.testing.assert_allclose(read_image(tmp_path / "a"), expected, atol=atol)
+
+
+def png(pixels, colour_type, bits):
+    """Write an uncompressed PNG by the standard, in ways that Pillow cannot."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    rows = pixels if bits == 8 else pixels.astype(">u2") if bits == 16 else pixels
+    if bits < 8:
+        shifts = np.arange(8 - bits, -1, -bits)
+        rows = (pixels.reshape(len(pixels), -1, 8 // bits) << shifts).sum(-1).astype(np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    head = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), bits, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_gray_png_of_every_depth_spans_black_to_white(tmp_path, bits):
+    levels = 2**bits
+    gray = (np.arange(64).reshape(4, 16) * 1021 % levels).astype(np.uint16)
+    gray[0, :2] = 0, levels - 1
+    pixels = gray if bits == 16 else gray.astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(png(pixels, 0, bits))
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), gray / (levels - 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_colour_and_alpha_of_16_bits_are_read_with_8(tmp_path, colour_type, channels):
+    pixels = np.repeat(WORDS[..., None], channels, axis=-1)
+    pixels[..., -1] = pixels[..., -1] if channels == 3 else 9
+    (tmp_path / "a.png").write_bytes(png(pixels, colour_type, 16))
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), UNIT, atol=1e-6)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("pixels", [BYTES, WORDS])
+def test_tiff_of_every_compression(tmp_path, pixels, compression):
+    Image.fromarray(pixels).save(tmp_path / "a.tiff", compression=compression)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tiff"), UNIT, atol=1e-6)
+
+
+def test_cmyk_jpeg_becomes_luma(tmp_path):
+    gray = Image.fromarray(BYTES).convert("RGB").convert("CMYK")
+    gray.save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg"), UNIT, atol=0.06)
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", "|b1", ">f4", "<f8", "|u1", ">i4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_npy_of_every_byte_order_axis_order_and_version(tmp_path, dtype, order, version):
+    pixels = np.asarray(BYTES % 2 if dtype == "|b1" else BYTES, dtype=dtype, order=order)
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array(file, pixels, version)
+    expected = to_float(np.ascontiguousarray(pixels))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.npy"), expected)
+
+
+def test_pictures_larger_than_a_strip_are_whole(tmp_path, monkeypatch):
+    whole = {}
+    for mode in ("L", "RGB", "P", "LA", "1", "I;16", "F"):
+        path = tmp_path / mode.replace(";", "")
+        image = Image.fromarray(WORDS if mode == "I;16" else BYTES)
+        (image if mode == "I;16" else image.convert(mode)).save(path, "TIFF")
+        whole[path] = read_image(path)
+    monkeypatch.setattr(_pillow, "_AT_ONCE", 70)
+    for path, picture in whole.items():
+        np.testing.assert_array_equal(read_image(path), picture)
+
+
 def test_content_counts_not_the_name(tmp_path, write_dicom):
     Image.fromarray(BYTES).save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", tmp_path / "a.dcm")
@@ -132,8 +234,9 @@ def broken(folder: Path) -> dict[str, str]:
     return {
         "missing.png": "no such file", "folder": "this is a folder", "empty.png": "empty",
         "text.png": "not a DICOM, PNG, JPEG, TIFF or NPY", "pipe": "not a regular file",
-        "stack.npy": "not one image", "objects.npy": "damaged", "complex.npy": "not one image",
-        "no rows.npy": "", "int32.tiff": "32 bits", "pages.tiff": "2 pictures",
+        "stack.npy": "not one image", "objects.npy": "not one image",
+        "complex.npy": "not one image", "no rows.npy": "", "int32.tiff": "32 bits",
+        "pages.tiff": "2 pictures",
         "animated.png": "2 pictures", "cut.png": "damaged or cut short",
         "cut.jpg": "damaged or cut short", "cut.tiff": "damaged or cut short",
         "cut.npy": "damaged or cut short",

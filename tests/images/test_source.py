@@ -16,6 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from otcxr_sk.images import ArraySource, ImageReadError, PathSource, read_image, scan
+from otcxr_sk.images._source import Selection
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_paths_need_no_python_strings(tmp_path):
     odd = tmp_path / "Röntgen 肺\udcff.png"
     Image.new("L", (4, 4), 255).save(odd)
     source = PathSource([odd, "b.png"])
-    assert source._paths.dtype.kind == "S"
+    assert {type(value) for value in vars(source).values()} <= {str, bytes, np.ndarray, type(None)}
     assert source.read([0], 2).min() == 1
 
 
@@ -193,13 +194,13 @@ def test_what_is_no_sequence_of_paths_is_refused(paths, message):
 )
 def test_scan_measures_all_pixels_whatever_the_batch(seed, n, batch_size, offset):
     stack = np.random.default_rng(seed).normal(offset, 10, (n, 4, 4)).astype(np.float32)
-    mean, std = scan(ArraySource(stack), 4, batch_size=batch_size)
+    mean, std, _ = scan(ArraySource(stack), 4, batch_size=batch_size)
     np.testing.assert_allclose(mean, stack.mean(dtype=np.float64), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(std, stack.std(dtype=np.float64), rtol=1e-9)
 
 
 def test_single_pixels_may_be_alike():
-    assert scan(ArraySource(np.full((5, 1, 1), 0.1)), 8) == (pytest.approx(0.1), 1.0)
+    assert scan(ArraySource(np.full((5, 1, 1), 0.1)), 8)[:2] == (pytest.approx(0.1), 1.0)
 
 
 def test_a_constant_image_is_refused_in_training_alone():
@@ -250,3 +251,47 @@ def test_real_files_and_their_array_give_the_same_rows(real_data):
     np.testing.assert_array_equal(
         PathSource(files).read([0, 1, 2], 64), ArraySource(stack).read([0, 1, 2], 64)
     )
+
+
+def test_a_source_of_many_paths_is_small():
+    paths = [f"/a/folder/of/a/hospital/patient{row}/image.dcm" for row in range(100_000)]
+    # One that is long must not make all as long.
+    paths[7] = "/" + 4000 * "x"
+    tracemalloc.start()
+    try:
+        source = PathSource(paths)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
+    assert [source.file(row) for row in (0, 7, 99_999)] == [paths[0], paths[7], paths[-1]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_scan_can_leave_out_what_cannot_be_used(paths, images, num_workers):
+    paths[1].unlink()
+    np.save(paths[4], np.full((3, 3), np.nan))
+    Path(f"{paths[4]}.npy").rename(paths[4])
+    found = scan(PathSource(paths), 8, batch_size=2, num_workers=num_workers, refuse_unusable=False)
+    assert [(problem.row, problem.file) for problem in found.unusable] == [
+        (row, str(paths[row])) for row in (1, 4)
+    ]
+    assert isinstance(found.unusable[0].error, ImageReadError)
+    usable = scan(ArraySource(np.delete(images, [1, 4], axis=0)), 8)
+    assert found[:2] == pytest.approx(usable[:2], rel=1e-9)
+
+
+def test_scan_of_nothing_usable_says_so():
+    found = scan(ArraySource(np.zeros((3, 4, 4))), 8, refuse_unusable=False)
+    assert [problem.row for problem in found.unusable] == [0, 1, 2]
+    assert found[:2] == (0.0, 1.0)
+
+
+def test_a_selection_is_those_rows_by_their_own_names(images, paths):
+    rows = np.array([5, 2, 2])
+    for source in (ArraySource(images), PathSource(paths)):
+        some = Selection(source, rows)
+        assert len(some) == 3
+        np.testing.assert_array_equal(some.read([2, 0], 9), source.read([2, 5], 9))
+        assert some.describe(0) == source.describe(5)
+        assert some.file(1) == source.file(2)

@@ -1,0 +1,149 @@
+"""
+What reading images costs
+=========================
+
+Time and memory of sources, workers and the cache, on files that the script writes, or on yours:
+
+    python examples/benchmarks/source_cost.py [--files FOLDER] [--repeats 5]
+
+Workers need processors: on a machine that is busy, or has one, two are no faster than one.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from step_cost import compare, report
+
+from otcxr_sk.images import ImageCache, PathSource, list_images
+from otcxr_sk.method.encoders import build_encoder
+from otcxr_sk.method.model import OTCXRModel
+from otcxr_sk.method.objective import Objective
+from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.training.runtime import choose_precision, load_batches
+
+CPU = torch.device("cpu")
+MEBIBYTE = 2**20
+
+
+def write_files(folder, n, side):
+    """Smooth noise as 8-bit PNG files, which compress about as radiographs do."""
+    random = np.random.default_rng(0)
+    paths = []
+    for row in range(n):
+        coarse = Image.fromarray(random.integers(0, 256, (side // 16, side // 16), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        pixels = np.clip(smooth + random.integers(-4, 5, smooth.shape), 0, 255).astype(np.uint8)
+        paths.append(str(folder / f"{side}-{row}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def building(n):
+    """Build a source of many paths, none of which need exist."""
+    folder = "/data/of/a/hospital/with/long/names/of/folders"
+    paths = [f"{folder}/patient{i:06}/study{i % 7}/series1/image{i:08}.dcm" for i in range(n)]
+    # Once, so that the time is not that of measuring memory.
+    started = time.perf_counter()
+    PathSource(paths)
+    took = time.perf_counter() - started
+    tracemalloc.start()
+    source = PathSource(paths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"a source of {len(source):,} paths: {took:.2f} s (wanted < 2), ", end="")
+    print(f"{peak / MEBIBYTE:.0f} MiB at most (wanted < 64)", flush=True)
+
+
+def resident():
+    """Resident memory of this process and its workers that is not shared, in MiB."""
+    own = os.getpid()
+    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+    total = 0
+    for process in [own, *children]:
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def memory(paths, n, num_workers, cache=None):
+    """Resident memory at a tenth of an epoch of `n` images, and at its end."""
+    source = PathSource([paths[i % len(paths)] for i in range(n)], cache=cache)
+    order = np.random.default_rng(0).permutation(n)
+    batches = np.array_split(order, n // 64)
+    marks = []
+    for step, _ in enumerate(load_batches(source, batches, 64, num_workers)):
+        if (step + 1) % (len(batches) // 10) == 0:
+            marks.append(resident())
+    kind = f"{num_workers} workers" + (", cache" if cache else "")
+    print(f"resident memory over an epoch of {n:,} images, {kind}: ", end="")
+    print(f"{marks[0]:.0f} MiB at a tenth, {marks[-1]:.0f} at the end, {max(marks):.0f} at most")
+
+
+def decoding(paths, repeats):
+    """Time of one worker over that of two, their start included."""
+    source = PathSource(paths)
+    batches = np.array_split(np.arange(len(paths)), max(4, len(paths) // 8))
+
+    def epoch(num_workers):
+        return lambda: [None for _ in load_batches(source, batches, 224, num_workers)]
+
+    taken = compare(repeats, one=epoch(1), two=epoch(2))
+    label = f"two workers / one, decoding {len(paths)} files to 224 px"
+    report(label, taken["one"] / taken["two"], ">= 1.7")
+    print(f"  load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+
+
+def feeding(paths, folder, repeats):
+    """Share of a training step that a batch takes from the cache."""
+    batch, size = 64, 224
+    source = PathSource(
+        [paths[i % len(paths)] for i in range(batch)], cache=ImageCache(folder, 1e9)
+    )
+    source.read(range(batch), size)
+    model = OTCXRModel(build_encoder("resnet18", size=size, match_stride=16)).train()
+    model = model.to(memory_format=torch.channels_last)
+    sampler, objective = ViewSampler(), Objective(1.0, 2.0, 0.1, 10.0)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.from_numpy(source.read(range(batch), size))
+    dtype = choose_precision("auto", CPU)
+
+    def step():
+        views, affine = sampler(images, generator)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            terms, _ = model(views, affine)
+        objective.total(terms).backward()
+
+    taken = compare(repeats, step=step, feed=lambda: source.read(range(batch), size))
+    label = f"a batch of {batch} from the cache / step of resnet18, {size} px"
+    report(label, taken["feed"] / taken["step"], "<= 0.05")
+    print(f"  {1e6 * np.median(taken['feed']) / batch:.0f} microseconds an image")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--files")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epoch", type=int, default=20_000)
+    options = parser.parse_args()
+    building(100_000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small = write_files(folder, 200, 128)
+        memory(small, options.epoch, 0)
+        memory(small, options.epoch, 2)
+        memory(small, options.epoch, 2, ImageCache(folder / "small", 10**9))
+        large = list_images(options.files) if options.files else write_files(folder, 64, 1024)
+        decoding(large, options.repeats)
+        feeding(large, folder / "large", options.repeats)
+
+
+if __name__ == "__main__":
+    main()

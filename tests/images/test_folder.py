@@ -1,0 +1,84 @@
+"""Which files of a folder are its images."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from otcxr_sk.images import list_images
+
+
+def save(path, kind="PNG"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (3, 3), 9).save(path, kind)
+    return str(path)
+
+
+def test_images_of_all_folders_are_sorted_by_path(tmp_path):
+    names = ["b.png", "a/z.png", "a/b/c.png", "a.png", "a/b.png", "10.png", "9.png"]
+    paths = sorted(save(tmp_path / name) for name in names)
+    assert list_images(tmp_path) == paths
+    assert list_images(str(tmp_path)) == paths
+
+
+def test_content_counts_not_the_name(tmp_path, write_dicom):
+    expected = [
+        str(write_dicom(np.zeros((3, 3), np.uint8), name="IM0001")),
+        str(write_dicom(np.zeros((3, 3), np.uint8), name="bare", preamble=False)),
+        save(tmp_path / "jpeg.dat", "JPEG"),
+        save(tmp_path / "picture"),
+        save(tmp_path / "scan.txt", "TIFF"),
+    ]
+    with open(tmp_path / "array", "wb") as file:
+        np.save(file, np.zeros((3, 3)))
+    (tmp_path / "labels.csv").write_text("path,label\na,1\n")
+    (tmp_path / "README").touch()
+    write_dicom(np.zeros((3, 3), np.uint8), name="DICOMDIR")
+    images, others = list_images(tmp_path, return_others=True)
+    assert images == sorted([*expected, str(tmp_path / "array")])
+    assert others == sorted(str(tmp_path / name) for name in ("labels.csv", "README", "DICOMDIR"))
+
+
+def test_a_damaged_image_is_not_passed_over(tmp_path):
+    names = ["cut.png", "empty.JPG", "text.dcm", "gone.tif"]
+    for name in names[:3]:
+        (tmp_path / name).write_bytes(b"" if "empty" in name else b"nothing")
+    (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere.tif")
+    assert list_images(tmp_path) == sorted(str(tmp_path / name) for name in names)
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    kept = save(tmp_path / "a.png")
+    for name in (".DS_Store", "._a.png", ".thumbnails/a.png", "sub/.b.png"):
+        save(tmp_path / name)
+    assert list_images(tmp_path, return_others=True) == ([kept], [])
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    kept = save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    images, others = list_images(tmp_path, return_others=True)
+    assert images == [kept]
+    assert others == [str(tmp_path / "gone"), str(tmp_path / "pipe")]
+
+
+def test_links_are_followed_once_and_never_in_circles(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    save(elsewhere / "x.png")
+    data = tmp_path / "data"
+    save(data / "sub" / "a.png")
+    for place in (data / "loop", data / "sub" / "up"):
+        place.symlink_to(data)
+    for name in ("linked", "twice"):
+        (data / name).symlink_to(elsewhere)
+    assert list_images(data) == [str(data / "linked" / "x.png"), str(data / "sub" / "a.png")]
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(ValueError, match=r"no image in .*: none of its 1 files is a"):
+        list_images(tmp_path)
+    with pytest.raises(OSError, match="nowhere"):
+        list_images(tmp_path / "nowhere")

@@ -1,0 +1,272 @@
+"""Files made to do harm, or harmed: a picture or an error that names the file, in bounds."""
+
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from otcxr_sk.images import ImageReadError, read_image
+
+SECONDS, MEBIBYTES = 2, 512
+MUTANTS = 1200
+
+# Reads the files of a folder in turn, in a process of bounded memory, and reports on each. Time
+# is that of the processor: the machine may be shared.
+READER = textwrap.dedent("""
+    import json, os, resource, sys, time
+    import numpy as np
+    from otcxr_sk.images import ImageReadError, read_image
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+    folder, start, bounded = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    read_image(os.path.join(folder, "first.png"))
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    limit = used + bounded * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    before = peak()
+    for name in sorted(os.listdir(folder))[start:]:
+        path = os.path.join(folder, name)
+        began = time.process_time()
+        try:
+            picture = read_image(path)
+            assert picture.ndim == 2 and picture.dtype == np.float32, picture.shape
+            end = "picture"
+        except ImageReadError as error:
+            end = "error" if str(error).startswith(f"cannot read {path!r}: ") else str(error)
+        took = time.process_time() - began
+        print(json.dumps([name, end, took, peak() - before]), flush=True)
+""")
+
+
+def read_all(folder):
+    """Report (name, end, seconds, MiB) of every file; one that ends the process is no end."""
+    Image.new("L", (4, 4)).save(folder / "first.png")
+    command = [sys.executable, "-c", READER, str(folder), "0", str(MEBIBYTES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
+    assert len(reports) == len(list(folder.iterdir()))
+    return reports
+
+
+def in_bounds(reports):
+    for name, end, seconds, mebibytes in reports:
+        assert end in ("picture", "error"), (name, end)
+        assert seconds < SECONDS, (name, seconds)
+        assert mebibytes < MEBIBYTES, (name, mebibytes)
+
+
+def png_of(side, rows=None, bits=8, colour_type=0):
+    """A valid PNG of nothing but black, far smaller than its picture."""
+    samples = {0: 1, 2: 3, 6: 4}[colour_type]
+    packer = zlib.compressobj(9)
+    row = bytes(1 + side * samples * bits // 8) if rows != 0 else b""
+    rows = side if rows is None else rows
+    packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return b"".join(
+            [len(content).to_bytes(4), name, content, checksum.to_bytes(4)],
+        )
+
+    head = side.to_bytes(4) + side.to_bytes(4) + bytes([bits, colour_type, 0, 0, 0])
+    parts = [chunk(b"IHDR", head), chunk(b"IDAT", packed), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def npy_of(shape, dtype, content=b"", order=False):
+    file = io.BytesIO()
+    header = {"shape": shape, "fortran_order": order, "descr": dtype}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + content
+
+
+def tiff_of(side):
+    """A TIFF whose one strip says that it is large, and is not there."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "TIFF")
+    raw = bytearray(file.getvalue())
+    for tag in (256, 257, 278):
+        place = raw.index(tag.to_bytes(2, "little"))
+        raw[place + 2 : place + 12] = (
+            (4).to_bytes(2, "little") + (1).to_bytes(4, "little") + (side.to_bytes(4, "little"))
+        )
+    return bytes(raw)
+
+
+HOSTILE = {
+    "bomb": (png_of(30_000, rows=10), "limit of"),
+    "absurd": (png_of(2**31 - 1, rows=0), "limit of|damaged"),
+    "no rows": (png_of(9_000, rows=0)[:-20], "damaged or cut short"),
+    "absurd npy": (npy_of((10**6, 10**6), "<f8"), "limit of"),
+    "overflowing npy": (npy_of((2**40, 2**40), "<f8"), "limit of"),
+    "negative npy": (npy_of((-4, -4), "<f8", bytes(128)), "pixels; leave it out"),
+    "empty npy": (npy_of((5000, 5000), "<f8", bytes(64)), "fewer values"),
+    "npy of objects": (npy_of((2, 2), "|O", b"cos\nsystem\n(S'exit 1'\ntR."), "not one image"),
+    "npy of text": (npy_of((2, 2), "<U9000000"), "not one image"),
+    "npy of nothing": (npy_of((2, 2), "|V0"), "not one image"),
+    "npy that is code": (b"\x93NUMPY\x01\x00\x20\x00__import__('os')._exit(1)       \n", "damaged"),
+    "long npy header": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{" + b" " * 999, "damaged"),
+    "absurd tiff": (tiff_of(60_000), "limit of"),
+    "tiff without its strip": (tiff_of(9_000), "damaged or cut short"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_an_error_that_says_why(tmp_path, name):
+    content, words = HOSTILE[name]
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match=rf"^cannot read '.*file': .*({words})"):
+        read_image(path)
+
+
+def test_a_file_longer_than_any_picture_is_not_read_whole(tmp_path):
+    path = tmp_path / "long.png"
+    path.write_bytes(png_of(8))
+    with open(path, "r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(ImageReadError, match="bytes are more than an image of"):
+        read_image(path)
+
+
+def test_a_file_replaced_while_it_is_read_gives_one_of_the_two_or_an_error(tmp_path):
+    path, spare = tmp_path / "a.png", tmp_path / "b.png"
+    contents = {}
+    for value in (10, 200):
+        for kind in ("PNG", "TIFF", "NPY"):
+            file = io.BytesIO()
+            pixels = np.full((300, 300), value, np.uint8)
+            np.save(file, pixels) if kind == "NPY" else Image.fromarray(pixels).save(file, kind)
+            contents[value, kind] = file.getvalue()
+    done = threading.Event()
+    path.write_bytes(contents[10, "NPY"])
+
+    def replace():
+        while not done.is_set():
+            for whole in contents.values():
+                # In place, which shows a part of it, and as a whole.
+                path.write_bytes(whole)
+                path.write_bytes(whole[: len(whole) // 3])
+                spare.write_bytes(whole)
+                spare.replace(path)
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    ends = {"picture": 0, "error": 0}
+    try:
+        for _ in range(400):
+            try:
+                # A mixture of both would be seen by a reader that came back for more.
+                assert set(np.unique(read_image(path) * 255).round()) <= {10, 200}
+                ends["picture"] += 1
+            except ImageReadError:
+                ends["error"] += 1
+    finally:
+        done.set()
+        thread.join()
+    assert ends["picture"]
+
+
+def mutated(random, whole):
+    """Damage a file as disks, networks and foes do."""
+    raw = bytearray(whole)
+    # Headers are where harm is done, and they are at the start of most formats.
+    reach = len(raw) if random.random() < 0.5 else min(200, len(raw))
+    for _ in range(random.integers(1, 8)):
+        place = int(random.integers(reach))
+        match random.integers(5):
+            case 0:
+                raw[place] ^= 1 << random.integers(8)
+            case 1:
+                raw[place] = random.integers(256)
+            case 2:
+                raw[place : place + 4] = random.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
+            case 3:
+                del raw[place : place + int(random.integers(1, 64))]
+            case 4:
+                raw[place:place] = raw[place : place + int(random.integers(1, 64))]
+        reach = max(1, min(reach, len(raw)))
+    return raw[: random.integers(len(raw) + 1)] if random.random() < 0.3 else raw
+
+
+def fixed_png(raw):
+    """Make the checksums right again, so that what is damaged gets as far as the decoder."""
+    place = 8
+    while place + 12 <= len(raw):
+        stop = place + 8 + int.from_bytes(raw[place : place + 4])
+        if stop + 4 > len(raw):
+            break
+        raw[stop : stop + 4] = zlib.crc32(raw[place + 4 : stop]).to_bytes(4)
+        place = stop + 4
+    return raw
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_mutated_real_files_end_in_a_picture_or_an_error_in_bounds(real_data, tmp_path):
+    samples = real_data / "raw_samples"
+    pngs = sorted((samples / "nih_png").glob("*.png"))[:4]
+    jpegs = sorted((samples / "kermany_jpeg").rglob("*.jpeg"))[:8:2]
+    originals = {"PNG": [path.read_bytes() for path in pngs]}
+    originals["JPEG"] = [path.read_bytes() for path in jpegs]
+    originals["TIFF"], originals["NPY"] = [], []
+    # No sample is a TIFF or NPY: real pictures in either, in every compression.
+    for path, compression in zip(
+        [*pngs, *pngs], ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"] * 2, strict=True
+    ):
+        for deep in (False, True):
+            gray = read_image(path)
+            pixels = (gray * 65535).astype(np.uint16) if deep else (gray * 255).astype(np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "TIFF", compression=compression)
+            originals["TIFF"].append(file.getvalue())
+            file = io.BytesIO()
+            np.save(file, pixels if deep else gray)
+            originals["NPY"].append(file.getvalue())
+    random = np.random.default_rng(0)
+    folder = tmp_path / "mutants"
+    ends = []
+    for kind, files in originals.items():
+        folder.mkdir()
+        for number in range(MUTANTS // 4):
+            raw = mutated(random, files[number % len(files)])
+            if kind == "PNG" and number % 2:
+                raw = fixed_png(raw)
+            (folder / f"{number:04}.{kind}").write_bytes(raw)
+        reports = read_all(folder)
+        in_bounds(reports)
+        ends += [(kind, end) for _, end, *_ in reports[:-1]]
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert len(ends) == MUTANTS
+    # Neither was all refused by its first bytes, nor was the damage too light to matter.
+    for kind in originals:
+        assert ends.count((kind, "error")) > 30, kind
+    for kind in ("JPEG", "TIFF", "NPY"):
+        # Checksums of PNG find all damage.
+        assert ends.count((kind, "picture")) > 10, kind
+
+
+@pytest.mark.slow
+def test_the_largest_pictures_allowed_stay_in_bounds(tmp_path):
+    side = int(Image.MAX_IMAGE_PIXELS**0.5)
+    (tmp_path / "gray.png").write_bytes(png_of(side))
+    with open(tmp_path / "gray.npy", "wb") as file:
+        file.write(npy_of((side, side), "|u1"))
+        file.truncate(file.tell() + side**2)
+    in_bounds(read_all(tmp_path))
