@@ -43,3 +43,18 @@ def study():
         patients=np.repeat(np.arange(100), 2),
         parts={"train": np.arange(120), "test": np.arange(120, 200)},
     )
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Paths of files in the order in which they are decoded."""
+    from otcxr_sk.images import _paths
+
+    seen = []
+
+    def counting(path, read=_paths.read_picture):
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(_paths, "read_picture", counting)
+    return seen

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from otcxr_sk.estimators import UnusableImageWarning
-from otcxr_sk.images import ImageReadError, _paths
+from otcxr_sk.images import ImageReadError
 
 N = 12
 BROKEN = {2: "no such file", 5: "damaged or cut short", 11: "not a DICOM"}
@@ -179,18 +179,6 @@ def test_a_pipeline_sees_the_rows_of_nan(tiny, paths):
     model = make_pipeline(tiny(on_error="nan", batch_size=4), LogisticRegression())
     with pytest.raises(ValueError, match="NaN"):
         model.fit(paths, np.arange(N) % 2)
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    seen = []
-
-    def counting(path, read=_paths.read_picture):
-        seen.append(path)
-        return read(path)
-
-    monkeypatch.setattr(_paths, "read_picture", counting)
-    return seen
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

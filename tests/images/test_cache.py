@@ -36,19 +36,6 @@ def paths(tmp_path):
     return files
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """Paths of files in the order in which they are decoded."""
-    seen = []
-
-    def counting(path, read=_paths.read_picture):
-        seen.append(path)
-        return read(path)
-
-    monkeypatch.setattr(_paths, "read_picture", counting)
-    return seen
-
-
 def cached(paths, folder, max_bytes=PLENTY, **options):
     return PathSource(paths, cache=ImageCache(folder, max_bytes), **options)
 
