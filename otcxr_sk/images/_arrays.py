@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import luma, to_float
 from otcxr_sk.images._resize import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices, Originals
 
 
 class ArraySource(ImageSource):
@@ -78,7 +78,7 @@ class ArraySource(ImageSource):
         """Count the images."""
         return int(self._array.shape[0])
 
-    def _originals(self, indices: Indices) -> Iterator[NDArray[np.float32]]:
+    def _originals(self, indices: Indices) -> Iterator[Originals]:
         stack = to_float(self._rows(np.asarray(indices, dtype=np.intp)))
         if self._image_shape is not None:
             stack = stack.reshape(-1, *self._image_shape)
@@ -86,7 +86,7 @@ class ArraySource(ImageSource):
             axis = self._layout.index("c")
             one = stack.shape[axis] == 1
             stack = stack.squeeze(axis) if one else luma(stack, axis)
-        yield stack
+        yield Originals(stack, finite=self._array.dtype.kind in "biu")
 
     def _rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
         if isinstance(self._array, np.ndarray):

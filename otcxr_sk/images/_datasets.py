@@ -11,7 +11,7 @@ from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pillow import to_gray
 from otcxr_sk.images._pixels import luma, to_float
 from otcxr_sk.images._resize import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices, Originals
 
 
 class DatasetSource(ImageSource):
@@ -50,7 +50,7 @@ class DatasetSource(ImageSource):
         """Count the images."""
         return len(self._dataset)
 
-    def _originals(self, indices: Indices) -> Iterator[NDArray[np.float32]]:
+    def _originals(self, indices: Indices) -> Iterator[Originals]:
         for index in map(int, indices):
             try:
                 pixels = _gray(first(self._dataset[index]))
@@ -60,7 +60,7 @@ class DatasetSource(ImageSource):
                 raise ImageReadError(
                     f"row {index}: the data set gives no image ({type(error).__name__}: {error})"
                 ) from error
-            yield pixels[np.newaxis]
+            yield Originals(pixels[np.newaxis], finite=False)
 
 
 def first(item: Any) -> Any:

@@ -63,8 +63,9 @@ def displayed(
     if line is None:
         return _look_up(table, codes)
     if np.array_equal(numbers.view(numbers.dtype.str.replace("u", values.dtype.kind)), levels):
-        # Arithmetic takes a third of the time of looking up.
-        return _follow(*line, values)
+        # Arithmetic takes a third of the time of looking up, and clipping a third of that.
+        straight = _follow(*line, levels, clip=False)
+        return _follow(*line, values, clip=bool(straight.min() < 0 or straight.max() > 1))
     return _look_up(_follow(*line, levels), codes)
 
 
@@ -95,14 +96,17 @@ def _clipped_line(
     return line if np.abs(_follow(*line, levels) - table).max() <= _EXACT else None
 
 
-def _follow(slope: np.float32, offset: np.float32, values: NDArray[Any]) -> NDArray[np.float32]:
+def _follow(
+    slope: np.float32, offset: np.float32, values: NDArray[Any], *, clip: bool = True
+) -> NDArray[np.float32]:
     shown = np.empty(values.shape, dtype=np.float32)
     for block in _blocks(values):
         part = shown[block]
         np.copyto(part, values[block])
         part *= slope
         part += offset
-        np.clip(part, 0, 1, out=part)
+        if clip:
+            np.clip(part, 0, 1, out=part)
     return shown
 
 

@@ -11,7 +11,7 @@ from otcxr_sk.images._cache import ImageCache
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._files import read_picture
 from otcxr_sk.images._resize import Resize, to_squares
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices, Originals
 
 
 class PathSource(ImageSource):
@@ -88,9 +88,10 @@ class PathSource(ImageSource):
             raise ImageReadError(f"row {index}: there is no path")
         return path
 
-    def _originals(self, indices: Indices) -> Iterator[NDArray[np.float32]]:
+    def _originals(self, indices: Indices) -> Iterator[Originals]:
         for index in indices:
-            yield read_picture(self._existing(int(index))).pixels[np.newaxis]
+            picture = read_picture(self._existing(int(index)))
+            yield Originals(picture.pixels[np.newaxis], finite=picture.bits > 0)
 
     def _squares(
         self, indices: Indices, size: int
@@ -105,7 +106,7 @@ class PathSource(ImageSource):
             if found is None:
                 picture = read_picture(path)
                 stack = picture.pixels[np.newaxis]
-                constant = bool(self._constant(stack, [index])[0])
+                constant = bool(self._constant(stack, [index], picture.bits > 0)[0])
                 square = to_squares(stack, size, self._resize)[0]
                 found = entry.store(square, picture.bits, constant)
             yield found.square[np.newaxis], np.array([found.constant])
