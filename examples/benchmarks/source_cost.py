@@ -31,7 +31,7 @@ from otcxr_sk.training.runtime import choose_precision, load_batches
 
 CPU = torch.device("cpu")
 MEBIBYTE = 2**20
-DECODED = 256
+DECODED = 1024
 
 
 def write_files(folder, n, side):
