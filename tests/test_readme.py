@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
@@ -22,8 +24,27 @@ def test_there_are_two_setup_commands_of_one_line():
     assert len(re.findall(r"^python3 -m venv .+$", README, flags=re.MULTILINE)) == 2
 
 
-def test_every_local_link_leads_somewhere():
-    root = Path(__file__).parents[1]
-    links = re.findall(r"\]\((?!http|#)([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (root / link).exists()] == []
+def headings(page):
+    """Names that links give to the headings of a page of Markdown."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_local_link_leads_somewhere(page):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+def test_the_readme_leads_to_every_page_of_the_docs():
+    reached, found = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while found:
+        page = found.pop()
+        links = re.findall(r"\]\((?!http|#)([^)#]+\.md)", page.read_text(encoding="utf-8"))
+        new = {(page.parent / link).resolve() for link in links} - reached
+        reached |= new
+        found += new
+    assert set(PAGES) <= reached
