@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,16 +13,6 @@ from torch import Tensor
 from otcxr_sk.images import ImageSource
 from otcxr_sk.images._loading import read_ahead
 from otcxr_sk.images._problems import Unusable
-
-
-class Source(Protocol):
-    """What a loop needs of the images: their number, and some of them at a size."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: np.ndarray, size: int) -> np.ndarray:
-        """Give float32 images of shape (len(indices), 1, size, size)."""
-        ...
 
 
 def choose_device(device: str) -> torch.device:
@@ -72,7 +61,7 @@ def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def load_batches(
-    source: Source, batches: Sequence[np.ndarray], size: int, num_workers: int
+    source: ImageSource, batches: Sequence[np.ndarray], size: int, num_workers: int
 ) -> Iterator[Tensor]:
     """Yield images (b, 1, size, size) float32 for every index array, in order."""
     return read_ahead(partial(source.read, size=size), batches, num_workers)

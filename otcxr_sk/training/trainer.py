@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from otcxr_sk.images import ImageSource
 from otcxr_sk.method.diagnostics import effective_rank, spread
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
 from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import Source, choose_precision, load_batches
+from otcxr_sk.training.runtime import choose_precision, load_batches
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -68,7 +69,7 @@ class Trainer:
     num_workers: int = 0
     verbose: bool = False
 
-    def fit(self, model: OTCXRModel, source: Source) -> dict[str, list[float]]:
+    def fit(self, model: OTCXRModel, source: ImageSource) -> dict[str, list[float]]:
         """Train `model` in place, on the CPU again when done.
 
         Returns
@@ -140,7 +141,7 @@ class Trainer:
         return history
 
     @torch.inference_mode()
-    def evaluate(self, model: OTCXRModel, source: Source) -> dict[str, float]:
+    def evaluate(self, model: OTCXRModel, source: ImageSource) -> dict[str, float]:
         """Every term of the loss and the loss, on fixed views, with the model in eval mode."""
         model.eval().to(self.device)
         dtype = choose_precision(self.precision, self.device)
@@ -154,7 +155,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
         return sums
 
-    def _n_batches(self, source: Source) -> int:
+    def _n_batches(self, source: ImageSource) -> int:
         # Variance between images needs two of them in every batch.
         return max(1, min(math.ceil(len(source) / self.batch_size), len(source) // 2))
 
