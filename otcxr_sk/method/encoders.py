@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from otcxr_sk.method.weights import check_config, locate, read_weights, summary
+from otcxr_sk.method.weights import check_config, is_dinov2, locate, read_weights, summary
 
 
 class Encoder(nn.Module):
@@ -131,7 +131,7 @@ def build_encoder(
         near = difflib.get_close_matches(encoder, known, n=5, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "see timm.list_models()"
         raise ValueError(f"timm has no model named {encoder!r}; {hint}")
-    backbone = _create(encoder, size) if weights is None else _load(encoder, size, weights)
+    backbone = _create(encoder, size)
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"timm's {encoder!r} gives no dense maps (no forward_intermediates)")
     stride = backbone.feature_info[-1]["reduction"]
@@ -140,6 +140,8 @@ def build_encoder(
             f"image_size={size} is below the stride of {encoder!r}, {stride} pixels; "
             f"use image_size >= {stride}"
         )
+    if weights is not None:
+        backbone = _load(encoder, size, weights, backbone)
     return Encoder(backbone, size, match_stride)
 
 
@@ -164,30 +166,30 @@ def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _load(name: str, size: int, weights: str | Path | Mapping[str, Tensor]) -> Any:
+def _load(name: str, size: int, weights: str | Path | Mapping[str, Tensor], bare: Any) -> Any:
     if isinstance(weights, Mapping):
-        return _fill(name, size, weights, "the fitted encoder")
+        return _fill(name, size, weights, bare, "the fitted encoder")
     file = locate(weights)
-    backbone = _fill(name, size, read_weights(file), repr(str(file)))
-    check_config(file, backbone)
+    state = read_weights(file)
+    backbone = _fill(name, size, state, bare, repr(str(file)))
+    if is_dinov2(state):
+        check_config(file, backbone)
     return backbone
 
 
-def _fill(name: str, size: int, weights: Mapping[str, Tensor], origin: str) -> Any:
-    """Build a model from a state dict; timm folds its stem and resizes its position embeddings."""
-    import timm
-
-    known = timm.get_pretrained_cfg(name)
-    classifiers = (known and known.classifier) or ()
-    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+def _fill(name: str, size: int, weights: Mapping[str, Tensor], bare: Any, origin: str) -> Any:
+    """Build `bare` again from a state dict; timm folds its stem, resizes position embeddings."""
+    config, own = bare.pretrained_cfg, bare.state_dict()
+    named = config["classifier"] or ()
+    heads = {head.partition(".")[0] for head in ([named] if isinstance(named, str) else named)}
     state = {
         key: value
         for key, value in weights.items()
-        if not key.startswith(tuple(f"{head}." for head in heads))
+        if key in own or key.partition(".")[0] not in heads
     }
     # Without classes on either side timm loads strictly.
     overlay: dict[str, Any] = {"state_dict": state, "num_classes": 0}
-    stem = state.get(f"{known and known.first_conv}.weight")
+    stem = state.get(f"{config['first_conv']}.weight")
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 1:
         overlay["input_size"] = (1, size, size)
     try:
@@ -195,7 +197,6 @@ def _fill(name: str, size: int, weights: Mapping[str, Tensor], origin: str) -> A
             _create(name, size, pretrained=True, pretrained_cfg_overlay=overlay) for _ in range(2)
         )
     except Exception as error:  # timm's converters trust the names and shapes that they meet.
-        _create(name, size)  # If this fails, the weights are not to blame.
         raise ValueError(
             f"the weights in {origin} do not fit {name!r}: {summary(error)}. They must be all of "
             "this encoder's, by timm's names, and nothing more but its classifier"

@@ -47,19 +47,14 @@ def locate(path: str | Path) -> Path:
         There is no such file, or it is of no kind that can be read.
     """
     path = Path(path)
-    if path.is_dir():
-        inside = [path / name for name in _IN_FOLDERS if (path / name).is_file()]
-        if not inside:
-            raise ValueError(
-                f"the folder {str(path)!r} holds neither of {' and '.join(_IN_FOLDERS)}"
-            )
-        return inside[0]
-    if not path.is_file() or path.suffix not in (".safetensors", *_PICKLED):
+    places = [path / name for name in _IN_FOLDERS] if path.is_dir() else [path]
+    file = next((place for place in places if place.is_file()), path)
+    if not file.is_file() or file.suffix not in (".safetensors", *_PICKLED):
         raise ValueError(
             f"weights must be an existing .safetensors file, or one of {', '.join(_PICKLED)}, or a "
             f"folder that holds {' or '.join(_IN_FOLDERS)}; got {str(path)!r}"
         )
-    return path
+    return file
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -95,6 +90,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         )
     return _dinov2({_unwrapped(key): value for key, value in content.items()})
+
+
+def is_dinov2(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the names that DINOv2's authors gave, by which timm tells it."""
+    return "mask_token" in state
 
 
 def check_config(file: Path, backbone: nn.Module) -> None:
@@ -225,6 +225,6 @@ def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
             renamed[joined] = torch.cat(found)
             for part in parts:
                 del renamed[part]
-    # timm knows the layout by the token that hid patches in training, and drops it.
+    # The token that hid patches in training marks the layout; timm drops it.
     renamed.setdefault("mask_token", torch.zeros(1))
     return renamed
