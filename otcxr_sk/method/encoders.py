@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,27 +188,28 @@ def _fill(name: str, size: int, weights: Mapping[str, Tensor], bare: Any, origin
         for key, value in weights.items()
         if key in own or key.partition(".")[0] not in heads
     }
+    if not state:  # timm would look for weights elsewhere.
+        raise ValueError(f"the weights in {origin} are a classifier's alone, none of the encoder's")
     # Without classes on either side timm loads strictly.
     overlay: dict[str, Any] = {"state_dict": state, "num_classes": 0}
     stem = state.get(f"{config['first_conv']}.weight")
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 1:
         overlay["input_size"] = (1, size, size)
+    build = partial(_create, name, size, pretrained=True, pretrained_cfg_overlay=overlay)
     try:
-        backbone, again = (
-            _create(name, size, pretrained=True, pretrained_cfg_overlay=overlay) for _ in range(2)
-        )
+        backbone = build()
+        # By other names, timm may leave a layer at its random start: two builds differ there.
+        by_name = own.keys() <= state.keys() and (stem is None or stem.ndim == 4)
+        again = dict((backbone if by_name else build()).named_parameters())
     except Exception as error:  # timm's converters trust the names and shapes that they meet.
         raise ValueError(
             f"the weights in {origin} do not fit {name!r}: {summary(error)}. They must be all of "
             "this encoder's, by timm's names, and nothing more but its classifier"
         ) from error
-    del backbone.pretrained_cfg["state_dict"]
-    parameters, other = dict(backbone.named_parameters()), dict(again.named_parameters())
-    # Where timm cannot convert a layer it leaves it at its random start: two builds differ there.
-    random = next((key for key, value in parameters.items() if not value.equal(other[key])), None)
-    if random is not None:
-        raise ValueError(f"timm cannot convert {random!r} of {origin} to one channel")
-    ill = next((key for key, value in parameters.items() if not value.isfinite().all()), None)
-    if ill is not None:
-        raise ValueError(f"the weights in {origin} are not finite: {ill!r} holds NaN or infinity")
+    backbone.pretrained_cfg.pop("state_dict", None)
+    for key, value in backbone.named_parameters():
+        if not value.isfinite().all():
+            raise ValueError(f"the weights in {origin} are not finite: {key!r} has NaN or infinity")
+        if not value.equal(again[key]):
+            raise ValueError(f"timm cannot make {key!r} of {name!r} from the weights in {origin}")
     return backbone

@@ -109,7 +109,10 @@ def test_dinov2_may_be_a_file_or_pickled_or_within_a_classifier(small, tmp_path)
     wrapped = Dinov2ForImageClassification(theirs.config)
     wrapped.dinov2.load_state_dict(theirs.state_dict())
     wrapped.save_pretrained(tmp_path / "classifier")
-    for folder in ("pickled", "classifier"):
+    (tmp_path / "in memory").mkdir()
+    # transformers 5 has other names in memory than in files.
+    torch.save(theirs.state_dict(), tmp_path / "in memory" / "pytorch_model.bin")
+    for folder in ("pickled", "classifier", "in memory"):
         read = read_weights(locate(tmp_path / folder))
         assert read.keys() == published.keys()
         got = build(tmp_path / folder, name, SIDE).state_dict()
@@ -191,6 +194,15 @@ def test_a_file_of_pytorch_is_as_good_as_one_of_safetensors(state, tmp_path):
     same = build(tmp_path / "w.safetensors").state_dict()
     assert loaded.keys() == same.keys()
     assert all(value.equal(same[key]) for key, value in loaded.items())
+
+
+def test_weights_in_half_precision_become_float32(state, tmp_path):
+    halved = {key: value.half() for key, value in state.items()}
+    save_file(halved, tmp_path / "w.safetensors")
+    loaded = build(tmp_path / "w.safetensors").backbone.state_dict()
+    for key, value in loaded.items():
+        assert value.dtype == state[key].dtype
+        torch.testing.assert_close(value, halved[key].to(value.dtype), rtol=0, atol=0)
 
 
 def test_resnets_of_torchvision_have_the_names_of_timm(tmp_path):
@@ -362,6 +374,12 @@ def test_weights_that_are_not_finite_are_refused(state, tmp_path):
     bad = torch.full_like(state[key], torch.nan)
     save_file({**state, key: bad}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=rf"w\.safetensors' are not finite: '{key}'"):
+        build(tmp_path / "w.safetensors")
+
+
+def test_a_classifier_alone_is_refused(tmp_path):
+    save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors' are a classifier's alone"):
         build(tmp_path / "w.safetensors")
 
 
