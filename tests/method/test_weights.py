@@ -213,7 +213,8 @@ def test_resnets_of_torchvision_have_the_names_of_timm(tmp_path):
     features = nn.Sequential(*list(theirs.children())[:-2])
     with torch.inference_mode():
         expected = features(images.expand(-1, 3, -1, -1))
-        torch.testing.assert_close(ours(images)[1], expected, rtol=1e-4, atol=1e-5)
+        error = ours(images)[1] - expected
+    assert error.norm() < 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet", "caformer_s18"])
