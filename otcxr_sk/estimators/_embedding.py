@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from otcxr_sk.estimators._unusable import (
     warn_of,
 )
 from otcxr_sk.estimators._validation import check_images
+from otcxr_sk.estimators._weights import part_of, state_of, take_heads, write_encoder
 from otcxr_sk.images import ImageCache, ImageSource
 from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._resize import Resize
@@ -54,6 +56,7 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     mean_: float
     std_: float
     embedding_dim_: int
+    encoder_name_: str
     _architecture: dict[str, Any]
 
     resize: Resize
@@ -177,6 +180,39 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             accuracy=float(accuracy),
             chance=float(chance),
         )
+
+    def save_encoder(self, path: Any) -> None:
+        """Write the encoder for timm, torch and `weights`, without pickle.
+
+        Parameters
+        ----------
+        path : path
+            A ``.safetensors`` file; one that is there is replaced. It holds the encoder's state
+            dict by its own names, which are timm's, and as metadata, all text: ``encoder``,
+            ``image_size`` (pixels) and ``resize``, ``mean`` and ``std`` that images in [0, 1]
+            are standardised by, ``otcxr_sk_version``. The heads are left out.
+
+        Raises
+        ------
+        ValueError
+            `path` has another suffix.
+
+        Examples
+        --------
+        A plain timm model, for images of one channel (transformers take ``img_size``, too)::
+
+            timm.create_model("resnet18", in_chans=1, num_classes=0, checkpoint_path=path)
+        """
+        check_is_fitted(self)
+        facts = {
+            "encoder": self.encoder_name_,
+            "image_size": self._architecture["image_size"],
+            "resize": self._architecture["resize"],
+            "mean": self.mean_,
+            "std": self.std_,
+            "otcxr_sk_version": otcxr_sk.__version__,
+        }
+        write_encoder(path, self.weights_, facts)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
@@ -313,15 +349,19 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 def build_model(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:
     """Make the network that parameters describe, its encoder copied if it is a module."""
     given = architecture["encoder"]
+    start = None if weights is None or isinstance(weights, (str, PathLike)) else state_of(weights)
     encoder = build_encoder(
         deepcopy(given) if isinstance(given, torch.nn.Module) else given,
         size=architecture["image_size"],
         match_stride=architecture["match_stride"],
-        weights=weights,
+        weights=weights if start is None else part_of(start, "encoder.backbone"),
     )
-    return OTCXRModel(
+    model = OTCXRModel(
         encoder,
         cv_sim_depth=architecture["cv_sim_depth"],
         epsilon=architecture["epsilon"],
         transport=architecture["transport"],
     )
+    if start is not None:
+        take_heads(model, start)
+    return model

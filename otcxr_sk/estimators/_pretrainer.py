@@ -77,9 +77,11 @@ class OTCXRPretrainer(EncoderEstimator):
     encoder : str or torch.nn.Module, default="resnet18"
         Name of a timm model, or a module that turns float32 images (B, 1, size, size) into a
         dense map (B, C, h, w). A module is copied, never changed.
-    weights : path, default=None
-        Local ``.safetensors`` file with weights of the named timm model to start from. None
-        starts at random; nothing is ever downloaded.
+    weights : path or fitted OTCXRPretrainer, default=None
+        What to start from: a local file with weights of the named timm model (``.safetensors``,
+        or ``.pth`` of which no code is run), a folder of Hugging Face's with DINOv2's such as
+        RAD-DINO, or another pretrainer's encoder, with those of its heads whose shapes are the
+        same. None starts at random; nothing is ever downloaded.
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.
     resize : {"squash", "pad", "crop"}, default="squash"
@@ -201,7 +203,7 @@ class OTCXRPretrainer(EncoderEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "encoder": [str, HasMethods(["forward", "state_dict"])],
-        "weights": [None, str, HasMethods(["__fspath__"])],
+        "weights": [None, str, HasMethods(["__fspath__"]), HasMethods(["save_encoder"])],
         "image_size": [Interval(Integral, 1, None, closed="left")],
         "resize": [StrOptions(set(RESIZES))],
         "epochs": [Interval(Integral, 0, None, closed="left")],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from otcxr_sk.method.weights import check_config, is_dinov2, locate, read_weights, summary
 
 
 class Encoder(nn.Module):
@@ -91,7 +94,7 @@ def build_encoder(
     *,
     size: int,
     match_stride: int,
-    weights: str | Path | None = None,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
 ) -> Encoder:
     """Make an encoder of one-channel images from a timm name or a module.
 
@@ -104,9 +107,11 @@ def build_encoder(
         Height and width of the square images, in pixels.
     match_stride : int
         See `Encoder`.
-    weights : path, optional
-        A local ``.safetensors`` file with the named timm model's weights; a three-channel stem
-        is folded to one channel. Nothing is ever downloaded.
+    weights : path or mapping of str to Tensor, optional
+        A local file with the named timm model's weights, or with Hugging Face's of DINOv2: see
+        `otcxr_sk.method.weights`. Or the state dict of such a backbone, or of the module. A
+        three-channel stem is folded to one channel, position embeddings are resized, a
+        classifier is left out. Nothing is ever downloaded.
 
     Raises
     ------
@@ -115,7 +120,9 @@ def build_encoder(
         the encoder or does not fit it, or the weights do not fit.
     """
     if isinstance(encoder, nn.Module):
-        if weights is not None:
+        if isinstance(weights, Mapping):
+            _restore(encoder, weights)
+        elif weights is not None:
             raise ValueError("weights= goes with a timm name; load them into the module yourself")
         return Encoder(encoder, size, match_stride)
     import timm
@@ -125,7 +132,7 @@ def build_encoder(
         near = difflib.get_close_matches(encoder, known, n=5, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "see timm.list_models()"
         raise ValueError(f"timm has no model named {encoder!r}; {hint}")
-    backbone = _create(encoder, size) if weights is None else _load(encoder, size, Path(weights))
+    backbone = _create(encoder, size)
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"timm's {encoder!r} gives no dense maps (no forward_intermediates)")
     stride = backbone.feature_info[-1]["reduction"]
@@ -134,6 +141,8 @@ def build_encoder(
             f"image_size={size} is below the stride of {encoder!r}, {stride} pixels; "
             f"use image_size >= {stride}"
         )
+    if weights is not None:
+        backbone = _load(encoder, size, weights, backbone)
     return Encoder(backbone, size, match_stride)
 
 
@@ -148,21 +157,59 @@ def _create(name: str, size: int, **options: Any) -> Any:
         return timm.create_model(name, **options)
 
 
-def _load(name: str, size: int, file: Path) -> Any:
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise ValueError(f"weights must be an existing .safetensors file, got {str(file)!r}")
-    overlay = {"file": str(file)}
+def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
-        backbone, again = (
-            _create(name, size, pretrained=True, pretrained_cfg_overlay=overlay) for _ in range(2)
-        )
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"the weights in {str(file)!r} do not fit {name!r}: {error}") from error
-    # timm leaves what the file lacks at its random start and says nothing: two builds differ there.
-    other = dict(again.named_parameters())
-    absent = [key for key, value in backbone.named_parameters() if not value.equal(other[key])]
-    if absent:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
         raise ValueError(
-            f"{str(file)!r} does not hold the weights of {name!r}: {absent[0]!r} is missing"
-        )
+            f"the weights in the fitted encoder do not fit this {type(module).__name__}: "
+            f"{summary(error)}"
+        ) from error
+
+
+def _load(name: str, size: int, weights: str | Path | Mapping[str, Tensor], bare: Any) -> Any:
+    if isinstance(weights, Mapping):
+        return _fill(name, size, weights, bare, "the fitted encoder")
+    file = locate(weights)
+    state = read_weights(file)
+    backbone = _fill(name, size, state, bare, repr(str(file)))
+    if is_dinov2(state):
+        check_config(file, backbone)
+    return backbone
+
+
+def _fill(name: str, size: int, weights: Mapping[str, Tensor], bare: Any, origin: str) -> Any:
+    """Build `bare` again from a state dict; timm folds its stem, resizes position embeddings."""
+    config, own = bare.pretrained_cfg, bare.state_dict()
+    named = config["classifier"] or ()
+    heads = {head.partition(".")[0] for head in ([named] if isinstance(named, str) else named)}
+    state = {
+        key: value
+        for key, value in weights.items()
+        if key in own or key.partition(".")[0] not in heads
+    }
+    if not state:  # timm would look for weights elsewhere.
+        raise ValueError(f"the weights in {origin} are a classifier's alone, none of the encoder's")
+    # Without classes on either side timm loads strictly.
+    overlay: dict[str, Any] = {"state_dict": state, "num_classes": 0}
+    stem = state.get(f"{config['first_conv']}.weight")
+    if stem is not None and stem.ndim == 4 and stem.shape[1] == 1:
+        overlay["input_size"] = (1, size, size)
+    build = partial(_create, name, size, pretrained=True, pretrained_cfg_overlay=overlay)
+    try:
+        backbone = build()
+        # By other names, timm may leave a layer at its random start: two builds differ there.
+        by_name = own.keys() <= state.keys() and (stem is None or stem.ndim == 4)
+        again = dict((backbone if by_name else build()).named_parameters())
+    except Exception as error:  # timm's converters trust the names and shapes that they meet.
+        raise ValueError(
+            f"the weights in {origin} do not fit {name!r}: {summary(error)}. They must be all of "
+            "this encoder's, by timm's names, and nothing more but its classifier"
+        ) from error
+    backbone.pretrained_cfg.pop("state_dict", None)
+    for key, value in backbone.named_parameters():
+        if not value.isfinite().all():
+            raise ValueError(f"the weights in {origin} are not finite: {key!r} has NaN or infinity")
+        if not value.equal(again[key]):
+            raise ValueError(f"timm cannot make {key!r} of {name!r} from the weights in {origin}")
     return backbone

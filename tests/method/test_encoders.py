@@ -161,14 +161,14 @@ def test_weights_that_leave_a_layer_at_random_are_refused(tmp_path, missing):
         build_encoder("resnet10t", size=32, match_stride=16, weights=file)
 
 
-def test_a_file_that_is_absent_or_no_safetensors_is_refused(tmp_path):
+def test_a_file_that_is_absent_or_damaged_is_refused(tmp_path):
     pickled = tmp_path / "weights.pth"
     pickled.touch()
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not weights")
     for file, complaint in (
         (tmp_path / "absent.safetensors", "existing .safetensors file"),
-        (pickled, "existing .safetensors file"),
+        (pickled, "weights.pth' is damaged"),
         (damaged, "damaged.safetensors"),
     ):
         with pytest.raises(ValueError, match=complaint):

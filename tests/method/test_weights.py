@@ -1,0 +1,396 @@
+"""Weights come from files of others, by the names of others, and run nothing."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save, save_file
+from timm.models import _registry
+from torch import nn
+
+from otcxr_sk.method.encoders import build_encoder
+from otcxr_sk.method.weights import locate, read_weights
+
+WIDTH, SIDE = 48, 70
+
+
+def build(file, name="test_resnet", size=32):
+    return build_encoder(name, size=size, match_stride=16, weights=file)
+
+
+def randomised(module):
+    """Every weight drawn anew, so that none is at a value that would also do if it were lost."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def state():
+    return randomised(timm.create_model("test_resnet", in_chans=1, num_classes=0)).state_dict()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make timm's models of a name small enough for tests."""
+
+    def shrink(name):
+        build = partial(timm.model_entrypoint(name), embed_dim=WIDTH, depth=2, num_heads=2)
+        monkeypatch.setitem(_registry._model_entrypoints, name, build)
+        return name
+
+    return shrink
+
+
+def hugging_face(kind="Dinov2", **options):
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=14,
+        **options,
+    )
+    return randomised(getattr(transformers, f"{kind}Model")(config))
+
+
+def dense_maps(ours, theirs, size, n_others=1):
+    """The last maps of an encoder, and of Hugging Face's model for the same gray images."""
+    images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        dense = ours.eval()(images)[1]
+        rows = theirs(images.expand(-1, 3, -1, -1)).last_hidden_state[:, n_others:]
+    return dense, rows.transpose(1, 2).reshape(dense.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "n_others"),
+    [
+        ("vit_base_patch14_dinov2", "Dinov2", {}, 1),
+        ("vit_giant_patch14_dinov2", "Dinov2", {"use_swiglu_ffn": True}, 1),
+        ("vit_base_patch14_reg4_dinov2", "Dinov2WithRegisters", {"num_register_tokens": 4}, 5),
+    ],
+)
+def test_dinov2_of_hugging_face_gives_the_maps_that_transformers_gives(
+    name, kind, options, n_others, small, tmp_path
+):
+    theirs = hugging_face(kind, **options)
+    theirs.save_pretrained(tmp_path)
+    ours = build(tmp_path, small(name), SIDE)
+    torch.testing.assert_close(*dense_maps(ours, theirs, SIDE, n_others), rtol=1e-4, atol=1e-5)
+
+
+def test_dinov2_may_be_a_file_or_pickled_or_within_a_classifier(small, tmp_path):
+    from transformers import Dinov2ForImageClassification
+
+    theirs = hugging_face()
+    theirs.save_pretrained(tmp_path)
+    name = small("vit_base_patch14_dinov2")
+    published = read_weights(tmp_path / "model.safetensors")
+    expected = build(tmp_path / "model.safetensors", name, SIDE).state_dict()
+    (tmp_path / "pickled").mkdir()
+    torch.save(
+        load_file(tmp_path / "model.safetensors"), tmp_path / "pickled" / "pytorch_model.bin"
+    )
+    wrapped = Dinov2ForImageClassification(theirs.config)
+    wrapped.dinov2.load_state_dict(theirs.state_dict())
+    wrapped.save_pretrained(tmp_path / "classifier")
+    (tmp_path / "in memory").mkdir()
+    # transformers 5 has other names in memory than in files.
+    torch.save(theirs.state_dict(), tmp_path / "in memory" / "pytorch_model.bin")
+    for folder in ("pickled", "classifier", "in memory"):
+        read = read_weights(locate(tmp_path / folder))
+        assert read.keys() == published.keys()
+        got = build(tmp_path / folder, name, SIDE).state_dict()
+        assert all(value.equal(expected[key]) for key, value in got.items())
+
+
+@pytest.mark.parametrize("size", [42, 98])
+def test_position_embeddings_are_resized_about_as_transformers_does(size, small, tmp_path):
+    theirs = hugging_face()
+    theirs.save_pretrained(tmp_path)
+    ours = build(tmp_path, small("vit_base_patch14_dinov2"), size)
+    dense, expected = dense_maps(ours, theirs, size)
+    # timm's bicubic filter is another one, and smooths where the grid becomes coarser.
+    assert (dense - expected).norm() < 0.02 * expected.norm()
+
+
+def test_another_number_of_heads_than_the_config_states_is_refused(small, tmp_path):
+    hugging_face().save_pretrained(tmp_path)
+    name = small("vit_base_patch14_dinov2")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_attention_heads": 3}))
+    with pytest.raises(ValueError, match=r"config\.json' states 3 attention heads.* has 2"):
+        build(tmp_path, name, SIDE)
+    config.write_text("[")
+    with pytest.raises(ValueError, match=r"config\.json' is not the config"):
+        build(tmp_path, name, SIDE)
+    config.unlink()
+    build(tmp_path, name, SIDE)
+
+
+@pytest.mark.parametrize("lost", ["attention.attention.key.weight", "layer_scale2.lambda1"])
+def test_dinov2_that_lacks_a_weight_is_refused(lost, small, tmp_path):
+    hugging_face().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    save_file({k: v for k, v in whole.items() if k != f"encoder.layer.1.{lost}"}, file)
+    needed = {"attention.attention.key.weight": "attn.qkv.weight"}.get(lost, "ls2.gamma")
+    with pytest.raises(ValueError, match=rf"does not hold.*blocks\.1\.{needed} is missing"):
+        build(tmp_path, small("vit_base_patch14_dinov2"), SIDE)
+
+
+def test_dinov2_does_not_fit_another_encoder(tmp_path):
+    hugging_face().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.safetensors' do not fit 'test_resnet'"):
+        build(tmp_path)
+
+
+def wrap(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+LAYOUTS = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state, "best": 0.7},
+    "model": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{}]}},
+    "averaged": lambda state: {"state_dict": {"other": torch.ones(1)}, "state_dict_ema": state},
+    "data parallel": lambda state: {"model": wrap("module.", state)},
+    "compiled": lambda state: wrap("module._orig_mod.", state),
+    "options of timm": lambda state: {"args": argparse.Namespace(lr=1.0), "state_dict": state},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_pickled_weights_are_found_where_training_scripts_put_them(
+    layout, archive, state, tmp_path
+):
+    file = tmp_path / "weights.pth.tar"
+    torch.save(LAYOUTS[layout](state), file, _use_new_zipfile_serialization=archive)
+    read = read_weights(file)
+    assert read.keys() == state.keys()
+    assert all(value.equal(state[key]) for key, value in read.items())
+
+
+def test_a_file_of_pytorch_is_as_good_as_one_of_safetensors(state, tmp_path):
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    loaded = build(tmp_path / "w.pt").state_dict()
+    same = build(tmp_path / "w.safetensors").state_dict()
+    assert loaded.keys() == same.keys()
+    assert all(value.equal(same[key]) for key, value in loaded.items())
+
+
+def test_weights_in_half_precision_become_float32(state, tmp_path):
+    halved = {key: value.half() for key, value in state.items()}
+    save_file(halved, tmp_path / "w.safetensors")
+    loaded = build(tmp_path / "w.safetensors").backbone.state_dict()
+    for key, value in loaded.items():
+        assert value.dtype == state[key].dtype
+        torch.testing.assert_close(value, halved[key].to(value.dtype), rtol=0, atol=0)
+
+
+def test_resnets_of_torchvision_have_the_names_of_timm(tmp_path):
+    theirs = randomised(torchvision.models.resnet18())
+    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    ours = build(tmp_path / "resnet18.pth", "resnet18", 64).eval()
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = nn.Sequential(*list(theirs.children())[:-2])
+    with torch.inference_mode():
+        expected = features(images.expand(-1, 3, -1, -1))
+        error = ours(images)[1] - expected
+    assert error.norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet", "caformer_s18"])
+def test_a_classifier_is_left_out_in_every_family(name, tmp_path):
+    model = randomised(timm.create_model(name, in_chans=1, num_classes=5))
+    file = tmp_path / "w.safetensors"
+    save_file(model.state_dict(), file)
+    backbone = build(file, name, model.pretrained_cfg["input_size"][1]).backbone
+    expected = model.state_dict()
+    loaded = backbone.state_dict()
+    assert loaded.keys() < expected.keys()
+    assert all(value.equal(expected[key]) for key, value in loaded.items())
+
+
+class Code:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def by_torch(content, archive):
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=archive)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        partial(by_torch, archive=True),
+        partial(by_torch, archive=False),
+        partial(pickle.dumps, protocol=2),
+    ],
+    ids=["archive", "before 1.6", "pickle"],
+)
+@pytest.mark.parametrize("forced", [False, True])
+def test_code_is_refused_and_not_run(write, forced, tmp_path, monkeypatch):
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    trace, file = tmp_path / "trace", tmp_path / "weights.pth"
+    code = Code(f"echo > {trace}")
+    file.write_bytes(write({"state_dict": {}, "extra": code}))
+    with pytest.raises(
+        ValueError, match=r"weights\.pth' is refused: it asks for \S*system"
+    ) as told:
+        build(file)
+    assert "Nothing of it was run" in str(told.value)
+    assert told.value.__suppress_context__  # PyTorch's advice is to run it.
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(code))
+    assert trace.exists()
+
+
+def test_a_whole_module_is_refused(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"it asks for torch\.nn.*Linear.*save its weights alone"):
+        build(tmp_path / "model.pt")
+
+
+def small_files():
+    tensors = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
+    return {
+        "w.safetensors": save(tensors),
+        "w.pth": by_torch({"state_dict": tensors}, True),
+        "w.pt": by_torch(tensors, False),
+    }
+
+
+FILES = small_files()
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_a_file_cut_off_anywhere_is_refused_by_name(name, data, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / name
+    whole = FILES[name]
+    file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(ValueError, match=name):
+        read_weights(file)
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_a_file_with_wrong_bytes_is_refused_or_gives_tensors(name, data, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / name
+    content = bytearray(FILES[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(content)
+    # A header may name other numbers than were meant; what is not refused is tensors.
+    with contextlib.suppress(ValueError):
+        assert all(isinstance(value, torch.Tensor) for value in read_weights(file).values())
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", bytes(100_000_000))
+    assert packed.stat().st_size < 200_000
+    overlapping = tmp_path / "overlapping.pth"
+    with zipfile.ZipFile(overlapping, "w") as archive:
+        archive.writestr("w/data.pkl", bytes(1000))
+        archive.filelist += 100 * archive.filelist
+    for file in (packed, overlapping):
+        with pytest.raises(ValueError, match=rf"{file.name}' is larger unpacked"):
+            read_weights(file)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(10**12),
+        torch.zeros(2, 2).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2, device="meta"),
+        {"b": torch.zeros(2)},
+        [torch.zeros(2)],
+        3,
+    ],
+    ids=["claims more than it holds", "sparse", "complex", "meta", "nested", "list", "number"],
+)
+def test_what_is_no_plain_tensor_is_refused(value, tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(2), "b": value}}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth' holds 'b', which is no plain tensor"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [torch.zeros(1)], torch.zeros(1)])
+def test_what_is_no_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth' holds no state dict"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_the_first_of_what_does_not_fit_is_told(state, tmp_path):
+    file = tmp_path / "w.safetensors"
+    keys = [key for key in state if key.endswith("weight")]
+    surplus = {f"projector.{i}": torch.zeros(1) for i in range(9)}
+    wrong = {key: torch.zeros(1, 2) for key in keys[5:9]}
+    save_file({k: v for k, v in state.items() if k not in keys[:5]} | surplus | wrong, file)
+    with pytest.raises(ValueError, match="do not fit 'test_resnet'") as told:
+        build(file)
+    message = str(told.value)
+    assert f"each of {keys[0]}, {keys[1]}, {keys[2]} (the first of 5) is missing" in message
+    assert "no place for, projector.0, projector.1, projector.2 (the first of 9)" in message
+    assert f"{keys[5]} has shape [1, 2], not [" in message
+    assert "(the first of 4)" in message
+    assert "They must be all of this encoder's" in message
+    assert len(message) < 1000
+
+
+def test_weights_that_are_not_finite_are_refused(state, tmp_path):
+    key = next(key for key in state if key.endswith("bias"))
+    bad = torch.full_like(state[key], torch.nan)
+    save_file({**state, key: bad}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=rf"w\.safetensors' are not finite: '{key}'"):
+        build(tmp_path / "w.safetensors")
+
+
+def test_a_classifier_alone_is_refused(tmp_path):
+    save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors' are a classifier's alone"):
+        build(tmp_path / "w.safetensors")
+
+
+def test_a_size_that_does_not_fit_is_not_blamed_on_the_weights(tmp_path):
+    model = timm.create_model("test_vit", in_chans=1, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="image_size=8 is below the stride of 'test_vit'"):
+        build(tmp_path / "w.safetensors", "test_vit", 8)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.safetensors or pytorch_model\.bin; got"):
+        build(tmp_path)
