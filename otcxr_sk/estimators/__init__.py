@@ -1,6 +1,7 @@
 """The scikit-learn estimators."""
 
-from otcxr_sk.estimators._pretrainer import LAPTOP, CollapseWarning, OTCXRPretrainer
+from otcxr_sk.estimators._parameters import LAPTOP
+from otcxr_sk.estimators._pretrainer import CollapseWarning, OTCXRPretrainer
 from otcxr_sk.estimators._unusable import UnusableImageWarning
 
 __all__ = ["LAPTOP", "CollapseWarning", "OTCXRPretrainer", "UnusableImageWarning"]

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from numbers import Integral, Real
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from otcxr_sk.estimators._embedding import EncoderEstimator, build_model
+from otcxr_sk.estimators._parameters import (
+    CONSTRAINTS,
+    MODEL_PARAMETERS,
+    check_together,
+)
 from otcxr_sk.estimators._persistence import pack
-from otcxr_sk.estimators._unusable import ON_ERROR, as_table, leave_out, warn_of
+from otcxr_sk.estimators._unusable import as_table, leave_out, warn_of
 from otcxr_sk.images import scan
-from otcxr_sk.images._resize import RESIZES, Resize
+from otcxr_sk.images._resize import Resize
 from otcxr_sk.images._source import DEFAULT_RESIZE
 from otcxr_sk.training.runtime import choose_device, private_randomness
 from otcxr_sk.training.trainer import NonFiniteLossError
-
-# Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
-LAPTOP: Mapping[str, Any] = MappingProxyType(
-    {
-        "encoder": "resnet10t",
-        "image_size": 64,
-        "epochs": 12,
-        "match_stride": 8,
-        "batch_size": 128,
-        "learning_rate": 5e-3,
-    }
-)
-
-_MODEL_PARAMETERS = (
-    "encoder",
-    "image_size",
-    "resize",
-    "match_stride",
-    "cv_sim_depth",
-    "epsilon",
-    "transport",
-    "crop_scale",
-    "horizontal_flip",
-    "erase",
-    "alpha",
-    "beta",
-    "eta",
-    "global_weight",
-)
 
 # Below these an embedding is taken for collapsed: all images alike, or alike but for one number.
 _LEAST_SPREAD = 0.01
@@ -199,37 +171,7 @@ class OTCXRPretrainer(EncoderEstimator):
     (8, 512)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "encoder": [str, HasMethods(["forward", "state_dict"])],
-        "weights": [None, str, HasMethods(["__fspath__"])],
-        "image_size": [Interval(Integral, 1, None, closed="left")],
-        "resize": [StrOptions(set(RESIZES))],
-        "epochs": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "eta": [Interval(Real, 0, None, closed="left")],
-        "global_weight": [Interval(Real, 0, None, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "cv_sim_depth": [Interval(Integral, 0, None, closed="left")],
-        "transport": [StrOptions({"inverse", "direct"})],
-        "match_stride": [Interval(Integral, 1, None, closed="left")],
-        "crop_scale": [tuple, list],
-        "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
-        "erase": [Interval(Real, 0, 1, closed="both")],
-        "image_shape": [tuple, list, None],
-        "channels": [StrOptions({"first", "last"}), None],
-        "device": [str],
-        "precision": [StrOptions({"auto", "bf16", "float32"})],
-        "num_workers": [Interval(Integral, 0, None, closed="left")],
-        "on_error": [StrOptions(set(ON_ERROR))],
-        "cache_dir": [None, str, HasMethods(["__fspath__"])],
-        "cache_gb": [Interval(Real, 0, None, closed="neither")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -328,18 +270,10 @@ class OTCXRPretrainer(EncoderEstimator):
             Images were left out, with ``on_error="warn"``.
         """
         self._validate_params()
-        scale = self.crop_scale
-        numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
-        if not numbers or not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
-        if not any((self.alpha, self.beta, self.eta, self.global_weight)):
-            raise ValueError(
-                "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; "
-                "raise one of them"
-            )
+        check_together(self)
         device = choose_device(self.device)
         source = self._source(X, fitting=True)
-        architecture = {name: getattr(self, name) for name in _MODEL_PARAMETERS}
+        architecture = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         with private_randomness(seed, device):
             model = build_model(architecture, self.weights)
