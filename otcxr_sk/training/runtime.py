@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from otcxr_sk.images import ImageSource
@@ -69,6 +71,29 @@ def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
         if cuda:
             torch.cuda.default_generators[cuda[0]].manual_seed(seed)
         yield
+
+
+def uniform(key: tuple[int, int], start: int, stop: int, width: int) -> NDArray[np.float32]:
+    """Rows `start` to `stop` of an endless table of random numbers in [0, 1).
+
+    Parameters
+    ----------
+    key : tuple of int
+        Two numbers below 2**64 that name the table.
+    start, stop : int
+        A row is the same whatever rows are drawn beside it.
+    width : int
+        Columns of the table.
+
+    Returns
+    -------
+    ndarray of shape (stop - start, width), float32
+    """
+    # Philox makes four numbers of 64 bits at every count, that is eight of these.
+    counts = math.ceil(width / 8)
+    bits = np.random.Philox(key=np.array(key, np.uint64)).advance(start * counts)
+    drawn = np.random.Generator(bits).random((stop - start, 8 * counts), np.float32)
+    return np.ascontiguousarray(drawn[:, :width])
 
 
 def load_batches(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from otcxr_sk.method.diagnostics import effective_rank, spread
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import Source, choose_precision, load_batches
+from otcxr_sk.method.views import NUMBERS, ViewSampler
+from otcxr_sk.training.runtime import Source, choose_precision, load_batches, uniform
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,7 +46,8 @@ class Trainer:
     weight_decay : float
         Not applied to biases and norms.
     seed : int
-        Views and order are keyed by (seed, epoch, batch).
+        Order is keyed by (seed, epoch), views by (seed, epoch, place in that order), which names
+        an image.
     device : torch.device
     precision : {"auto", "bf16", "float32"}
         Of the encoder; heads, transport and losses are always float32.
@@ -104,8 +107,9 @@ class Trainer:
                 sums: dict[str, Tensor] = {}
                 watched: list[Tensor] = []
                 images = load_batches(source, batches, self.size, self.num_workers)
-                for step, batch in enumerate(images):
-                    terms, embedding = wrapped(*self.draw(batch, epoch, step))
+                starts = _starts(batches)
+                for start, batch in zip(starts, images, strict=True):
+                    terms, embedding = wrapped(*self.draw(batch, epoch, start))
                     loss = self.objective.total(terms)
                     if not torch.isfinite(loss):
                         raise _stopped(model, good, epoch, history)
@@ -147,9 +151,9 @@ class Trainer:
         batches = np.array_split(np.arange(len(source)), self._n_batches(source))
         sums: dict[str, float] = {}
         images = load_batches(source, batches, self.size, self.num_workers)
-        for step, batch in enumerate(images):
+        for start, batch in zip(_starts(batches), images, strict=True):
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                terms, _ = model(*self.draw(batch, 0, step))
+                terms, _ = model(*self.draw(batch, 0, start))
             for name, value in {"loss": self.objective.total(terms), **terms}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
         return sums
@@ -174,12 +178,15 @@ class Trainer:
             plugins=Autocast("bf16-mixed", self.device.type) if mixed else Precision(),
         )
 
-    def draw(self, batch: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Standardise a batch of images and draw its views for a place in the run."""
-        key = np.random.SeedSequence([self.seed, epoch, step]).generate_state(1, np.uint64)
-        generator = torch.Generator(self.device).manual_seed(int(key[0] >> np.uint64(1)))
-        images = (batch.to(self.device) - self.mean) / self.std
-        return self.views(images, generator)
+    def draw(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:
+        """Standardise a batch of images and draw its views.
+
+        `start` is the place of its first image in the order of the epoch, which with the seed and
+        the epoch decides what is drawn: the same whatever the batch size and the device.
+        """
+        numbers = uniform((self.seed, epoch), start, start + len(batch), 2 * NUMBERS)
+        random = torch.from_numpy(numbers).view(-1, 2, NUMBERS).to(self.device)
+        return self.views((batch.to(self.device) - self.mean) / self.std, random)
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -208,6 +215,10 @@ class WarmupCosine:
             return (step + 1) / warmup
         done = (step - warmup) / max(1, self.steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _starts(batches: Sequence[NDArray[np.intp]]) -> list[int]:
+    return [0, *np.cumsum([len(batch) for batch in batches])[:-1].tolist()]
 
 
 def _stopped(
