@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +48,9 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "image_size": [Interval(Integral, 1, None, closed="left")],
     "resize": [StrOptions(set(RESIZES))],
     "epochs": [Interval(Integral, 0, None, closed="left")],
+    "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "accumulate": [Interval(Integral, 1, None, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "alpha": [Interval(Real, 0, None, closed="left")],
@@ -69,6 +72,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "on_error": [StrOptions(set(ON_ERROR))],
     "cache_dir": [None, str, HasMethods(["__fspath__"])],
     "cache_gb": [Interval(Real, 0, None, closed="neither")],
+    "checkpoint_dir": [None, str, HasMethods(["__fspath__"])],
+    "checkpoint_every": [Interval(Integral, 1, None, closed="left"), timedelta],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -98,13 +98,13 @@ def uniform(key: tuple[int, int], start: int, stop: int, width: int) -> NDArray[
 
 def load_batches(
     source: Source, batches: Sequence[np.ndarray], size: int, num_workers: int
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yield images (b, 1, size, size) float32 for every index array, in order."""
     return read_ahead(partial(source.read, size=size), batches, num_workers)
 
 
 def load_usable(
     source: ImageSource, batches: Sequence[np.ndarray], size: int, num_workers: int
-) -> Iterator[tuple[Tensor, list[Unusable]]]:
+) -> Generator[tuple[Tensor, list[Unusable]], None, None]:
     """Yield images as `load_batches` does, zeros for those that cannot be used, and these."""
     return read_ahead(partial(source.read_usable, size=size), batches, num_workers)
