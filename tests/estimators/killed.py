@@ -1,9 +1,10 @@
 """Runs that are stopped from outside, and what becomes of them.
 
-python killed.py FOLDER kill TIMES | save | interrupt
+python killed.py FOLDER KILLS...
 
-Prints one word for every run: "same" if it ended, after it was started again, with the weights of
-one that was not stopped.
+A kill is "save", "interrupt", or a number of kills at random times. Prints a line for every run:
+how it was stopped, how many of its 36 steps were saved by then, and "same" if it ended, after it
+was started again, with the weights of one that was not stopped.
 """
 
 import os
@@ -78,9 +79,11 @@ def weights_of(folder, **options):
     return np.load(folder / "weights.npy")
 
 
-def compare(folder, expected, **options):
+def compare(folder, stopped, expected, **options):
+    saved = [int(path.name.split("-")[1]) for path in folder.glob("run/*.safetensors")]
     again = weights_of(folder, **options)
-    sys.stdout.write("same\n" if np.array_equal(again, expected) else "other\n")
+    same = "same" if np.array_equal(again, expected) else "other"
+    sys.stdout.write(f"{stopped} {max(saved, default=0)} {same}\n")
 
 
 def kill_itself_at(function, call):
@@ -100,40 +103,53 @@ def kill_itself_at(function, call):
     return prepare
 
 
-def main(folder, what, times="1"):
+def kill_at_random_times(folder, expected, duration, times):
+    rng = random.Random(0)
+    for number in range(times):
+        where, every = folder / str(number), EVERY[number % len(EVERY)]
+        process = start(where, every=every)
+        time.sleep(rng.uniform(0.2, 0.9) * duration)
+        os.kill(process, signal.SIGKILL)
+        stopped = "killed" if end(process) == -signal.SIGKILL else "ended"
+        compare(where, stopped, expected, every=every)
+
+
+def kill_while_saving(folder, expected):
+    # Before a checkpoint is flushed, before it has its name, and before an old one is removed (the
+    # first call of unlink is of the trial of the folder).
+    for function, call in [("fsync", 5), ("replace", 1), ("unlink", 2)]:
+        where = folder / function
+        if end(start(where, kill_itself_at(function, call))) != -signal.SIGKILL:
+            raise RuntimeError(f"{function} was not called {call} times")
+        compare(where, function, expected)
+
+
+def interrupt(folder, expected):
+    where = folder / "interrupted"
+    # As a terminal does it: to the process and to those that read images for it.
+    process = start(where, os.setsid, every=timedelta(0), num_workers=1)
+    while not list(where.glob("run/*.safetensors")):
+        time.sleep(0.002)
+    os.killpg(process, signal.SIGINT)
+    if end(process) != 2:
+        raise RuntimeError("the run was not interrupted")
+    compare(where, "interrupted", expected, num_workers=1)
+
+
+def main(folder, *kills):
     # Loaded here once, and not by every run.
     for module in ("lightning_fabric", "ot", "timm.optim"):
         import_module(module)
     began = time.monotonic()
     expected = weights_of(folder / "whole")
     duration = time.monotonic() - began
-    rng = random.Random(0)
-    if what == "kill":
-        for number in range(int(times)):
-            where, every = folder / str(number), EVERY[number % len(EVERY)]
-            process = start(where, every=every)
-            time.sleep(rng.uniform(0.1, 0.9) * duration)
-            os.kill(process, signal.SIGKILL)
-            end(process)
-            compare(where, expected, every=every)
-    elif what == "save":
-        # Before a checkpoint is flushed, before it has its name, and before an old one is removed
-        # (the first call of unlink is of the trial of the folder).
-        for function, call in [("fsync", 5), ("replace", 1), ("replace", 3), ("unlink", 2)]:
-            where = folder / f"{function}{call}"
-            if end(start(where, kill_itself_at(function, call))) != -signal.SIGKILL:
-                raise RuntimeError(f"{function} was not called {call} times")
-            compare(where, expected)
-    else:
-        where = folder / "interrupted"
-        # As a terminal does it: to the process and to those that read images for it.
-        process = start(where, os.setsid, every=timedelta(0), num_workers=1)
-        while not list(where.glob("run/*.safetensors")):
-            time.sleep(0.002)
-        os.killpg(process, signal.SIGINT)
-        if end(process) != 2:
-            raise RuntimeError("the run was not interrupted")
-        compare(where, expected, num_workers=1)
+    for kill in kills:
+        if kill == "save":
+            kill_while_saving(folder, expected)
+        elif kill == "interrupt":
+            interrupt(folder, expected)
+        else:
+            kill_at_random_times(folder, expected, duration, int(kill))
 
 
 if __name__ == "__main__":
