@@ -63,7 +63,9 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     image_shape: tuple[int, int] | None
     channels: str | None
     epochs: int
+    max_time: float | None
     batch_size: int
+    accumulate: int
     learning_rate: float
     weight_decay: float
     device: str
@@ -294,6 +296,8 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
+            accumulate=self.accumulate,
+            max_time=self.max_time,
             seed=seed,
             device=device,
             precision=self.precision,

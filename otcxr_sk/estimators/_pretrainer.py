@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from numbers import Integral, Real
-from types import MappingProxyType
+from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from otcxr_sk.estimators._embedding import EncoderEstimator, build_model
+from otcxr_sk.estimators._parameters import (
+    CONSTRAINTS,
+    MODEL_PARAMETERS,
+    check_together,
+)
 from otcxr_sk.estimators._persistence import pack
-from otcxr_sk.estimators._unusable import ON_ERROR, as_table, leave_out, warn_of
+from otcxr_sk.estimators._run import open_run
+from otcxr_sk.estimators._unusable import as_table, leave_out, warn_of
 from otcxr_sk.images import scan
-from otcxr_sk.images._resize import RESIZES, Resize
+from otcxr_sk.images._resize import Resize
+from otcxr_sk.images._scan import Scan
 from otcxr_sk.images._source import DEFAULT_RESIZE
 from otcxr_sk.training.runtime import choose_device, private_randomness
-from otcxr_sk.training.trainer import NonFiniteLossError
-
-# Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
-LAPTOP: Mapping[str, Any] = MappingProxyType(
-    {
-        "encoder": "resnet10t",
-        "image_size": 64,
-        "epochs": 12,
-        "match_stride": 8,
-        "batch_size": 128,
-        "learning_rate": 5e-3,
-    }
-)
-
-_MODEL_PARAMETERS = (
-    "encoder",
-    "image_size",
-    "resize",
-    "match_stride",
-    "cv_sim_depth",
-    "epsilon",
-    "transport",
-    "crop_scale",
-    "horizontal_flip",
-    "erase",
-    "alpha",
-    "beta",
-    "eta",
-    "global_weight",
-)
+from otcxr_sk.training.trainer import NonFiniteLossError, TrainingInterrupted
 
 # Below these an embedding is taken for collapsed: all images alike, or alike but for one number.
 _LEAST_SPREAD = 0.01
@@ -89,8 +64,15 @@ class OTCXRPretrainer(EncoderEstimator):
         its central square.
     epochs : int, default=100
         Passes over the images. 0 leaves the encoder as it is: the baseline to compare with.
+    max_time : float, default=None
+        Minutes after which no further epoch is begun, earlier parts of a resumed run included. The
+        learning rate, which falls over `epochs`, then ends above zero: better lower `epochs` if
+        the time is known.
     batch_size : int, default=64
         Images per step, and per chunk in `transform`.
+    accumulate : int, default=1
+        Batches per step of the optimiser, for steps of more images than fit into memory. Norms of
+        batches, variance and covariance see `batch_size` images at a time all the same.
     learning_rate : float, default=0.002
         Peak of AdamW's learning rate; linear warm-up, cosine decay.
     weight_decay : float, default=0.01
@@ -136,8 +118,15 @@ class OTCXRPretrainer(EncoderEstimator):
         Folder where decoded and resized images of files are kept, so that each is decoded once.
     cache_gb : float, default=50.0
         Space that they take there at most, in gigabytes; the least recently used give way.
+    checkpoint_dir : path, default=None
+        Folder where a run is saved as it goes. `fit` goes on with the run that it finds there, and
+        refuses one of other parameters or images. A run on the CPU that was interrupted ends with
+        the very weights of one that was not.
+    checkpoint_every : int or datetime.timedelta, default=1
+        Epochs, or time, from one checkpoint to the next.
     random_state : int, RandomState instance or None, default=None
-        Same seed, same machine, same weights. Global generators are left alone.
+        Same seed, same machine, same weights, whatever `num_workers` and `cache_dir`. Global
+        generators are left alone.
     verbose : int, default=0
         Positive shows progress bars.
 
@@ -201,37 +190,7 @@ class OTCXRPretrainer(EncoderEstimator):
     (8, 512)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "encoder": [str, HasMethods(["forward", "state_dict"])],
-        "weights": [None, str, HasMethods(["__fspath__"]), HasMethods(["save_encoder"])],
-        "image_size": [Interval(Integral, 1, None, closed="left")],
-        "resize": [StrOptions(set(RESIZES))],
-        "epochs": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "eta": [Interval(Real, 0, None, closed="left")],
-        "global_weight": [Interval(Real, 0, None, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "cv_sim_depth": [Interval(Integral, 0, None, closed="left")],
-        "transport": [StrOptions({"inverse", "direct"})],
-        "match_stride": [Interval(Integral, 1, None, closed="left")],
-        "crop_scale": [tuple, list],
-        "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
-        "erase": [Interval(Real, 0, 1, closed="both")],
-        "image_shape": [tuple, list, None],
-        "channels": [StrOptions({"first", "last"}), None],
-        "device": [str],
-        "precision": [StrOptions({"auto", "bf16", "float32"})],
-        "num_workers": [Interval(Integral, 0, None, closed="left")],
-        "on_error": [StrOptions(set(ON_ERROR))],
-        "cache_dir": [None, str, HasMethods(["__fspath__"])],
-        "cache_gb": [Interval(Real, 0, None, closed="neither")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -241,7 +200,9 @@ class OTCXRPretrainer(EncoderEstimator):
         image_size: int = 224,
         resize: Resize = DEFAULT_RESIZE,
         epochs: int = 100,
+        max_time: float | None = None,
         batch_size: int = 64,
+        accumulate: int = 1,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         alpha: float = 1.0,
@@ -263,6 +224,8 @@ class OTCXRPretrainer(EncoderEstimator):
         on_error: str = "raise",
         cache_dir: Any = None,
         cache_gb: float = 50.0,
+        checkpoint_dir: Any = None,
+        checkpoint_every: int | timedelta = 1,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -271,7 +234,9 @@ class OTCXRPretrainer(EncoderEstimator):
         self.image_size = image_size
         self.resize = resize
         self.epochs = epochs
+        self.max_time = max_time
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.alpha = alpha
@@ -293,6 +258,8 @@ class OTCXRPretrainer(EncoderEstimator):
         self.on_error = on_error
         self.cache_dir = cache_dir
         self.cache_gb = cache_gb
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.random_state = random_state
         self.verbose = verbose
 
@@ -300,7 +267,9 @@ class OTCXRPretrainer(EncoderEstimator):
         """Pre-train on images without labels.
 
         Every image is read once before training starts, so that one that cannot be used is
-        reported before any time is spent, and to learn `mean_` and `std_`.
+        reported before any time is spent, and to learn `mean_` and `std_`. With `checkpoint_dir`,
+        a run found there is continued where it was saved, without that look; one that has ended
+        is given back at once.
 
         Parameters
         ----------
@@ -315,37 +284,36 @@ class OTCXRPretrainer(EncoderEstimator):
         Raises
         ------
         ValueError
-            A parameter or an image cannot be used; the message names it.
+            A parameter or an image cannot be used, or `checkpoint_dir` holds another run; the
+            message names it, or what differs.
         ImageReadError
             A file cannot be read; a ValueError, too.
         NonFiniteLossError
             The loss became NaN or infinite. The estimator then is as after the last epoch that
             ended well, if there was one.
+        KeyboardInterrupt
+            After Ctrl-C, when the step under way is done and saved to `checkpoint_dir`. The
+            estimator then has the weights of that step. A second Ctrl-C stops at once.
 
         Warns
         -----
+        CheckpointWarning
+            A checkpoint could not be written, and training went on, or the newest was damaged.
         CollapseWarning
             The embeddings at the end hardly differ between images.
         UnusableImageWarning
             Images were left out, with ``on_error="warn"``.
         """
         self._validate_params()
-        scale = self.crop_scale
-        numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
-        if not numbers or not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
-        if not any((self.alpha, self.beta, self.eta, self.global_weight)):
-            raise ValueError(
-                "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; "
-                "raise one of them"
-            )
+        check_together(self)
         device = choose_device(self.device)
         source = self._source(X, fitting=True)
-        architecture = {name: getattr(self, name) for name in _MODEL_PARAMETERS}
+        architecture = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        with private_randomness(seed, device):
+        run = open_run(self, source, seed)
+        with private_randomness(run.seed, device):
             model = build_model(architecture, self.weights)
-            mean, std, unusable = scan(
+            mean, std, unusable = run.scan or scan(
                 source,
                 self.image_size,
                 batch_size=self.batch_size,
@@ -353,15 +321,18 @@ class OTCXRPretrainer(EncoderEstimator):
                 refuse_unusable=self.on_error == "raise",
                 progress=self.verbose > 0,
             )
+            run.keep_scan(Scan(mean, std, unusable))
             warn_of(unusable, len(source), self.on_error, "They are left out of training.")
             source = leave_out(source, unusable)
-            trainer = self._trainer(architecture, mean, std, seed, device)
-            failure = None
+            trainer = self._trainer(architecture, mean, std, run.seed, device)
+            failure: BaseException | None = None
             try:
-                history = trainer.fit(model, source)
+                history = trainer.fit(model, source, run.checkpoints, run.start)
             except NonFiniteLossError as error:
                 if not error.epoch:
                     raise
+                history, failure = error.history, error
+            except TrainingInterrupted as error:
                 history, failure = error.history, error
 
         self._architecture = architecture

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ Read = Callable[[NDArray[np.intp]], Any]
 WORKER_TIMEOUT = 300
 
 
-def read_ahead(read: Read, batches: Sequence[NDArray[np.intp]], num_workers: int) -> Iterator[Any]:
+def read_ahead(
+    read: Read, batches: Sequence[NDArray[np.intp]], num_workers: int
+) -> Generator[Any, None, None]:
     """Yield what `read` gives for every batch of rows, in order, arrays in it as tensors.
 
     Parameters

@@ -12,6 +12,9 @@ from otcxr_sk.method.geometry import axis_centres
 HOLES = 4
 # Width to height of a hole lies between its inverse and this, relative to the view's.
 HOLE_ASPECT = 2.0
+# Random numbers that make a view: crop (5), blur, contrast, brightness; the holes' places and
+# shapes, and their area.
+NUMBERS = 8 + 3 * HOLES + 1
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,17 @@ class ViewSampler:
     blur: float = 2.0
     erase: float = 0.5
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, random: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
         """Draw two views of each image.
 
         Parameters
         ----------
         images : Tensor of shape (B, 1, H, W)
             Standardised images (zero mean, unit variance over the data set).
-        generator : torch.Generator
-            On the device of `images`; the only source of randomness.
+        random : torch.Generator or Tensor of shape (B, 2, NUMBERS)
+            The only source of randomness, on the device of `images`: a generator, or numbers
+            drawn from it uniformly in [0, 1) for every view, where an image must get the same
+            views whatever batch it is in.
 
         Returns
         -------
@@ -72,7 +77,10 @@ class ViewSampler:
         """
         n = 2 * len(images)
         height, width = images.shape[-2:]
-        draw = torch.rand(8, n, generator=generator, device=images.device)
+        if isinstance(random, torch.Generator):
+            draw = torch.rand(NUMBERS, n, generator=random, device=images.device)
+        else:
+            draw = random.permute(2, 1, 0).reshape(NUMBERS, n)
         affine = self._crops(draw[:5])
         # Half of the draws fall below zero and leave the view sharp.
         radius = 1 + (self.blur - 1) * (2 * draw[5] - 1).clamp(min=0)
@@ -87,15 +95,14 @@ class ViewSampler:
             columns.transpose(1, 2),
         )
         if self.erase:
-            hidden = self._holes(views, generator)
+            hidden = self._holes(views, draw[8:])
             views = torch.where(hidden, views.mean((1, 2), keepdim=True), views)
         return views[:, None], affine
 
-    def _holes(self, views: Tensor, generator: torch.Generator) -> Tensor:
-        n, *sizes = views.shape
-        draw = torch.rand(n, 3 * HOLES + 1, generator=generator, device=views.device)
-        y, x, shape = (2 * draw[:, :-1] - 1).chunk(3, dim=1)
-        area = self.erase * draw[:, -1:] / HOLES
+    def _holes(self, views: Tensor, draw: Tensor) -> Tensor:
+        sizes = views.shape[1:]
+        y, x, shape = (2 * draw[:-1].T - 1).chunk(3, dim=1)
+        area = self.erase * draw[-1][:, None] / HOLES
         ratio = HOLE_ASPECT**shape
         rows, columns = (
             (axis_centres(size, views) - centre[:, :, None]).abs() < reach.sqrt()[:, :, None]

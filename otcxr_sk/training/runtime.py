@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from otcxr_sk.images import ImageSource
@@ -60,15 +62,38 @@ def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def uniform(key: tuple[int, int], start: int, stop: int, width: int) -> NDArray[np.float32]:
+    """Rows `start` to `stop` of an endless table of random numbers in [0, 1).
+
+    Parameters
+    ----------
+    key : tuple of int
+        Two numbers below 2**64 that name the table.
+    start, stop : int
+        A row is the same whatever rows are drawn beside it.
+    width : int
+        Columns of the table.
+
+    Returns
+    -------
+    ndarray of shape (stop - start, width), float32
+    """
+    # Philox makes four numbers of 64 bits at every count, that is eight of these.
+    counts = math.ceil(width / 8)
+    bits = np.random.Philox(key=np.array(key, np.uint64)).advance(start * counts)
+    drawn = np.random.Generator(bits).random((stop - start, 8 * counts), np.float32)
+    return np.ascontiguousarray(drawn[:, :width])
+
+
 def load_batches(
     source: ImageSource, batches: Sequence[np.ndarray], size: int, num_workers: int
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yield images (b, 1, size, size) float32 for every index array, in order."""
     return read_ahead(partial(source.read, size=size), batches, num_workers)
 
 
 def load_usable(
     source: ImageSource, batches: Sequence[np.ndarray], size: int, num_workers: int
-) -> Iterator[tuple[Tensor, list[Unusable]]]:
+) -> Generator[tuple[Tensor, list[Unusable]], None, None]:
     """Yield images as `load_batches` does, zeros for those that cannot be used, and these."""
     return read_ahead(partial(source.read_usable, size=size), batches, num_workers)

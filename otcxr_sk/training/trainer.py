@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource
-from otcxr_sk.method.diagnostics import effective_rank, spread
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import choose_precision, load_batches
+from otcxr_sk.method.views import NUMBERS, ViewSampler
+from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
+from otcxr_sk.training.interrupt import deferred_interrupt
+from otcxr_sk.training.plan import EpochPlan, WarmupCosine
+from otcxr_sk.training.progress import Progress
+from otcxr_sk.training.runtime import choose_precision, load_batches, uniform
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-# Embeddings of an epoch that its spread and effective rank are computed from, at most.
-WATCHED = 2048
-WARMUP = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,15 @@ class Trainer:
     weight_decay : float
         Not applied to biases and norms.
     seed : int
-        Views and order are keyed by (seed, epoch, batch).
+        Order is keyed by (seed, epoch), views by (seed, epoch, place in that order), which names
+        an image.
     device : torch.device
     precision : {"auto", "bf16", "float32"}
         Of the encoder; heads, transport and losses are always float32.
+    accumulate : int
+        Batches per step of the optimiser.
+    max_time : float or None
+        Minutes after which no further epoch is begun, earlier parts of a resumed run included.
     num_workers : int
     verbose : bool
         Whether to show a progress bar.
@@ -66,11 +71,28 @@ class Trainer:
     seed: int
     device: torch.device
     precision: str
+    accumulate: int = 1
+    max_time: float | None = None
     num_workers: int = 0
     verbose: bool = False
 
-    def fit(self, model: OTCXRModel, source: ImageSource) -> dict[str, list[float]]:
+    def fit(
+        self,
+        model: OTCXRModel,
+        source: ImageSource,
+        checkpoints: Checkpoints | None = None,
+        start: Checkpoint | None = None,
+    ) -> dict[str, list[float]]:
         """Train `model` in place, on the CPU again when done.
+
+        Parameters
+        ----------
+        model : OTCXRModel
+        source : ImageSource
+        checkpoints : Checkpoints, default=None
+            Where to save how far training has come.
+        start : Checkpoint, default=None
+            Where to go on from.
 
         Returns
         -------
@@ -83,81 +105,111 @@ class Trainer:
         NonFiniteLossError
             The loss or its gradient is no longer finite. The model then holds the weights of
             the last epoch that ended well, and the error its history.
+        TrainingInterrupted
+            Ctrl-C was pressed. The model then holds the weights after the step that was under
+            way, which is saved, and the exception the history of the epochs before.
         """
         from timm.optim import param_groups_weight_decay
 
         fabric = self._fabric()
         model.train().to(memory_format=torch.channels_last)
         groups = param_groups_weight_decay(model, self.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
-        steps = self._n_batches(source)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, WarmupCosine(steps * self.epochs).factor
-        )
-        wrapped, optimiser = fabric.setup(model, optimiser)
-
-        history: dict[str, list[float]] = {}
-        good = _snapshot(model)
-        with tqdm(total=steps * self.epochs, unit="batch", disable=not self.verbose) as bar:
-            for epoch in range(self.epochs):
-                order = np.random.default_rng([self.seed, epoch]).permutation(len(source))
-                batches = np.array_split(order, steps)
-                sums: dict[str, Tensor] = {}
-                watched: list[Tensor] = []
-                images = load_batches(source, batches, self.size, self.num_workers)
-                for step, batch in enumerate(images):
-                    terms, embedding = wrapped(*self.draw(batch, epoch, step))
-                    loss = self.objective.total(terms)
-                    if not torch.isfinite(loss):
-                        raise _stopped(model, good, epoch, history)
-                    optimiser.zero_grad()
-                    fabric.backward(loss)
-                    optimiser.step()
-                    schedule.step()
-                    for name, value in {"loss": loss, **terms}.items():
-                        sums[name] = sums.get(name, 0) + value.detach() * len(batch)
-                    if len(watched) * len(batch) < WATCHED:
-                        watched.append(embedding[: len(batch)])
+        adamw = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
+        network, optimiser = fabric.setup(model, adamw)
+        progress = Progress(model, adamw, self._plan(source))
+        if start is not None:
+            progress.unpack(start)
+        total = progress.plan.steps * self.epochs
+        bar = tqdm(total=total, initial=progress.done, unit="step", disable=not self.verbose)
+        with bar, deferred_interrupt() as interrupt:
+            while not (interrupt.asked or self._is_over(progress)):
+                for _ in self._steps(fabric, network, optimiser, progress, source):
                     bar.update()
+                    if interrupt.asked or _is_due(checkpoints, progress):
+                        break
+                # A finite loss can have a gradient that is not.
                 if not all(value.isfinite().all() for value in model.parameters()):
-                    # A finite loss can have a gradient that is not.
-                    raise _stopped(model, good, epoch, history)
-                good = _snapshot(model)
-                numbers = {name: float(value) / len(source) for name, value in sums.items()}
-                seen = torch.cat(watched)[:WATCHED].float()
-                numbers |= {
-                    "spread": spread(seen),
-                    "effective_rank": effective_rank(seen),
-                    "learning_rate": optimiser.param_groups[0]["lr"],
-                }
-                for name, number in numbers.items():
-                    history.setdefault(name, []).append(number)
-                bar.set_postfix(
-                    epoch=f"{epoch + 1}/{self.epochs}",
-                    loss=f"{numbers['loss']:.3f}",
-                    matching=f"{numbers['matching_accuracy']:.2f}",
-                )
+                    raise _failed(progress)
+                if progress.step == progress.plan.steps:
+                    self._end_epoch(progress, len(source), bar)
+                at_once = interrupt.asked or self._is_over(progress)
+                if checkpoints and (at_once or _is_due(checkpoints, progress)):
+                    checkpoints.save(progress.pack(), progress.done)
         model.cpu().eval()
-        return history
+        if interrupt.asked:
+            raise TrainingInterrupted(progress, checkpoints.folder if checkpoints else None)
+        return progress.history
+
+    def _steps(
+        self,
+        fabric: Fabric,
+        network: Any,
+        optimiser: Any,
+        progress: Progress,
+        source: ImageSource,
+    ) -> Iterator[None]:
+        """Train to the end of the epoch, from wherever in it the run is, and stop at every step."""
+        plan = progress.plan
+        order = np.random.default_rng([self.seed, progress.epoch]).permutation(len(source))
+        first = plan.first_batch(progress.step)
+        batches = plan.batches(order)[first:]
+        optimiser.zero_grad()
+        with closing(load_batches(source, batches, self.size, self.num_workers)) as images:
+            for index, batch in enumerate(images, first):
+                views = self.draw(batch, progress.epoch, plan.starts[index])
+                terms, embedding = network(*views)
+                loss = self.objective.total(terms)
+                if not torch.isfinite(loss):
+                    raise _failed(progress)
+                fabric.backward(loss * plan.share(index))
+                progress.tally.add({"loss": loss, **terms}, embedding, len(batch))
+                if plan.ends_step(index):
+                    for group in optimiser.param_groups:
+                        group["lr"] = self._rate(progress)
+                    optimiser.step()
+                    optimiser.zero_grad()
+                    progress.step += 1
+                    yield
+
+    def _end_epoch(self, progress: Progress, n_images: int, bar: tqdm) -> None:
+        rate = self._rate(progress)
+        progress.end_epoch({**progress.tally.means(n_images), "learning_rate": rate})
+        last = {name: values[-1] for name, values in progress.history.items()}
+        bar.set_postfix(
+            epoch=f"{progress.epoch}/{self.epochs}",
+            loss=f"{last['loss']:.3f}",
+            matching=f"{last['matching_accuracy']:.2f}",
+        )
 
     @torch.inference_mode()
     def evaluate(self, model: OTCXRModel, source: ImageSource) -> dict[str, float]:
         """Every term of the loss and the loss, on fixed views, with the model in eval mode."""
         model.eval().to(self.device)
         dtype = choose_precision(self.precision, self.device)
-        batches = np.array_split(np.arange(len(source)), self._n_batches(source))
+        plan = self._plan(source)
+        batches = plan.batches(np.arange(len(source)))
         sums: dict[str, float] = {}
         images = load_batches(source, batches, self.size, self.num_workers)
-        for step, batch in enumerate(images):
+        for start, batch in zip(plan.starts, images, strict=True):
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                terms, _ = model(*self.draw(batch, 0, step))
+                terms, _ = model(*self.draw(batch, 0, start))
             for name, value in {"loss": self.objective.total(terms), **terms}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
         return sums
 
-    def _n_batches(self, source: ImageSource) -> int:
-        # Variance between images needs two of them in every batch.
-        return max(1, min(math.ceil(len(source) / self.batch_size), len(source) // 2))
+    def _plan(self, source: ImageSource) -> EpochPlan:
+        return EpochPlan(len(source), self.batch_size, self.accumulate)
+
+    def _rate(self, progress: Progress) -> float:
+        curve = WarmupCosine(progress.plan.steps * self.epochs)
+        return self.learning_rate * curve.factor(progress.done)
+
+    def _is_over(self, progress: Progress) -> bool:
+        if progress.epoch == self.epochs:
+            return True
+        # An epoch that has begun is brought to its end.
+        late = self.max_time is not None and progress.seconds >= 60 * self.max_time
+        return late and progress.epoch > 0 and progress.step == 0
 
     def _fabric(self) -> Fabric:
         from lightning_fabric import Fabric
@@ -175,12 +227,15 @@ class Trainer:
             plugins=Autocast("bf16-mixed", self.device.type) if mixed else Precision(),
         )
 
-    def draw(self, batch: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Standardise a batch of images and draw its views for a place in the run."""
-        key = np.random.SeedSequence([self.seed, epoch, step]).generate_state(1, np.uint64)
-        generator = torch.Generator(self.device).manual_seed(int(key[0] >> np.uint64(1)))
-        images = (batch.to(self.device) - self.mean) / self.std
-        return self.views(images, generator)
+    def draw(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:
+        """Standardise a batch of images and draw its views.
+
+        `start` is the place of its first image in the order of the epoch, which with the seed and
+        the epoch decides what is drawn: the same whatever the batch size and the device.
+        """
+        numbers = uniform((self.seed, epoch), start, start + len(batch), 2 * NUMBERS)
+        random = torch.from_numpy(numbers).view(-1, 2, NUMBERS).to(self.device)
+        return self.views((batch.to(self.device) - self.mean) / self.std, random)
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -196,28 +251,23 @@ class NonFiniteLossError(FloatingPointError):
         self.history = history
 
 
-@dataclass(frozen=True)
-class WarmupCosine:
-    """Share of the peak learning rate: linear warm-up, cosine decay to zero over `steps`."""
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, after the step that was under way; `history` is of the epochs completed."""
 
-    steps: int
-
-    def factor(self, step: int) -> float:
-        """Share in (0, 1] at a step, counted from 0."""
-        warmup = max(1, round(WARMUP * self.steps))
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, self.steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    def __init__(self, progress: Progress, folder: str | None) -> None:
+        saved = f"; to go on, call fit again with checkpoint_dir={folder!r}" if folder else ""
+        super().__init__(
+            f"training was interrupted after step {progress.done}, with {progress.epoch} epochs "
+            f"completed{saved}"
+        )
+        self.history = progress.history
 
 
-def _stopped(
-    model: OTCXRModel, good: dict[str, Tensor], epoch: int, history: dict[str, list[float]]
-) -> NonFiniteLossError:
-    model.load_state_dict(good)
-    model.cpu().eval()
-    return NonFiniteLossError(epoch, history)
+def _failed(progress: Progress) -> NonFiniteLossError:
+    progress.model.load_state_dict(progress.good)
+    progress.model.cpu().eval()
+    return NonFiniteLossError(progress.epoch, progress.history)
 
 
-def _snapshot(model: OTCXRModel) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+def _is_due(checkpoints: Checkpoints | None, progress: Progress) -> bool:
+    return checkpoints is not None and checkpoints.is_due(progress.epoch, progress.step)

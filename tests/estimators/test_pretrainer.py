@@ -166,6 +166,7 @@ def test_encoders_of_every_family(encoder, tiny, X):
         {"precision": "bf16"},
         {"num_workers": 1},
         {"batch_size": 1000},
+        {"accumulate": 2},
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import affine_grid, grid_sample
 
 from otcxr_sk.method.geometry import axis_centres, token_centres
-from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.method.views import NUMBERS, ViewSampler
 
 PLAIN = {"contrast": 0.0, "brightness": 0.0, "blur": 1.0, "erase": 0.0}
 laws = settings(max_examples=25, deadline=None, derandomize=True)
@@ -164,3 +164,11 @@ def test_the_two_views_of_an_image_differ_and_the_images_are_left_alone():
     assert views.shape == (8, 1, 12, 16)
     assert (affine[:4] != affine[4:]).flatten(1).any(1).all()
     assert x.equal(kept)
+
+
+def test_numbers_drawn_beforehand_are_as_good_as_their_generator():
+    x = images(5)
+    numbers = torch.rand(NUMBERS, 10, generator=torch.Generator().manual_seed(3))
+    given_numbers = ViewSampler()(x, numbers.view(NUMBERS, 2, 5).permute(2, 1, 0))
+    for drawn, expected in zip(given_numbers, draw(ViewSampler(), x, 3), strict=True):
+        assert drawn.equal(expected)

@@ -1,6 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otcxr_sk.training import runtime
 from otcxr_sk.training.runtime import (
@@ -8,6 +13,7 @@ from otcxr_sk.training.runtime import (
     choose_precision,
     load_batches,
     private_randomness,
+    uniform,
 )
 
 CPU = torch.device("cpu")
@@ -96,3 +102,27 @@ def test_images_are_read_only_when_their_turn_comes():
     images = load_batches(source, np.split(np.arange(100), 50), 2, 0)
     next(images)
     assert source.reads == 1
+
+
+@given(
+    key=st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)),
+    ends=st.lists(st.integers(0, 50), min_size=2, max_size=6),
+    width=st.integers(1, 50),
+)
+def test_a_row_of_random_numbers_is_the_same_whatever_is_drawn_beside_it(key, ends, width):
+    ends = sorted(ends)
+    whole = uniform(key, ends[0], ends[-1], width)
+    parts = [uniform(key, *part, width) for part in itertools.pairwise(ends)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (ends[-1] - ends[0], width)
+    assert whole.dtype == np.float32
+
+
+def test_random_numbers_are_uniform_and_no_two_rows_or_keys_share_them():
+    drawn = [uniform(key, 0, 2000, 42) for key in [(0, 0), (1, 0), (0, 1)]]
+    for numbers in drawn:
+        assert scipy.stats.kstest(numbers.ravel(), "uniform").pvalue > 1e-3
+        assert abs(np.corrcoef(numbers.T) - np.eye(42)).max() < 0.12
+        assert 0 <= numbers.min() < numbers.max() < 1
+    # Chance repeats few of 252,000 numbers of 24 bits.
+    assert len(np.unique(drawn)) > 0.99 * 3 * 2000 * 42

@@ -32,11 +32,14 @@ class Images:
         return self.images[indices]
 
 
-def make_model(seed=0, dropout=0.0):
+def make_model(seed=0, dropout=0.0, norm=True):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = nn.Sequential(
-            nn.Conv2d(1, 8, 4, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout)
+            nn.Conv2d(1, 8, 4, stride=4),
+            nn.BatchNorm2d(8) if norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Dropout(dropout),
         )
         built = build_encoder(encoder, size=SIZE, match_stride=4)
         return OTCXRModel(built, head_dim=8, projection_dim=8, cv_sim_depth=1)
@@ -157,6 +160,52 @@ def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_along_a_cosine_t
     assert rates.max() == 1
 
 
+def test_accumulated_batches_give_the_step_of_the_large_batch():
+    # No norm of batches, and no loss that compares images: those see the small batch.
+    options = {"objective": Objective(alpha=1, beta=0, eta=0, global_weight=0), "weight_decay": 0}
+    large, small, smaller = (make_model(norm=False) for _ in range(3))
+    expected = make_trainer(batch_size=20, **options).fit(large, Images(60))
+    history = make_trainer(batch_size=5, accumulate=4, **options).fit(small, Images(60))
+    make_trainer(batch_size=5, **options).fit(smaller, Images(60))
+    assert history["transport"] == pytest.approx(expected["transport"], rel=1e-3)
+    assert history["learning_rate"] == expected["learning_rate"]
+    for name, value in large.encoder.named_parameters():
+        # Iterations of the transport stop when all of a batch are good enough.
+        torch.testing.assert_close(small.get_parameter(f"encoder.{name}"), value, atol=1e-4, rtol=0)
+        assert not smaller.get_parameter(f"encoder.{name}").allclose(value, atol=1e-3), name
+
+
+def test_batches_left_over_are_accumulated_too():
+    model, source = make_model(), Images(20)
+    _, history = trained(source, batch_size=4, accumulate=3, epochs=1)
+    assert len(source.batches) == 5
+    assert np.isfinite(history["loss"]).all()
+    assert not same(model, trained(batch_size=4, accumulate=3, epochs=1)[0])
+
+
+class Slow(Images):
+    """Time passes while images are read: `minutes` an epoch."""
+
+    def __init__(self, n, monkeypatch, minutes):
+        super().__init__(n)
+        self.now, self.minutes = 0.0, minutes
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def read(self, indices, size):
+        self.now += 60 * self.minutes * len(indices) / len(self)
+        return super().read(indices, size)
+
+
+@pytest.mark.parametrize(("max_time", "epochs"), [(0.01, 1), (29, 3), (31, 4), (1000, 5)])
+def test_no_epoch_is_begun_after_the_time_and_none_is_cut_short(max_time, epochs, monkeypatch):
+    source = Slow(20, monkeypatch, minutes=10)
+    _, history = trained(source, epochs=5, max_time=max_time)
+    assert len(history["loss"]) == epochs
+    assert len(source.batches) == 3 * epochs
+    _, whole = trained(epochs=5)
+    assert history["loss"] == whole["loss"][:epochs]
+
+
 class Nothing:
     """An objective without gradient: only weight decay is left to change the weights."""
 
@@ -254,14 +303,23 @@ def test_precision_is_the_encoders_and_the_crops_are_not_rounded(precision, dtyp
         assert given.equal(drawn)
 
 
-def test_views_are_keyed_by_seed_epoch_and_step():
+def test_views_are_keyed_by_seed_epoch_and_place():
     batch = torch.from_numpy(Images(4).images)
     draws = [
-        make_trainer(seed=seed).draw(batch, epoch, step)[1]
-        for seed, epoch, step in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+        make_trainer(seed=seed).draw(batch, epoch, start)[1]
+        for seed, epoch, start in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 4)]
     ]
     assert draws[0].equal(make_trainer().draw(batch, 0, 0)[1])
     assert all(not draws[0].equal(other) for other in draws[1:])
+
+
+def test_an_image_gets_the_same_views_whatever_batch_it_is_in():
+    images = torch.from_numpy(Images(8).images)
+    views, affine = make_trainer().draw(images, 2, 5)
+    for row in range(8):
+        alone, map_alone = make_trainer().draw(images[row : row + 1], 2, 5 + row)
+        assert map_alone.equal(affine[row::8])
+        torch.testing.assert_close(alone, views[row::8])
 
 
 def test_images_are_standardised_before_views_are_drawn():
@@ -286,9 +344,9 @@ def test_evaluation_repeats_itself_and_changes_nothing(precision):
 def test_evaluation_weighs_every_image_alike():
     trainer, model, source = make_trainer(batch_size=6), make_model().eval(), Images(11)
     expected = 0.0
-    for step, indices in enumerate((range(6), range(6, 11))):
+    for indices in (range(6), range(6, 11)):
         with torch.inference_mode():
-            terms, _ = model(*trainer.draw(torch.from_numpy(source.images[indices]), 0, step))
+            terms, _ = model(*trainer.draw(torch.from_numpy(source.images[indices]), 0, indices[0]))
         expected += terms["transport"].item() * len(indices) / 11
     assert trainer.evaluate(model, source)["transport"] == pytest.approx(expected, rel=1e-5)
 

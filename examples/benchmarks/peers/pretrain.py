@@ -11,7 +11,7 @@ from timm.optim import param_groups_weight_decay
 from otcxr_sk.method.encoders import build_encoder
 from otcxr_sk.method.views import ViewSampler
 from otcxr_sk.training.runtime import private_randomness
-from otcxr_sk.training.trainer import WarmupCosine
+from otcxr_sk.training.plan import WarmupCosine
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,389 @@
+"""A run that was stopped goes on to the weights that it would have had, and is never mistaken."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import otcxr_sk
+from otcxr_sk import OTCXRPretrainer
+from otcxr_sk.estimators import CheckpointWarning
+from otcxr_sk.training.trainer import NonFiniteLossError
+
+EPOCHS, STEPS = 3, 3  # of 24 images in batches of 8
+
+# What a run may go on with, and what makes it another run.
+FREE = {
+    "cache_dir": "cache",
+    "cache_gb": 1.0,
+    "checkpoint_dir": None,
+    "checkpoint_every": 7,
+    "device": "cpu",
+    "max_time": 5,
+    "num_workers": 1,
+    "random_state": None,
+    "verbose": 1,
+}
+OTHER = {
+    "encoder": "test_vit",
+    "weights": "start.safetensors",
+    "image_size": 64,
+    "resize": "pad",
+    "epochs": 2,
+    "batch_size": 4,
+    "accumulate": 2,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.1,
+    "alpha": 3.0,
+    "beta": 3.0,
+    "eta": 3.0,
+    "global_weight": 3.0,
+    "epsilon": 0.2,
+    "cv_sim_depth": 1,
+    "transport": "direct",
+    "match_stride": 8,
+    "crop_scale": (0.6, 1.0),
+    "horizontal_flip": 0.5,
+    "erase": 0.1,
+    "image_shape": (32, 32),
+    "channels": "last",
+    "precision": "bf16",
+    "on_error": "nan",
+}
+
+
+class Encoder(nn.Module):
+    """An encoder that draws random numbers, and presses Ctrl-C or fails at a pass in training."""
+
+    def __init__(self, interrupt_at=None, fail_at=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(1, 16, 8, stride=8)
+        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.interrupt_at, self.fail_at, self.passes = interrupt_at, fail_at, 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.training and self.passes == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        dense = self.rest(self.stem(images))
+        return dense * torch.nan if self.training and self.passes == self.fail_at else dense
+
+
+@pytest.fixture(autouse=True)
+def _usual_handler():
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def pretrainer(tiny):
+    def make(interrupt_at=None, fail_at=None, **parameters):
+        return tiny(Encoder(interrupt_at, fail_at), epochs=EPOCHS, **parameters)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(pretrainer, X):
+    return pretrainer().fit(X)
+
+
+@pytest.fixture(scope="module")
+def ended(tiny, X, tmp_path_factory):
+    """A run that has ended, and its folder."""
+    folder = tmp_path_factory.mktemp("ended")
+    return tiny(checkpoint_dir=folder).fit(X)
+
+
+def interrupted(estimator, X):
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(X)
+    return estimator
+
+
+def assert_same(fitted, other):
+    np.testing.assert_array_equal(fitted.weights_, other.weights_)
+    assert fitted.history_ == other.history_
+    assert (fitted.mean_, fitted.std_) == (other.mean_, other.std_)
+    assert fitted.n_epochs_ == other.n_epochs_
+    assert fitted.skipped_ == other.skipped_
+
+
+def test_checkpoints_change_nothing(pretrainer, whole, X, tmp_path):
+    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+
+
+@pytest.mark.parametrize("step", range(1, EPOCHS * STEPS + 1))
+def test_a_run_interrupted_after_any_step_ends_as_if_it_had_not_been(
+    step, pretrainer, whole, X, tmp_path
+):
+    stopped = interrupted(pretrainer(interrupt_at=step, checkpoint_dir=tmp_path), X)
+    assert stopped.n_epochs_ == step // STEPS
+    for name, values in stopped.history_.items():
+        assert values == whole.history_[name][: step // STEPS]
+    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"precision": "bf16"}, {"num_workers": 1}, {"accumulate": 2}, {"precision": "float32"}],
+    ids=str,
+)
+def test_so_does_one_of_another_kind(parameters, pretrainer, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=5, checkpoint_dir=tmp_path, **parameters), X)
+    resumed = pretrainer(checkpoint_dir=tmp_path, **parameters).fit(X)
+    assert_same(resumed, pretrainer(**parameters).fit(X))
+
+
+def test_a_run_may_be_interrupted_after_every_step(pretrainer, whole, X, tmp_path):
+    for _ in range(EPOCHS * STEPS):
+        interrupted(pretrainer(interrupt_at=1, checkpoint_dir=tmp_path), X)
+    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_ctrl_c_leaves_a_usable_estimator(keep, pretrainer, whole, X, tmp_path):
+    folder = tmp_path if keep else None
+    stopped = pretrainer(interrupt_at=4, checkpoint_dir=folder)
+    words = "after step 4, with 1 epochs completed"
+    words += "; to go on, call fit again with checkpoint_dir='" if keep else "$"
+    with pytest.raises(KeyboardInterrupt, match=words):
+        stopped.fit(X)
+    assert np.isfinite(stopped.transform(X)).all()
+    assert np.isfinite(stopped.score(X))
+    assert not np.array_equal(stopped.weights_, whole.weights_)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(pretrainer, whole, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=7, checkpoint_dir=tmp_path), X)
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(CheckpointWarning, match="is damaged and was removed"):
+        resumed = pretrainer(checkpoint_dir=tmp_path).fit(X)
+    assert_same(resumed, whole)
+
+
+def test_a_full_disk_stops_no_run(pretrainer, whole, X, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(CheckpointWarning, match=r"No space left on device.*training goes on"):
+        fitted = pretrainer(checkpoint_dir=tmp_path).fit(X)
+    assert_same(fitted, whole)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_failed_goes_on_where_it_was_good(pretrainer, whole, X, tmp_path):
+    failed = pretrainer(fail_at=8, checkpoint_dir=tmp_path)
+    with pytest.raises(NonFiniteLossError, match="epoch 2 are kept"):
+        failed.fit(X)
+    assert failed.n_epochs_ == 2
+    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+
+
+def test_a_run_that_fails_after_it_was_resumed_keeps_its_last_good_epoch(pretrainer, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
+    failed, expected = pretrainer(fail_at=2, checkpoint_dir=tmp_path), pretrainer(fail_at=6)
+    for estimator in (failed, expected):
+        with pytest.raises(NonFiniteLossError, match="epoch 1 are kept"):
+            estimator.fit(X)
+    assert_same(failed, expected)
+
+
+def test_time_that_was_too_short_can_be_given_more(pretrainer, whole, X, tmp_path):
+    short = pretrainer(max_time=1e-9, checkpoint_dir=tmp_path, checkpoint_every=99).fit(X)
+    assert short.n_epochs_ == 1
+    np.testing.assert_array_equal(
+        pretrainer(max_time=1e-9, checkpoint_dir=tmp_path).fit(X).weights_, short.weights_
+    )
+    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+
+
+@pytest.mark.parametrize(
+    ("every", "places"),
+    [(1, [6, 9]), (2, [6, 9]), (99, [9]), (timedelta(0), [8, 9]), (timedelta(hours=9), [9])],
+)
+def test_checkpoints_come_as_often_as_asked_and_at_the_end(every, places, pretrainer, X, tmp_path):
+    pretrainer(checkpoint_dir=tmp_path, checkpoint_every=every).fit(X)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert [int(name.split("-")[1]) for name in names] == places
+
+
+def test_without_a_seed_a_run_goes_on_with_its_own(pretrainer, X, tmp_path):
+    options = {"random_state": None, "checkpoint_dir": tmp_path}
+    stopped = interrupted(pretrainer(interrupt_at=4, **options), X)
+    resumed = pretrainer(**options).fit(X)
+    assert resumed.history_["loss"][:1] == stopped.history_["loss"]
+    assert resumed.n_epochs_ == EPOCHS
+
+
+def _never(*args, **kwargs):
+    raise AssertionError("work was done")
+
+
+def test_a_run_that_has_ended_is_given_back_at_once(ended, tiny, X, monkeypatch):
+    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    monkeypatch.setattr("otcxr_sk.method.model.OTCXRModel.terms", _never)
+    assert_same(tiny(checkpoint_dir=ended.checkpoint_dir).fit(X), ended)
+
+
+def test_every_parameter_is_free_or_makes_another_run():
+    assert not FREE.keys() & OTHER.keys()
+    assert FREE.keys() | OTHER.keys() == OTCXRPretrainer().get_params().keys()
+
+
+@pytest.mark.parametrize(("name", "value"), OTHER.items())
+def test_another_parameter_is_refused_by_name(name, value, ended, tiny, X):
+    before = sorted(os.listdir(ended.checkpoint_dir))
+    other = tiny(checkpoint_dir=ended.checkpoint_dir).set_params(**{name: value})
+    with pytest.raises(ValueError, match=f"holds another run: {name} is .* there and .* here"):
+        other.fit(X)
+    assert sorted(os.listdir(ended.checkpoint_dir)) == before
+
+
+@pytest.mark.parametrize(("name", "value"), FREE.items())
+def test_what_changes_no_result_may_differ(name, value, ended, tiny, X, tmp_path):
+    other = tiny(checkpoint_dir=ended.checkpoint_dir)
+    fitted = other.set_params(**{name: tmp_path / value if name == "cache_dir" else value}).fit(X)
+    np.testing.assert_array_equal(fitted.weights_, ended.weights_)
+
+
+def test_all_differences_are_named(ended, tiny, X):
+    other = tiny(checkpoint_dir=ended.checkpoint_dir, epochs=5, eta=9.0, random_state=3)
+    with pytest.raises(ValueError, match="another run") as caught:
+        other.fit(X[:-1])
+    for words in (
+        "epochs is 1 there and 5 here",
+        "eta is 0.1 there and 9.0 here",
+        "random_state gives another seed",
+        "24 images there and 23 here",
+        "Use another folder",
+    ):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["turned", "shifted", "others", "scaled"])
+def test_other_images_are_refused(which, ended, tiny, X, blobs):
+    others = {
+        "turned": X[::-1],
+        "shifted": np.roll(X, 1, axis=0),
+        "others": blobs(24, seed=1),
+        "scaled": X * np.arange(len(X))[:, None, None],
+    }
+    with pytest.raises(ValueError, match="the images differ, as in row"):
+        tiny(checkpoint_dir=ended.checkpoint_dir).fit(others[which])
+
+
+def test_an_encoder_of_another_structure_is_refused(pretrainer, tiny, X, tmp_path):
+    pretrainer(checkpoint_dir=tmp_path).fit(X)
+    other = Encoder()
+    other.rest.append(nn.ReLU())
+    with pytest.raises(ValueError, match=r"encoder is 'Encoder .+' there and 'Encoder .+' here"):
+        tiny(other, epochs=EPOCHS, checkpoint_dir=tmp_path).fit(X)
+
+
+@pytest.fixture
+def files(X, tmp_path):
+    """Files of images in two folders of one."""
+    paths = []
+    for number, pixels in enumerate(X):
+        path = tmp_path / "first" / f"patient{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_files_may_move_but_not_change_names_or_order(files, tiny, tmp_path):
+    options = {"checkpoint_dir": tmp_path / "run"}
+    fitted = tiny(**options).fit(files)
+    shutil.copytree(tmp_path / "first", tmp_path / "second" / "deeper")
+    moved = [
+        tmp_path / "second" / "deeper" / path.relative_to(tmp_path / "first") for path in files
+    ]
+    np.testing.assert_array_equal(tiny(**options).fit(moved).weights_, fitted.weights_)
+    other = [*moved[:3], moved[4], moved[3], *moved[5:]]
+    with pytest.raises(ValueError, match="the files have other names or another order"):
+        tiny(**options).fit(other)
+    renamed = moved[3].rename(moved[3].with_name("other.png"))
+    with pytest.raises(ValueError, match="the files have other names or another order"):
+        tiny(**options).fit([*moved[:3], renamed, *moved[4:]])
+
+
+def test_images_that_were_left_out_stay_out_and_are_not_looked_for_again(
+    files, pretrainer, tmp_path, monkeypatch
+):
+    files[2].write_bytes(b"broken")
+    files[9].unlink()
+    options = {"on_error": "nan"}
+    whole = pretrainer(**options).fit(files)
+    options["checkpoint_dir"] = tmp_path / "run"
+    interrupted(pretrainer(interrupt_at=4, **options), files)
+    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    resumed = pretrainer(**options).fit(files)
+    assert [problem["row"] for problem in resumed.skipped_] == [2, 9]
+    assert_same(resumed, whole)
+
+
+def test_another_version_of_the_library_warns(pretrainer, X, tmp_path, monkeypatch):
+    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
+    monkeypatch.setattr(otcxr_sk, "__version__", "9.9")
+    with pytest.warns(CheckpointWarning, match=r"begun by otcxr-sk .* and goes on with 9\.9"):
+        pretrainer(checkpoint_dir=tmp_path).fit(X)
+
+
+def test_the_same_version_does_not_warn(pretrainer, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pretrainer(checkpoint_dir=tmp_path).fit(X)
+
+
+def stopped_from_outside(folder, *kills):
+    """How runs were stopped, how many steps were saved by then, and whether the weights agree."""
+    script = Path(__file__).with_name("killed.py")
+    done = subprocess.run(
+        [sys.executable, script, folder, *kills],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    how, saved, weights = zip(*map(str.split, done.stdout.splitlines()), strict=True)
+    return how, list(map(int, saved)), set(weights)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_stopped_from_outside_ends_with_the_same_weights(tmp_path):
+    how, saved, weights = stopped_from_outside(tmp_path, "save", "interrupt", "3")
+    assert weights == {"same"}
+    assert how[:4] == ("fsync", "replace", "unlink", "interrupted")
+    assert saved[:3] == [12, 0, 18]
+    assert 0 < saved[3] < 36
+    assert "killed" in how[4:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_at_any_of_many_times_ends_with_the_same_weights(tmp_path):
+    how, saved, weights = stopped_from_outside(tmp_path, "20")
+    assert weights == {"same"}
+    assert how.count("killed") > 10
+    assert len(set(saved) - {0, 36}) > 3
