@@ -10,8 +10,8 @@ from timm.optim import param_groups_weight_decay
 
 from otcxr_sk.method.encoders import build_encoder
 from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import private_randomness
 from otcxr_sk.training.plan import WarmupCosine
+from otcxr_sk.training.runtime import private_randomness
 
 CPU = torch.device("cpu")
 
