@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from otcxr_sk.method.diagnostics import effective_rank, spread
 from otcxr_sk.training.checkpoint import Checkpoint
 from otcxr_sk.training.plan import EpochPlan
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins import Precision
+    from timm.utils import ModelEmaV3
 
 # Embeddings of an epoch that its spread and effective rank are computed from, at most.
 WATCHED = 2048
@@ -49,9 +53,15 @@ class Progress:
     optimiser : torch.optim.Optimizer
         Of the parameters of `model`.
     plan : EpochPlan
+    average : ModelEmaV3, default=None
+        Running average of `model`, if one is kept.
+    precision : Precision, default=None
+        Of Fabric, with the scaler of float16's gradients, if any.
 
     Attributes
     ----------
+    earlier : int
+        Steps made before epoch 0, by a stream.
     epoch : int
         Epochs completed.
     step : int
@@ -61,21 +71,34 @@ class Progress:
     tally : Tally
         Of the epoch that is under way.
     good : dict of str to Tensor
-        Weights after the last epoch that ended well, on the CPU.
+        Weights of `outcome` after the last epoch that ended well, on the CPU.
     """
 
-    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, plan: EpochPlan) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        plan: EpochPlan,
+        average: ModelEmaV3 | None = None,
+        precision: Precision | None = None,
+    ) -> None:
         self.model, self.optimiser, self.plan = model, optimiser, plan
-        self.epoch, self.step = 0, 0
+        self.average, self.precision = average, precision
+        self.earlier, self.epoch, self.step = 0, 0, 0
         self.history: dict[str, list[float]] = {}
         self.tally = Tally()
-        self.good = snapshot(model)
+        self.good = snapshot(self.outcome)
         self._started = time.monotonic()
+
+    @property
+    def outcome(self) -> nn.Module:
+        """What training gives if it ends now: the average, if one is kept."""
+        return self.model if self.average is None else self.average.module
 
     @property
     def done(self) -> int:
         """Steps from the start of the run."""
-        return self.epoch * self.plan.steps + self.step
+        return self.earlier + self.epoch * self.plan.steps + self.step
 
     @property
     def seconds(self) -> float:
@@ -88,7 +111,7 @@ class Progress:
             self.history.setdefault(name, []).append(number)
         self.epoch, self.step = self.epoch + 1, 0
         self.tally = Tally()
-        self.good = snapshot(self.model)
+        self.good = snapshot(self.outcome)
 
     def pack(self) -> Checkpoint:
         """Gather all that decides how the run goes on, between two steps.
@@ -101,6 +124,8 @@ class Progress:
             "sums": self.tally.sums,
             "generator": _generators(self.model),
         }
+        if self.average is not None:
+            groups["average"] = self.average.module.state_dict()
         if self.step:
             groups["good"] = self.good
             groups["watched"] = {"embedding": torch.cat(self.tally.watched)}
@@ -112,10 +137,12 @@ class Progress:
             for name, value in values.items()
         }
         numbers = {
+            "earlier": self.earlier,
             "epoch": self.epoch,
             "step": self.step,
             "history": self.history,
             "seconds": self.seconds,
+            "precision": {} if self.precision is None else self.precision.state_dict(),
         }
         return Checkpoint(tensors, numbers)
 
@@ -126,7 +153,9 @@ class Progress:
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = value
         self.model.load_state_dict(groups["model"])
-        self.good = groups.get("good", groups["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(groups["average"])
+        self.good = groups.get("good", groups.get("average", groups["model"]))
         _load_optimiser(self.optimiser, groups)
         device = next(self.model.parameters()).device
         self.tally = Tally()
@@ -137,7 +166,10 @@ class Progress:
         if device.type == "cuda" and "cuda" in groups["generator"]:
             torch.cuda.set_rng_state(groups["generator"]["cuda"], device)
         numbers: dict[str, Any] = checkpoint.numbers
+        self.earlier = numbers["earlier"]
         self.epoch, self.step = numbers["epoch"], numbers["step"]
+        if self.precision is not None:
+            self.precision.load_state_dict(numbers["precision"])
         self.history = {name: list(values) for name, values in numbers["history"].items()}
         self._started = time.monotonic() - numbers["seconds"]
 

@@ -16,6 +16,8 @@ from otcxr_sk.images import ImageSource
 from otcxr_sk.images._loading import read_ahead
 from otcxr_sk.images._problems import Unusable
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+
 
 def choose_device(device: str) -> torch.device:
     """Turn "auto" or a torch device name into a device that this machine has."""
@@ -32,10 +34,10 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Turn "auto", "bf16" or "float32" into the dtype of the encoder's arithmetic."""
+    """Turn "auto" or one of `PRECISIONS` into the dtype of the encoder's arithmetic."""
     if precision == "auto":
         return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
-    return {"bf16": torch.bfloat16, "float32": torch.float32}[precision]
+    return PRECISIONS[precision]
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -18,12 +18,25 @@ from otcxr_sk.method.objective import Objective
 from otcxr_sk.method.views import NUMBERS, ViewSampler
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
 from otcxr_sk.training.interrupt import deferred_interrupt
+from otcxr_sk.training.optimiser import (
+    WarmupConstant,
+    build_average,
+    build_optimiser,
+    peak_rate,
+)
 from otcxr_sk.training.plan import EpochPlan, WarmupCosine
 from otcxr_sk.training.progress import Progress
 from otcxr_sk.training.runtime import choose_precision, load_batches, uniform
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+# Names that Fabric has for what autocast computes in.
+_MIXED: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+
+# The scale of float16's gradients is halved when they overflow, and so many steps left out are no
+# accident.
+_LEAST_SCALE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -40,18 +53,25 @@ class Trainer:
         Height and width that images are read at, in pixels.
     epochs, batch_size : int
         Every epoch sees every image once, in batches of nearly equal size.
-    learning_rate : float
-        Peak of AdamW's, after a linear warm-up and before a cosine decay to zero.
+    learning_rate : float or "auto"
+        Peak, after a linear warm-up and before a cosine decay to zero; see `peak_rate`.
     weight_decay : float
         Not applied to biases and norms.
     seed : int
         Order is keyed by (seed, epoch), views by (seed, epoch, place in that order), which names
         an image.
     device : torch.device
-    precision : {"auto", "bf16", "float32"}
+    precision : {"auto", "bf16", "fp16", "float32"}
         Of the encoder; heads, transport and losses are always float32.
     accumulate : int
         Batches per step of the optimiser.
+    optimizer : {"adamw", "lars"}
+    clip_norm : float or None
+        Largest norm of the gradient of a step, all parameters together.
+    ema : float or None
+        Decay of a running average of the weights, which the model holds in the end.
+    schedule : WarmupConstant or None
+        None is the warm-up and the cosine over all epochs.
     max_time : float or None
         Minutes after which no further epoch is begun, earlier parts of a resumed run included.
     num_workers : int
@@ -66,12 +86,16 @@ class Trainer:
     size: int
     epochs: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | str
     weight_decay: float
     seed: int
     device: torch.device
     precision: str
     accumulate: int = 1
+    optimizer: str = "adamw"
+    clip_norm: float | None = None
+    ema: float | None = None
+    schedule: WarmupConstant | None = None
     max_time: float | None = None
     num_workers: int = 0
     verbose: bool = False
@@ -109,17 +133,16 @@ class Trainer:
             Ctrl-C was pressed. The model then holds the weights after the step that was under
             way, which is saved, and the exception the history of the epochs before.
         """
-        from timm.optim import param_groups_weight_decay
-
         fabric = self._fabric()
         model.train().to(memory_format=torch.channels_last)
-        groups = param_groups_weight_decay(model, self.weight_decay)
-        adamw = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
-        network, optimiser = fabric.setup(model, adamw)
-        progress = Progress(model, adamw, self._plan(source))
+        plain = build_optimiser(model, self.optimizer, self.weight_decay)
+        network, optimiser = fabric.setup(model, plain)
+        average = None if self.ema is None else build_average(model, self.ema)
+        precision = fabric.strategy.precision
+        progress = Progress(model, plain, self._plan(source), average, precision)
         if start is not None:
             progress.unpack(start)
-        total = progress.plan.steps * self.epochs
+        total = progress.earlier + progress.plan.steps * self.epochs
         bar = tqdm(total=total, initial=progress.done, unit="step", disable=not self.verbose)
         with bar, deferred_interrupt() as interrupt:
             while not (interrupt.asked or self._is_over(progress)):
@@ -135,6 +158,8 @@ class Trainer:
                 at_once = interrupt.asked or self._is_over(progress)
                 if checkpoints and (at_once or _is_due(checkpoints, progress)):
                     checkpoints.save(progress.pack(), progress.done)
+        if average is not None:
+            model.load_state_dict(average.module.state_dict())
         model.cpu().eval()
         if interrupt.asked:
             raise TrainingInterrupted(progress, checkpoints.folder if checkpoints else None)
@@ -164,12 +189,24 @@ class Trainer:
                 fabric.backward(loss * plan.share(index))
                 progress.tally.add({"loss": loss, **terms}, embedding, len(batch))
                 if plan.ends_step(index):
-                    for group in optimiser.param_groups:
-                        group["lr"] = self._rate(progress)
-                    optimiser.step()
-                    optimiser.zero_grad()
-                    progress.step += 1
+                    self._step(fabric, network, optimiser, progress)
                     yield
+
+    def _step(self, fabric: Fabric, network: Any, optimiser: Any, progress: Progress) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = self._rate(progress)
+        if self.clip_norm is not None:
+            # A gradient that is not finite makes weights that are not, or the scaler leaves it out.
+            fabric.clip_gradients(
+                network, optimiser, max_norm=self.clip_norm, error_if_nonfinite=False
+            )
+        optimiser.step()
+        optimiser.zero_grad()
+        progress.step += 1
+        if progress.average is not None:
+            progress.average.update(progress.model, progress.done)
+        if fabric.strategy.precision.state_dict().get("scale", 1) < _LEAST_SCALE:
+            raise _failed(progress)
 
     def _end_epoch(self, progress: Progress, n_images: int, bar: tqdm) -> None:
         rate = self._rate(progress)
@@ -201,8 +238,10 @@ class Trainer:
         return EpochPlan(len(source), self.batch_size, self.accumulate)
 
     def _rate(self, progress: Progress) -> float:
-        curve = WarmupCosine(progress.plan.steps * self.epochs)
-        return self.learning_rate * curve.factor(progress.done)
+        curve = self.schedule or WarmupCosine(progress.plan.steps * self.epochs)
+        n_images = self.batch_size * self.accumulate
+        peak = peak_rate(self.learning_rate, self.optimizer, n_images)
+        return peak * curve.factor(progress.done)
 
     def _is_over(self, progress: Progress) -> bool:
         if progress.epoch == self.epochs:
@@ -217,14 +256,15 @@ class Trainer:
 
         class Autocast(MixedPrecision):
             def convert_input(self, data: Any) -> Any:
-                # Fabric would round the crop coordinates to bfloat16 as well.
+                # Fabric would round the crop coordinates as well.
                 return data
 
-        mixed = choose_precision(self.precision, self.device) == torch.bfloat16
+        dtype = choose_precision(self.precision, self.device)
+        mixed = _MIXED.get(dtype)
         return Fabric(
             accelerator=self.device.type,
             devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-            plugins=Autocast("bf16-mixed", self.device.type) if mixed else Precision(),
+            plugins=Autocast(mixed, self.device.type) if mixed else Precision(),
         )
 
     def draw(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:
