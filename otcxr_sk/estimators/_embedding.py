@@ -66,8 +66,11 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     max_time: float | None
     batch_size: int
     accumulate: int
-    learning_rate: float
+    optimizer: str
+    learning_rate: float | str
     weight_decay: float
+    clip_norm: float | None
+    ema: float | None
     device: str
     precision: str
     num_workers: int
@@ -297,6 +300,9 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             accumulate=self.accumulate,
+            optimizer=self.optimizer,
+            clip_norm=self.clip_norm,
+            ema=self.ema,
             max_time=self.max_time,
             seed=seed,
             device=device,

@@ -12,6 +12,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from otcxr_sk.estimators._unusable import ON_ERROR
 from otcxr_sk.images._resize import RESIZES
+from otcxr_sk.training.optimiser import OPTIMISERS
+from otcxr_sk.training.runtime import PRECISIONS
 
 # Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
 LAPTOP: Mapping[str, Any] = MappingProxyType(
@@ -51,8 +53,11 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 2, None, closed="left")],
     "accumulate": [Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "optimizer": [StrOptions(set(OPTIMISERS))],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
+    "ema": [None, Interval(Real, 0, 1, closed="neither")],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "beta": [Interval(Real, 0, None, closed="left")],
     "eta": [Interval(Real, 0, None, closed="left")],
@@ -67,13 +72,14 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "image_shape": [tuple, list, None],
     "channels": [StrOptions({"first", "last"}), None],
     "device": [str],
-    "precision": [StrOptions({"auto", "bf16", "float32"})],
+    "precision": [StrOptions({"auto", *PRECISIONS})],
     "num_workers": [Interval(Integral, 0, None, closed="left")],
     "on_error": [StrOptions(set(ON_ERROR))],
     "cache_dir": [None, str, HasMethods(["__fspath__"])],
     "cache_gb": [Interval(Real, 0, None, closed="neither")],
     "checkpoint_dir": [None, str, HasMethods(["__fspath__"])],
     "checkpoint_every": [Interval(Integral, 1, None, closed="left"), timedelta],
+    "warm_start": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

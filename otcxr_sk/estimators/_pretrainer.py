@@ -9,15 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from otcxr_sk.estimators._embedding import EncoderEstimator, build_model
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     MODEL_PARAMETERS,
     check_together,
 )
-from otcxr_sk.estimators._persistence import pack
 from otcxr_sk.estimators._run import open_run
-from otcxr_sk.estimators._unusable import as_table, leave_out, warn_of
+from otcxr_sk.estimators._stream import StreamEstimator, is_warm, joined, start_model
+from otcxr_sk.estimators._unusable import leave_out, warn_of
 from otcxr_sk.images import scan
 from otcxr_sk.images._resize import Resize
 from otcxr_sk.images._scan import Scan
@@ -34,7 +33,7 @@ class CollapseWarning(UserWarning):
     """Training ended with embeddings that hardly tell images apart."""
 
 
-class OTCXRPretrainer(EncoderEstimator):
+class OTCXRPretrainer(StreamEstimator):
     r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
@@ -73,10 +72,18 @@ class OTCXRPretrainer(EncoderEstimator):
     accumulate : int, default=1
         Batches per step of the optimiser, for steps of more images than fit into memory. Norms of
         batches, variance and covariance see `batch_size` images at a time all the same.
-    learning_rate : float, default=0.002
-        Peak of AdamW's learning rate; linear warm-up, cosine decay.
+    optimizer : {"adamw", "lars"}, default="adamw"
+        LARS is for steps of thousands of images.
+    learning_rate : float or "auto", default="auto"
+        Peak; linear warm-up, cosine decay. A number is taken as it is. "auto" is 0.002 (LARS: 0.6)
+        for steps of 64 images and grows with the square root of their number.
     weight_decay : float, default=0.01
-        Of AdamW; not applied to biases and norms.
+        Not applied to biases and norms.
+    clip_norm : float, default=None
+        A step whose gradient is longer is made with one of this length.
+    ema : float, default=None
+        Such as 0.999: keep a running average of the weights over about ``1 / (1 - ema)`` steps, and
+        end with the average.
     alpha, beta, eta : float
         Weights of the transport, variance and covariance terms.
     global_weight : float
@@ -105,8 +112,9 @@ class OTCXRPretrainer(EncoderEstimator):
         Place of the channel axis in arrays of four dimensions; only needed if both would fit.
     device : str, default="auto"
         A torch device; "auto" takes CUDA, else MPS, else the CPU.
-    precision : {"auto", "bf16", "float32"}, default="auto"
+    precision : {"auto", "bf16", "fp16", "float32"}, default="auto"
         Arithmetic of the encoder; "auto" takes bfloat16 where the device computes it natively.
+        "fp16" is for GPUs that do not, and scales gradients.
         Heads, transport and losses are always float32.
     num_workers : int, default=0
         Processes that read images beside the main one.
@@ -124,6 +132,8 @@ class OTCXRPretrainer(EncoderEstimator):
         the very weights of one that was not.
     checkpoint_every : int or datetime.timedelta, default=1
         Epochs, or time, from one checkpoint to the next.
+    warm_start : bool, default=False
+        Whether another `fit` goes on from the fitted weights, with their `mean_` and `std_`.
     random_state : int, RandomState instance or None, default=None
         Same seed, same machine, same weights, whatever `num_workers` and `cache_dir`. Global
         generators are left alone.
@@ -143,7 +153,8 @@ class OTCXRPretrainer(EncoderEstimator):
         within one token of its true place) beside ``matching_chance`` (of a uniform plan);
         ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``.
     mean_, std_ : float
-        Of the pixels of the training images at `image_size`.
+        Of the pixels of the training images at `image_size`; of the first ones, where training
+        went on with others.
     n_epochs_ : int
         Epochs completed.
     skipped_ : list of dict
@@ -203,8 +214,11 @@ class OTCXRPretrainer(EncoderEstimator):
         max_time: float | None = None,
         batch_size: int = 64,
         accumulate: int = 1,
-        learning_rate: float = 2e-3,
+        optimizer: str = "adamw",
+        learning_rate: float | str = "auto",
         weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        ema: float | None = None,
         alpha: float = 1.0,
         beta: float = 2.0,
         eta: float = 0.1,
@@ -226,6 +240,7 @@ class OTCXRPretrainer(EncoderEstimator):
         cache_gb: float = 50.0,
         checkpoint_dir: Any = None,
         checkpoint_every: int | timedelta = 1,
+        warm_start: bool = False,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -237,8 +252,11 @@ class OTCXRPretrainer(EncoderEstimator):
         self.max_time = max_time
         self.batch_size = batch_size
         self.accumulate = accumulate
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.ema = ema
         self.alpha = alpha
         self.beta = beta
         self.eta = eta
@@ -260,6 +278,7 @@ class OTCXRPretrainer(EncoderEstimator):
         self.cache_gb = cache_gb
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
@@ -312,7 +331,7 @@ class OTCXRPretrainer(EncoderEstimator):
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         run = open_run(self, source, seed)
         with private_randomness(run.seed, device):
-            model = build_model(architecture, self.weights)
+            model = start_model(self, architecture)
             mean, std, unusable = run.scan or scan(
                 source,
                 self.image_size,
@@ -321,6 +340,8 @@ class OTCXRPretrainer(EncoderEstimator):
                 refuse_unusable=self.on_error == "raise",
                 progress=self.verbose > 0,
             )
+            if is_warm(self):
+                mean, std = self.mean_, self.std_
             run.keep_scan(Scan(mean, std, unusable))
             warn_of(unusable, len(source), self.on_error, "They are left out of training.")
             source = leave_out(source, unusable)
@@ -335,19 +356,11 @@ class OTCXRPretrainer(EncoderEstimator):
             except TrainingInterrupted as error:
                 history, failure = error.history, error
 
-        self._architecture = architecture
-        self.weights_ = pack(model)
-        self.mean_ = mean
-        self.std_ = std
-        self.history_ = history
-        self.skipped_ = as_table(unusable)
-        self.n_epochs_ = len(history.get("loss", []))
-        self.embedding_dim_ = model.encoder.last_shape[0]
-        name = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
-        self.encoder_name_ = name
+        earlier = self.history_ if is_warm(self) else {}
+        self._keep(architecture, model, mean, std, joined(earlier, history), unusable)
         if failure is not None:
             raise failure
-        if self.n_epochs_:
+        if history:
             self._warn_of_collapse(len(source))
         return self
 

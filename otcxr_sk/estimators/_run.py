@@ -11,9 +11,9 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 import otcxr_sk
+from otcxr_sk.estimators._stream import is_warm
 from otcxr_sk.images import ImageSource
 from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._scan import Scan
@@ -31,6 +31,7 @@ _FREE = {
     "num_workers",
     "random_state",
     "verbose",
+    "warm_start",
 }
 
 # Images looked at to tell whether they are those of the run.
@@ -84,7 +85,7 @@ def open_run(estimator: Any, source: ImageSource, seed: int) -> Run:
     return Run(there["seed"], checkpoints, start, _unpack_scan(there["scan"]))
 
 
-def describe_run(estimator: BaseEstimator, source: ImageSource, seed: int) -> dict[str, Any]:
+def describe_run(estimator: Any, source: ImageSource, seed: int) -> dict[str, Any]:
     """Parameters and images of a run, as far as they decide its result, for JSON.
 
     Images are told by their number, the names of their files below the folder that all of them
@@ -95,6 +96,8 @@ def describe_run(estimator: BaseEstimator, source: ImageSource, seed: int) -> di
         for name, value in estimator.get_params(deep=False).items()
         if name not in _FREE
     }
+    if is_warm(estimator):
+        parameters["warm_start"] = f"from weights {_digest(estimator.weights_.tobytes())}"
     rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(np.intp))
     # One that cannot be used reads as zeros.
     size = parameters["image_size"]

@@ -41,11 +41,14 @@ def build_optimiser(model: nn.Module, name: str, weight_decay: float) -> torch.o
     """
     from timm.optim import Lars, param_groups_weight_decay
 
-    groups = param_groups_weight_decay(model, weight_decay)
+    # timm ties both the groups and the trust ratio to there being weight decay.
+    groups = param_groups_weight_decay(model, 1.0)
+    for group in groups:
+        if name == "lars":
+            group["always_adapt"] = group["weight_decay"] > 0
+        group["weight_decay"] *= weight_decay
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=_BETAS)
-    # Else timm ties the trust ratio to weight decay: none of one would be none of the other.
-    groups[1]["always_adapt"] = True
     return Lars(groups, momentum=_MOMENTUM)
 
 

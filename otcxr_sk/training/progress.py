@@ -13,7 +13,6 @@ from otcxr_sk.training.checkpoint import Checkpoint
 from otcxr_sk.training.plan import EpochPlan
 
 if TYPE_CHECKING:
-    from lightning_fabric.plugins import Precision
     from timm.utils import ModelEmaV3
 
 # Embeddings of an epoch that its spread and effective rank are computed from, at most.
@@ -55,8 +54,8 @@ class Progress:
     plan : EpochPlan
     average : ModelEmaV3, default=None
         Running average of `model`, if one is kept.
-    precision : Precision, default=None
-        Of Fabric, with the scaler of float16's gradients, if any.
+    precision : lightning_fabric.plugins.Precision, default=None
+        With the scaler of float16's gradients, if there is one.
 
     Attributes
     ----------
@@ -80,7 +79,7 @@ class Progress:
         optimiser: torch.optim.Optimizer,
         plan: EpochPlan,
         average: ModelEmaV3 | None = None,
-        precision: Precision | None = None,
+        precision: Any = None,
     ) -> None:
         self.model, self.optimiser, self.plan = model, optimiser, plan
         self.average, self.precision = average, precision

@@ -27,6 +27,7 @@ from otcxr_sk.training.optimiser import (
 from otcxr_sk.training.plan import EpochPlan, WarmupCosine
 from otcxr_sk.training.progress import Progress
 from otcxr_sk.training.runtime import choose_precision, load_batches, uniform
+from otcxr_sk.training.stream import Memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -104,7 +105,7 @@ class Trainer:
         self,
         model: OTCXRModel,
         source: ImageSource,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: Checkpoints | Memory | None = None,
         start: Checkpoint | None = None,
     ) -> dict[str, list[float]]:
         """Train `model` in place, on the CPU again when done.
@@ -113,7 +114,7 @@ class Trainer:
         ----------
         model : OTCXRModel
         source : ImageSource
-        checkpoints : Checkpoints, default=None
+        checkpoints : Checkpoints or Memory, default=None
             Where to save how far training has come.
         start : Checkpoint, default=None
             Where to go on from.
@@ -309,5 +310,5 @@ def _failed(progress: Progress) -> NonFiniteLossError:
     return NonFiniteLossError(progress.epoch, progress.history)
 
 
-def _is_due(checkpoints: Checkpoints | None, progress: Progress) -> bool:
+def _is_due(checkpoints: Checkpoints | Memory | None, progress: Progress) -> bool:
     return checkpoints is not None and checkpoints.is_due(progress.epoch, progress.step)

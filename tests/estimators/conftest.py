@@ -11,7 +11,13 @@ def tiny():
     """Make a pretrainer that trains in a moment."""
 
     def make(encoder="test_resnet", **parameters):
-        settings = {"image_size": 32, "epochs": 1, "batch_size": 8, "random_state": 0}
+        settings = {
+            "image_size": 32,
+            "epochs": 1,
+            "batch_size": 8,
+            "learning_rate": 2e-3,
+            "random_state": 0,
+        }
         return OTCXRPretrainer(encoder, **settings | parameters)
 
     return make

@@ -164,9 +164,13 @@ def test_encoders_of_every_family(encoder, tiny, X):
         {"erase": 0.0},
         {"weight_decay": 0.0},
         {"precision": "bf16"},
+        {"precision": "fp16"},
         {"num_workers": 1},
         {"batch_size": 1000},
         {"accumulate": 2},
+        {"optimizer": "lars"},
+        {"learning_rate": "auto"},
+        {"clip_norm": 0.1},
     ],
     ids=str,
 )

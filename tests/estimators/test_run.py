@@ -34,6 +34,8 @@ FREE = {
     "num_workers": 1,
     "random_state": None,
     "verbose": 1,
+    # Nothing to start from is there yet.
+    "warm_start": True,
 }
 OTHER = {
     "encoder": "test_vit",
@@ -43,8 +45,11 @@ OTHER = {
     "epochs": 2,
     "batch_size": 4,
     "accumulate": 2,
-    "learning_rate": 1e-4,
+    "optimizer": "lars",
+    "learning_rate": "auto",
     "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "ema": 0.9,
     "alpha": 3.0,
     "beta": 3.0,
     "eta": 3.0,
@@ -141,7 +146,16 @@ def test_a_run_interrupted_after_any_step_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"precision": "bf16"}, {"num_workers": 1}, {"accumulate": 2}, {"precision": "float32"}],
+    [
+        {"precision": "bf16"},
+        {"num_workers": 1},
+        {"accumulate": 2},
+        {"precision": "float32"},
+        {"precision": "fp16"},
+        {"optimizer": "lars", "learning_rate": 1.0},
+        {"ema": 0.9},
+        {"clip_norm": 0.1, "precision": "fp16"},
+    ],
     ids=str,
 )
 def test_so_does_one_of_another_kind(parameters, pretrainer, X, tmp_path):

@@ -51,6 +51,7 @@ def test_a_device_that_is_not_there_is_named(name):
         ("auto", True, torch.bfloat16),
         ("auto", False, torch.float32),
         ("bf16", False, torch.bfloat16),
+        ("fp16", True, torch.float16),
         ("float32", True, torch.float32),
     ],
 )

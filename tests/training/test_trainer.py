@@ -78,7 +78,7 @@ def copy_of(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(precision):
     (first, history), (again, same_history) = (trained(precision=precision) for _ in range(2))
     assert same(first, again)
@@ -285,7 +285,8 @@ def test_a_first_epoch_that_fails_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)]
+    ("precision", "dtype"),
+    [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_precision_is_the_encoders_and_the_crops_are_not_rounded(precision, dtype):
     model, source = make_model(), Images(8)
@@ -329,7 +330,7 @@ def test_images_are_standardised_before_views_are_drawn():
     torch.testing.assert_close(views[:4], (batch - 0.5) / 2, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_evaluation_repeats_itself_and_changes_nothing(precision):
     model, source = make_model(dropout=0.5), Images(20)
     trainer = make_trainer(precision=precision)
