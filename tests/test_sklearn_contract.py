@@ -11,6 +11,7 @@ TINY = OTCXRPretrainer("test_resnet", image_size=32, epochs=1, batch_size=8)
 # scikit-learn runs these on its own estimators, but not in `parametrize_with_checks`.
 UNLISTED = [
     "check_dataframe_column_names_consistency",
+    "check_estimators_partial_fit_n_features",
     "check_global_output_transform_pandas",
     "check_global_set_output_transform_polars",
     "check_set_output_transform",
