@@ -95,19 +95,21 @@ class Output:
     ) -> None:
         if self._path is None:
             return
+        own = self._is_own()
         try:
             with self._file as file:
                 if kind is None:
                     file.flush()
                     os.fsync(file.fileno())
-                    self._require_own(file)
-            if kind is None:
+            if kind is None and own:
                 os.replace(self._part, self._path)
         except BaseException:
-            self._remove()
+            self._remove(own)
             raise
         if kind is not None:
-            self._remove()
+            self._remove(own)
+        elif not own:
+            raise RuntimeError(f"another process began to write {self._path!r}; this one gives up")
 
     def result(self) -> NDArray[np.float32]:
         """Give the rows once all are there: of a file, a read-only memory map."""
@@ -116,15 +118,16 @@ class Output:
         rows: NDArray[np.float32] = np.load(self._path, mmap_mode="r")
         return rows
 
-    def _require_own(self, file: BinaryIO) -> None:
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(self._part)):
-                return
-        raise RuntimeError(f"another process began to write {self._path!r}; this one gives up")
+    def _is_own(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._part))
+        except FileNotFoundError:
+            return False
 
-    def _remove(self) -> None:
-        with suppress(OSError):
-            os.unlink(self._part)
+    def _remove(self, own: bool) -> None:
+        if own:
+            with suppress(OSError):
+                os.unlink(self._part)
 
 
 def _checked(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,10 @@ def embed(estimator: EncoderEstimator, X: Any, *, dense: bool, out: Any) -> NDAr
     problems: list[Unusable] = []
     with (
         Output(out, shape) as output,
+        closing(_pieces(estimator, source, shape, dense)) as pieces,
         tqdm(total=len(source), desc="embedding", unit="img", disable=quiet) as bar,
     ):
-        for start, values, found, _ in _pieces(estimator, source, shape, dense):
+        for start, values, found, _ in pieces:
             assert values is not None
             output.write(start, values)
             bar.update(len(values))
@@ -47,7 +49,7 @@ def embed(estimator: EncoderEstimator, X: Any, *, dense: bool, out: Any) -> NDAr
 
 def _pieces(
     estimator: EncoderEstimator, source: ImageSource, shape: tuple[int, ...], dense: bool
-) -> Iterator[Embedded]:
+) -> Generator[Embedded, None, None]:
     starts = range(0, len(source), estimator.batch_size)
     n_workers = offered_workers() if len(starts) > 1 else 1
     if n_workers > 1:

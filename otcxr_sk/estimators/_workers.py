@@ -8,7 +8,8 @@ import pickle
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -184,7 +185,7 @@ def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
     settings: dict[str, Any] = {"batch_size": 1, "timeout": SILENCE}
     try:
         if getattr(get_active_backend()[0], "supports_return_generator", False):
-            yield from Parallel(return_as="generator_unordered", **settings)(tasks)
+            yield from _quietly(Parallel(return_as="generator_unordered", **settings)(tasks))
             return
         # Other backends give all results at the end, so there have to be many ends.
         with Parallel(**settings) as parallel:
@@ -195,6 +196,18 @@ def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
             f"no worker has sent embeddings for {SILENCE} seconds; look into their logs: they may "
             "have run out of memory (lower batch_size), or be stuck on a file"
         ) from error
+
+
+def _quietly(results: Generator[Embedded, None, None]) -> Iterator[Embedded]:
+    try:
+        # Not `yield from`, which would close the other generator itself.
+        for result in results:  # noqa: UP028
+            yield result
+    finally:
+        # It would warn of work that was cancelled, beside the error that tells why.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results.close()
 
 
 _waking = threading.Lock()
