@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
 import sys
 import threading
@@ -20,6 +21,7 @@ from joblib import Parallel, delayed, effective_n_jobs, wrap_non_picklable_objec
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
+import otcxr_sk
 from otcxr_sk.estimators._encoding import Encoder, Loaded, load
 from otcxr_sk.images import ImageSource, PathSource
 from otcxr_sk.images._problems import Unusable
@@ -27,10 +29,9 @@ from otcxr_sk.images._problems import Unusable
 if TYPE_CHECKING:
     from otcxr_sk.estimators._embedding import EncoderEstimator
 
-# All that embedding needs of an estimator. The rest may be large, or unfit to be sent.
+# What embedding needs beside the weights. Other parameters may be large, or unfit to be sent.
 _NEEDED = (
     "_architecture",
-    "weights_",
     "mean_",
     "std_",
     "batch_size",
@@ -48,6 +49,14 @@ _PARTS_EACH = 4
 # Seconds without a result after which workers are taken for lost: joblib is not told when Dask
 # gives up a part because every worker that tried it died.
 SILENCE = 3600
+
+
+class Call(NamedTuple):
+    """A call of `transform` or `transform_dense` as its workers know it."""
+
+    name: str
+    version: str
+    dense: bool
 
 
 class Embedded(NamedTuple):
@@ -116,9 +125,9 @@ def embed_by_workers(
     batch_bytes = 4 * step * max(image, math.prod(shape[1:]))
     share = math.ceil(len(source) / step / n_workers / _PARTS_EACH)
     starts = range(0, len(source), step * max(1, min(share, _PART_BYTES // batch_bytes)))
-    # An array, since joblib and Dask bring a large one to each worker once, not with every part.
-    packed = np.frombuffer(_pack(estimator), np.uint8)
-    call = uuid.uuid4().hex
+    call = Call(uuid.uuid4().hex, otcxr_sk.__version__, dense)
+    # Arrays, since joblib and Dask bring a large one to each worker once, not with every part.
+    packed, weights = np.frombuffer(_pack(estimator), np.uint8), estimator.weights_
     errors: list[tuple[int, Exception]] = []
 
     def tasks() -> Iterator[Any]:
@@ -132,7 +141,7 @@ def embed_by_workers(
             except Exception as error:
                 errors.append((len(source), error))
                 return
-            yield delayed(embed_part)(packed, call, start, part, dense)
+            yield delayed(embed_part)(call, packed, weights, start, part)
 
     for embedded in _results(tasks(), n_workers):
         if embedded.error is not None:
@@ -154,8 +163,9 @@ def _parts(
     estimator: EncoderEstimator, source: ImageSource, starts: range
 ) -> Iterator[tuple[int, PathSource | Sent]]:
     if isinstance(source, PathSource):
+        folder = os.getcwd()
         for start in starts:
-            yield start, source.part(start, min(start + starts.step, len(source)))
+            yield start, source.part(start, min(start + starts.step, len(source)), folder)
         return
     loaded = load(estimator, source, 0, len(source), estimator.num_workers)
     for start in starts:
@@ -210,39 +220,54 @@ def _quietly(results: Generator[Embedded, None, None]) -> Iterator[Embedded]:
             results.close()
 
 
-_waking = threading.Lock()
+# Threads of one worker share an encoder, and read one at a time: reading listens to Python's
+# warnings, which all threads have in common.
+_alone = threading.Lock()
 _awake: tuple[str, EncoderEstimator, Encoder] | None = None
 
 
 def embed_part(
-    packed: NDArray[np.uint8], call: str, start: int, part: PathSource | Sent, dense: bool
+    call: Call,
+    packed: NDArray[np.uint8],
+    weights: NDArray[np.uint8],
+    start: int,
+    part: PathSource | Sent,
 ) -> Embedded:
     """Embed a part of the images in a worker.
 
     Parameters
     ----------
+    call : Call
+        What this is a part of: a worker keeps its encoder from one part to the next.
     packed : ndarray of uint8
-        Pickled estimator.
-    call : str
-        Names the call of `transform` that this is a part of: a worker keeps its encoder from one
-        part to the next.
+        The estimator without its weights, pickled.
+    weights : ndarray of uint8
+        Its `weights_`.
     start : int
         Row of the first image.
     part : PathSource or Sent
         Files to read, or images that were read.
-    dense : bool
-        Whether maps are wanted.
 
     Returns
     -------
     Embedded
+
+    Raises
+    ------
+    RuntimeError
+        The worker has another version of this library.
     """
     global _awake
-    # Threads of one worker share an encoder.
-    with _waking:
-        if _awake is None or _awake[0] != call:
+    if call.version != otcxr_sk.__version__:
+        raise RuntimeError(
+            f"a worker has otcxr-sk {otcxr_sk.__version__}, and {call.version} is needed: install "
+            "the same version everywhere"
+        )
+    with _alone:
+        if _awake is None or _awake[0] != call.name:
             estimator = pickle.loads(packed.data)
-            _awake = call, estimator, Encoder(estimator)
+            estimator.weights_ = weights
+            _awake = call.name, estimator, Encoder(estimator)
         _, estimator, encoder = _awake
     # Dask's workers must not have children, so they read without any.
     loaded = (
@@ -255,11 +280,12 @@ def embed_part(
     row = start
     while True:
         try:
-            images, found = next(loaded)
+            with _alone:
+                images, found = next(loaded)
         except StopIteration:
             return Embedded(start, np.concatenate(values), problems)
         except ValueError as error:
             return Embedded(start, None, [], error)
-        values.append(encoder((images, found), row, dense))
+        values.append(encoder((images, found), row, call.dense))
         problems += found
         row += len(images)

@@ -82,12 +82,11 @@ class PathSource(ImageSource):
         """Give the path of an image, None where there is none."""
         return self._path(index) or None
 
-    def part(self, start: int, stop: int) -> "PathSource":
+    def part(self, start: int, stop: int, folder: str) -> "PathSource":
         """Give some rows alone, by the numbers that they have here, for another process to read.
 
-        Relative paths are made absolute, since it may work in another folder.
+        It may work in another folder, so relative paths become ones of `folder`.
         """
-        folder = os.getcwd()
         paths: Any = (
             os.path.join(folder, path) if path else None
             for path in map(self._path, range(start, stop))

@@ -136,6 +136,12 @@ def test_a_failed_worker_is_no_failed_file(fitted, paths):
         estimator.transform(paths)
 
 
+def test_a_worker_of_another_version_is_refused(fitted):
+    call = _workers.Call("call", "0.0.1", dense=False)
+    with pytest.raises(RuntimeError, match=r"and 0\.0\.1 is needed"):
+        _workers.embed_part(call, None, fitted.weights_, 0, None)
+
+
 def test_silent_workers_are_given_up(fitted, paths, monkeypatch):
     monkeypatch.setattr(_workers, "SILENCE", 0.2)
     monkeypatch.setattr(_workers, "embed_part", lambda *_: time.sleep(2))
