@@ -11,6 +11,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -205,6 +206,11 @@ def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
         raise RuntimeError(
             f"no worker has sent embeddings for {SILENCE} seconds; look into their logs: they may "
             "have run out of memory (lower batch_size), or be stuck on a file"
+        ) from error
+    except CancelledError as error:
+        raise RuntimeError(
+            f"a worker ended, and with it what it had been sent ({error}); look into its log, and "
+            "run this again. Images in files are safer: other workers can read them, too"
         ) from error
 
 

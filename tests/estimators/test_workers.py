@@ -5,6 +5,7 @@ import pickle
 import sys
 import time
 import warnings
+from concurrent.futures import CancelledError
 from unittest.mock import patch
 
 import numpy as np
@@ -134,6 +135,15 @@ def test_a_failed_worker_is_no_failed_file(fitted, paths):
         pytest.raises(MemoryError, match="too large"),
     ):
         estimator.transform(paths)
+
+
+def test_what_is_lost_with_a_worker_is_an_error(fitted, images):
+    with (
+        patch.object(_workers, "embed_part", side_effect=CancelledError("gone")),
+        parallel_config("threading", n_jobs=2),
+        pytest.raises(RuntimeError, match=r"a worker ended.*\(gone\)"),
+    ):
+        fitted.transform(images)
 
 
 def test_a_worker_of_another_version_is_refused(fitted):
