@@ -1,7 +1,6 @@
 """Rows of an embedding go into arrays and files, and a file is whole or not there."""
 
 import os
-import resource
 import shutil
 from contextlib import ExitStack
 
@@ -102,6 +101,7 @@ def test_of_two_writers_the_later_one_wins(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     rows = np.zeros((2**20, 1), np.float32)
     try:
