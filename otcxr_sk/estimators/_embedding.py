@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch, Tags, check_random_state
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 import otcxr_sk
 from otcxr_sk.estimators._persistence import live_model
+from otcxr_sk.estimators._transforming import embed
 from otcxr_sk.estimators._unusable import (
     ON_ERROR,
     keep_report,
@@ -28,17 +30,14 @@ from otcxr_sk.estimators._unusable import (
 from otcxr_sk.estimators._validation import check_images
 from otcxr_sk.estimators._weights import part_of, state_of, take_heads, write_encoder
 from otcxr_sk.images import ImageCache, ImageSource
-from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._resize import Resize
 from otcxr_sk.method.diagnostics import matching_accuracy
-from otcxr_sk.method.encoders import build_encoder, pool
+from otcxr_sk.method.encoders import build_encoder
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
 from otcxr_sk.method.views import ViewSampler
 from otcxr_sk.training.runtime import (
     choose_device,
-    choose_precision,
-    load_batches,
     load_usable,
     private_randomness,
 )
@@ -87,28 +86,37 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         return last_report(self)
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embed images.
+    # A place for the result is of no use to metadata routing.
+    __metadata_request__transform: ClassVar[dict[str, str]] = {"out": UNUSED}
+
+    def transform(self, X: Any, *, out: Any = None) -> NDArray[np.float32]:
+        """Embed images, a batch at a time, or with the workers of `joblib.parallel_config`.
 
         Parameters
         ----------
         X : array-like or sequence of paths
             Of any kind that the class takes, not only the one that `fit` saw.
+        out : path or ndarray of float32, default=None
+            A ``.npy`` file for what does not fit into memory, there only once it is whole, or
+            an array to fill.
 
         Returns
         -------
         embedding : ndarray of shape (n, embedding_dim_), float32
             The encoder's last dense map, averaged over its places; NaN for an image that cannot
-            be used, unless `on_error` is "raise".
+            be used, unless `on_error` is "raise". With `out` that array, or the file as a
+            read-only memory map.
         """
-        return self._embed(X, dense=False)
+        return embed(self, X, dense=False, out=out)
 
-    def transform_dense(self, X: Any) -> NDArray[np.float32]:
+    def transform_dense(self, X: Any, *, out: Any = None) -> NDArray[np.float32]:
         """Embed images place by place.
 
         Parameters
         ----------
         X : array-like or sequence of paths
+        out : path or ndarray of float32, default=None
+            As in `transform`.
 
         Returns
         -------
@@ -116,7 +124,7 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             The encoder's last dense map; its mean over h and w is what `transform` returns. NaN
             as there.
         """
-        return self._embed(X, dense=True)
+        return embed(self, X, dense=True, out=out)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Negative loss on images, by fixed views: higher is better, no labels needed.
@@ -318,42 +326,6 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             return model.to(memory_format=torch.channels_last)
 
         return live_model(self, self.weights_, build)
-
-    @torch.inference_mode()
-    def _embed(self, X: Any, *, dense: bool) -> NDArray[np.float32]:
-        check_is_fitted(self)
-        source = self._source(X, fitting=False)
-        device = choose_device(self.device)
-        dtype = choose_precision(self.precision, device)
-        encoder = self._model().encoder.to(device)
-        size = self._architecture["image_size"]
-        channels, rows, columns = encoder.last_shape
-        shape = (rows, columns, channels) if dense else (channels,)
-        out = np.empty((len(source), *shape), np.float32)
-        indices = np.arange(len(source))
-        ends = indices[self.batch_size :: self.batch_size]
-        problems: list[Unusable] = []
-        loaded = self._load(source, np.split(indices, ends), size)
-        for (batch, found), target in zip(loaded, np.split(out, ends), strict=True):
-            problems += found
-            # Every chunk is full: some kernels round differently for other batch sizes, and an
-            # embedding must not depend on what it is computed beside.
-            batch = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                last = encoder((batch.to(device) - self.mean_) / self.std_)[1]
-            values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
-            target[:] = values[: len(target)].cpu().numpy()
-        out[[problem.row for problem in problems]] = np.nan
-        warn_of(problems, len(source), self.on_error, "Their rows of the embedding are NaN.")
-        keep_report(self, problems)
-        return out
-
-    def _load(
-        self, source: ImageSource, batches: list[NDArray[np.intp]], size: int
-    ) -> Iterator[tuple[torch.Tensor, list[Unusable]]]:
-        if self.on_error == "raise":
-            return ((b, []) for b in load_batches(source, batches, size, self.num_workers))
-        return load_usable(source, batches, size, self.num_workers)
 
 
 def build_model(architecture: Mapping[str, Any], weights: Any) -> OTCXRModel:

@@ -37,6 +37,9 @@ class PathSource(ImageSource):
     (2, "row 1, file 'b.dcm'")
     """
 
+    # Number of the first row.
+    _first = 0
+
     def __init__(
         self,
         paths: Iterable[str | os.PathLike[str]],
@@ -79,7 +82,21 @@ class PathSource(ImageSource):
         """Give the path of an image, None where there is none."""
         return self._path(index) or None
 
+    def part(self, start: int, stop: int, folder: str) -> "PathSource":
+        """Give some rows alone, by the numbers that they have here, for another process to read.
+
+        It may work in another folder, so relative paths become ones of `folder`.
+        """
+        paths: Any = (
+            os.path.join(folder, path) if path else None
+            for path in map(self._path, range(start, stop))
+        )
+        part = PathSource(paths, resize=self._resize, cache=self._cache, allow_missing=True)
+        part._first = start
+        return part
+
     def _path(self, index: int) -> str:
+        index -= self._first
         return os.fsdecode(self._encoded[self._ends[index] : self._ends[index + 1]])
 
     def _existing(self, index: int) -> str:

@@ -127,6 +127,20 @@ def test_paths_need_no_python_strings(tmp_path):
     assert source.read([0], 2).min() == 1
 
 
+def test_a_part_keeps_names_and_numbers(tmp_path):
+    paths = ["0.png", None, str(tmp_path / "x" / ".." / "2.png"), "3.png", "4.png"]
+    for row in (2, 3):
+        Image.new("L", (4, 4), row).save(tmp_path / f"{row}.png")
+    (tmp_path / "x").mkdir()
+    source = PathSource(paths, allow_missing=True)
+    part = source.part(1, 5, str(tmp_path)).part(1, 4, "/elsewhere")
+    assert len(part) == 3
+    assert [part.file(row) for row in (1, 2, 3)] == [None, paths[2], str(tmp_path / "3.png")]
+    np.testing.assert_allclose(part.read([3, 2], 1).ravel() * 255, [3, 2])
+    with pytest.raises(ImageReadError, match="row 1: there is no path"):
+        part.read([1], 4)
+
+
 def test_sizes_of_files_may_differ(tmp_path):
     for name, size in {"a.png": (9, 5), "b.png": (30, 40)}.items():
         Image.new("L", size, 51).save(tmp_path / name)
