@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -62,6 +63,10 @@ class Progress:
         Of the epoch that is under way.
     good : dict of str to Tensor
         Weights after the last epoch that ended well, on the CPU.
+    kept : dict of str to Tensor
+        Weights that a callback wants back at the end; none at first.
+    stopped : bool
+        Whether a callback has ended the run.
     """
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, plan: EpochPlan) -> None:
@@ -70,6 +75,8 @@ class Progress:
         self.history: dict[str, list[float]] = {}
         self.tally = Tally()
         self.good = snapshot(model)
+        self.kept: dict[str, Tensor] = {}
+        self.stopped = False
         self._started = time.monotonic()
 
     @property
@@ -83,9 +90,10 @@ class Progress:
         return time.monotonic() - self._started
 
     def end_epoch(self, numbers: dict[str, float]) -> None:
-        """Write down an epoch and start the next."""
-        for name, number in numbers.items():
-            self.history.setdefault(name, []).append(number)
+        """Write down an epoch and start the next; NaN for what has no number this time."""
+        for name in {**self.history, **numbers}:
+            values = self.history.setdefault(name, [math.nan] * self.epoch)
+            values.append(numbers.get(name, math.nan))
         self.epoch, self.step = self.epoch + 1, 0
         self.tally = Tally()
         self.good = snapshot(self.model)
@@ -100,6 +108,7 @@ class Progress:
             "model": self.model.state_dict(),
             "sums": self.tally.sums,
             "generator": _generators(self.model),
+            "kept": self.kept,
         }
         if self.step:
             groups["good"] = self.good
@@ -114,6 +123,8 @@ class Progress:
         numbers = {
             "epoch": self.epoch,
             "step": self.step,
+            "steps": self.plan.steps,
+            "stopped": self.stopped,
             "history": self.history,
             "seconds": self.seconds,
         }
@@ -127,6 +138,7 @@ class Progress:
             groups.setdefault(group, {})[name] = value
         self.model.load_state_dict(groups["model"])
         self.good = groups.get("good", groups["model"])
+        self.kept = groups.get("kept", {})
         _load_optimiser(self.optimiser, groups)
         device = next(self.model.parameters()).device
         self.tally = Tally()
@@ -138,6 +150,7 @@ class Progress:
             torch.cuda.set_rng_state(groups["generator"]["cuda"], device)
         numbers: dict[str, Any] = checkpoint.numbers
         self.epoch, self.step = numbers["epoch"], numbers["step"]
+        self.stopped = numbers.get("stopped", False)
         self.history = {name: list(values) for name, values in numbers["history"].items()}
         self._started = time.monotonic() - numbers["seconds"]
 
