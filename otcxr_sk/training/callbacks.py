@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -57,9 +56,10 @@ class TrainingState:
     @property
     def is_main_process(self) -> bool:
         """Whether this process is the one that may write files."""
-        torch = sys.modules["torch"]
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        return not distributed or torch.distributed.get_rank() == 0
+        from torch import distributed
+
+        alone = not (distributed.is_available() and distributed.is_initialized())
+        return alone or distributed.get_rank() == 0
 
     def estimator(self) -> Any:
         """Give a fitted copy of the estimator, as if `fit` had stopped here.

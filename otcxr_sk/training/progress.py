@@ -108,8 +108,9 @@ class Progress:
             "model": self.model.state_dict(),
             "sums": self.tally.sums,
             "generator": _generators(self.model),
-            "kept": self.kept,
         }
+        if self.kept is not self.good:
+            groups["kept"] = self.kept
         if self.step:
             groups["good"] = self.good
             groups["watched"] = {"embedding": torch.cat(self.tally.watched)}
@@ -125,6 +126,7 @@ class Progress:
             "step": self.step,
             "steps": self.plan.steps,
             "stopped": self.stopped,
+            "kept is good": self.kept is self.good,
             "history": self.history,
             "seconds": self.seconds,
         }
@@ -138,7 +140,6 @@ class Progress:
             groups.setdefault(group, {})[name] = value
         self.model.load_state_dict(groups["model"])
         self.good = groups.get("good", groups["model"])
-        self.kept = groups.get("kept", {})
         _load_optimiser(self.optimiser, groups)
         device = next(self.model.parameters()).device
         self.tally = Tally()
@@ -151,6 +152,7 @@ class Progress:
         numbers: dict[str, Any] = checkpoint.numbers
         self.epoch, self.step = numbers["epoch"], numbers["step"]
         self.stopped = numbers.get("stopped", False)
+        self.kept = self.good if numbers.get("kept is good") else groups.get("kept", {})
         self.history = {name: list(values) for name, values in numbers["history"].items()}
         self._started = time.monotonic() - numbers["seconds"]
 
