@@ -48,9 +48,7 @@ def describe(path: Path) -> str:
                 f"{str(path)!r} holds a run of another version of otcxr-sk: it lacks {error}"
             ) from error
     if not path.exists():
-        raise ValueError(
-            f"{str(path)!r} is not there; give a checkpoint_dir or a .safetensors file"
-        )
+        raise ValueError(f"{str(path)!r} is not there; name a checkpoint_dir or a saved encoder")
     return "\n".join(_encoder(path))
 
 
