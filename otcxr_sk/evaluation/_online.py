@@ -24,7 +24,8 @@ class KNNProbe(Callback):
 
     The number is the AUC of `knn_probe`, with its fixed settings, averaged over a 5-fold
     cross-validation by patient, and stands in `history_`. It costs what `transform` of the
-    labelled images costs; training is left alone. Choosing by it, as `EarlyStopping` does when
+    labelled images costs; training is left alone. They are part of a pickle of the estimator,
+    unless `callbacks` is set to None before. Choosing by it, as `EarlyStopping` does when
     it watches it, uses the labels: judge on other patients.
 
     Parameters

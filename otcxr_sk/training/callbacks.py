@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,13 @@ class TrainingState:
         if self._progress.kept:
             self._progress.model.load_state_dict(self._progress.kept)
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Keep what the block draws at random from what training draws."""
+        from otcxr_sk.training.runtime import private_randomness
+
+        device = next(self._progress.model.parameters()).device
+        return private_randomness(self.epoch, device)
+
 
 class Callback:
     """Base class of callbacks; each of its methods does nothing until it is overridden.
@@ -146,9 +153,10 @@ class Watch:
         """Tell the callbacks when the block begins, and when it ends, however it does."""
         begun: list[Callback] = []
         try:
-            for callback in self.callbacks:
-                callback.on_fit_begin(state)
-                begun.append(callback)
+            with state.aside():
+                for callback in self.callbacks:
+                    callback.on_fit_begin(state)
+                    begun.append(callback)
             yield
         finally:
             # Each is told, even if another fails, and in the order given.

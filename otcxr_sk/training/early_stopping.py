@@ -28,8 +28,8 @@ class EarlyStopping(Callback):
         Epochs without a new best before training stops. Those without a number do not count.
     restore_best : bool, default=True
         Whether the estimator gets the weights of the best epoch instead of the last. They are
-        kept beside the network, and make checkpoints larger by a third. An interruption by Ctrl-C
-        leaves the latest ones.
+        kept beside the network and in checkpoints, which become larger by up to a third. An
+        interruption by Ctrl-C leaves the latest ones.
     mode : {"min", "max"}, default=None
         Whether lower or higher is better. None takes "max" for ``effective_rank``, ``spread``,
         ``matching_accuracy`` and ``knn_probe``, and "min" for all else.

@@ -191,9 +191,10 @@ class Trainer:
             progress.model.train()
             numbers["validation_loss"] = losses["loss"]
         progress.end_epoch(numbers)
-        for callback in watch.callbacks:
-            if callback.on_epoch_end(state):
-                progress.stopped = True
+        with state.aside():
+            for callback in watch.callbacks:
+                if callback.on_epoch_end(state):
+                    progress.stopped = True
         last = {name: values[-1] for name, values in progress.history.items()}
         bar.set_postfix(
             epoch=f"{progress.epoch}/{self.epochs}",
