@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
 
@@ -64,6 +66,34 @@ def test_a_fit_that_fails_is_torn_down(tiny, X):
     with pytest.raises(FloatingPointError):
         tiny(learning_rate=1e30).set_callbacks(diary).fit(X)
     assert diary.pages == ["setup", "begin fit 0 of 1", "begin epoch 0 of 0", "teardown"]
+
+
+def test_a_monitor_of_scikit_learn_scores_every_epoch(tiny, X):
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring={"score": lambda estimator, X, y: estimator.score(X)})
+    fitted = tiny(epochs=3).set_callbacks(monitor).fit(X, np.zeros(len(X)))
+    epochs = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert [row["task_id"] for row in epochs] == [0, 1, 2]
+    assert epochs[-1]["score"] == fitted.score(X)
+    assert len({row["score"] for row in epochs}) == 3
+
+
+def test_a_pipeline_passes_on_its_own(tiny, X):
+    class Passed(Diary):
+        max_propagation_depth = None
+
+        def on_fit_task_end(self, estimator, context):
+            self.pages.append(f"end {context.task_name} {context.task_id}")
+
+    diary = Passed()
+    make_pipeline(tiny(epochs=2), StandardScaler()).set_callbacks(diary).fit(X)
+    assert [page for page in diary.pages if "epoch" in page] == [
+        "begin epoch 0 of 0",
+        "end epoch 0",
+        "begin epoch 1 of 0",
+        "end epoch 1",
+    ]
 
 
 def test_they_are_shared_by_clones_as_scikit_learn_does_it(tiny, X):
