@@ -23,7 +23,8 @@ class EarlyStopping(Callback):
     ----------
     monitor : str, default="validation_loss"
         What to watch: any number of `history_`. ``"validation_loss"`` needs
-        `validation_fraction`; ``"effective_rank"`` needs no images held out.
+        `validation_fraction`. ``"effective_rank"`` needs no images held out, but may be highest
+        before much has been learnt: look at the curve of a whole run first.
     patience : int, default=10
         Epochs without a new best before training stops. Those without a number do not count.
     restore_best : bool, default=True
