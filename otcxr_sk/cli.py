@@ -1,4 +1,4 @@
-"""Command line: `otcxr-sk demo`."""
+"""Command line: `otcxr-sk demo` and `otcxr-sk info`."""
 
 from __future__ import annotations
 
@@ -42,14 +42,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--out", type=Path, default=Path("otcxr_demo"), help="folder for the results")
     demo.add_argument("--epochs", type=int, default=None, help="passes over the training images")
     demo.add_argument("--seed", type=int, default=0, help="of the split and of the training")
+    info = commands.add_parser(
+        "info",
+        help="tell what a run is and how far it has come, also while it goes on",
+        description="Tell what a run is, how far it has come and whether its newest checkpoint is "
+        "whole, also while it goes on; or what a saved encoder is. Changes nothing.",
+    )
+    info.add_argument(
+        "run", type=Path, metavar="RUN", help="a checkpoint_dir, or a file of save_encoder"
+    )
     options = parser.parse_args(argv)
-    if options.labels and not options.data:
-        parser.error("--labels goes with --data")
     try:
+        if options.command == "info":
+            return _info(options)
+        if options.labels and not options.data:
+            demo.error("--labels goes with --data")
         return _demo(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"otcxr-sk: {error}", file=sys.stderr)
         return 2
+
+
+def _info(options: argparse.Namespace) -> int:
+    from otcxr_sk.training.inspection import describe
+
+    print(describe(options.run))
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

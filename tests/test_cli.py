@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 import pytest
 
+from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.cli import main
 from otcxr_sk.datasets import make_chest_phantoms
 
@@ -61,3 +62,34 @@ def test_labels_without_data_are_a_usage_error(capsys):
     with pytest.raises(SystemExit):
         main(["demo", "--labels", "some.csv"])
     assert "--labels goes with --data" in capsys.readouterr().err
+
+
+def test_info_tells_of_a_run_and_of_its_encoder(tmp_path, capsys):
+    images = make_chest_phantoms(4, image_size=32, random_state=0).images
+    run, encoder = tmp_path / "run", tmp_path / "encoder.safetensors"
+    settings = {"image_size": 32, "epochs": 2, "random_state": 0, "validation_fraction": 0.25}
+    fitted = OTCXRPretrainer("test_resnet", **settings, checkpoint_dir=run).fit(images)
+    fitted.save_encoder(encoder)
+
+    assert main(["info", str(run)]) == 0
+    shown = capsys.readouterr().out
+    for words in (
+        "8 images, 2 held out",
+        "encoder='test_resnet'",
+        "2 of 2 epochs completed, ended",
+    ):
+        assert words in shown
+    for name, values in fitted.history_.items():
+        (line,) = [line.split() for line in shown.splitlines() if line.startswith(f"  {name} ")]
+        assert [float(number) for number in line[1:]] == pytest.approx(values, rel=1e-3)
+
+    assert main(["info", str(encoder)]) == 0
+    assert "test_resnet" in capsys.readouterr().out
+
+
+def test_info_of_what_is_no_run_fails_in_one_line(tmp_path, capsys):
+    assert main(["info", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("otcxr-sk: ")
+    assert "holds no run" in error

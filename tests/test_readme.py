@@ -20,6 +20,18 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), names)
 
 
+def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    sections = page[page.index("## Watch a run") : page.index('## "holds another run"')]
+    blocks = re.findall(r"```python\n(.*?)```", sections, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "training.md", "exec"), names)
+    assert len((tmp_path / "runs" / "first.csv").read_text().splitlines()) == 1 + 3
+
+
 def test_there_are_two_setup_commands_of_one_line():
     assert len(re.findall(r"^python3 -m venv .+$", README, flags=re.MULTILINE)) == 2
 

@@ -75,6 +75,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "precision": [StrOptions({"auto", *PRECISIONS})],
     "num_workers": [Interval(Integral, 0, None, closed="left")],
     "on_error": [StrOptions(set(ON_ERROR))],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "callbacks": [None, list, tuple],
     "cache_dir": [None, str, HasMethods(["__fspath__"])],
     "cache_gb": [Interval(Real, 0, None, closed="neither")],
     "checkpoint_dir": [None, str, HasMethods(["__fspath__"])],

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
 
+from otcxr_sk.estimators._held_out import check_groups, hold_out, parts
+from otcxr_sk.estimators._learnt import take
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     MODEL_PARAMETERS,
     check_together,
 )
 from otcxr_sk.estimators._run import open_run
-from otcxr_sk.estimators._stream import StreamEstimator, is_warm, joined, start_model
-from otcxr_sk.estimators._unusable import leave_out, warn_of
+from otcxr_sk.estimators._stream import History, StreamEstimator, is_warm, joined, start_model
+from otcxr_sk.estimators._unusable import warn_of
+from otcxr_sk.estimators._watching import (
+    CallbackSupportMixin,
+    SklearnCallbacks,
+    check_callbacks,
+    with_callbacks,
+)
 from otcxr_sk.images import scan
 from otcxr_sk.images._resize import Resize
-from otcxr_sk.images._scan import Scan
 from otcxr_sk.images._source import DEFAULT_RESIZE
+from otcxr_sk.training.callbacks import Callback, Watch
+from otcxr_sk.training.collapse import CollapseAlarm
 from otcxr_sk.training.runtime import choose_device, private_randomness
 from otcxr_sk.training.trainer import NonFiniteLossError, TrainingInterrupted
 
-# Below these an embedding is taken for collapsed: all images alike, or alike but for one number.
-_LEAST_SPREAD = 0.01
-_LEAST_RANK = 1.5
 
-
-class CollapseWarning(UserWarning):
-    """Training ended with embeddings that hardly tell images apart."""
-
-
-class OTCXRPretrainer(StreamEstimator):
+class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
@@ -122,6 +124,14 @@ class OTCXRPretrainer(StreamEstimator):
         What becomes of images that cannot be used. "raise" stops with their names; otherwise
         `fit` leaves them out (`skipped_`) and `transform` gives them rows of NaN
         (`unreadable_`), "warn" with a warning.
+    validation_fraction : float, default=0.0
+        Share of the patients, told by `groups` in `fit`, whose images are held out of training
+        to give ``history_["validation_loss"]``. Without `groups` it is a share of the images, and
+        pictures of one patient on both sides make that loss look better than it is.
+    callbacks : list of Callback, default=None
+        What looks at a run after every epoch, and may end it: `EarlyStopping`, `CSVLogger`,
+        `TensorBoardLogger` and your own from `otcxr_sk.training`, `KNNProbe` from
+        `otcxr_sk.evaluation`. Called in this order.
     cache_dir : path, default=None
         Folder where decoded and resized images of files are kept, so that each is decoded once.
     cache_gb : float, default=50.0
@@ -151,10 +161,12 @@ class OTCXRPretrainer(StreamEstimator):
         ``global_invariance``, ``global_variance``, ``global_covariance`` (unweighted);
         ``marginal_error`` (L1, of the plans); ``matching_accuracy`` (share of transported mass
         within one token of its true place) beside ``matching_chance`` (of a uniform plan);
-        ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``.
+        ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``;
+        ``validation_loss``, if images are held out, by the views of `score`; and what callbacks
+        record, NaN where they do not.
     mean_, std_ : float
-        Of the pixels of the training images at `image_size`; of the first ones, where training
-        went on with others.
+        Of the pixels of the training images at `image_size`, not of those held out; of the first
+        ones, where training went on with others.
     n_epochs_ : int
         Epochs completed.
     skipped_ : list of dict
@@ -236,6 +248,8 @@ class OTCXRPretrainer(StreamEstimator):
         precision: str = "auto",
         num_workers: int = 0,
         on_error: str = "raise",
+        validation_fraction: float = 0.0,
+        callbacks: Sequence[Callback] | None = None,
         cache_dir: Any = None,
         cache_gb: float = 50.0,
         checkpoint_dir: Any = None,
@@ -274,6 +288,8 @@ class OTCXRPretrainer(StreamEstimator):
         self.precision = precision
         self.num_workers = num_workers
         self.on_error = on_error
+        self.validation_fraction = validation_fraction
+        self.callbacks = callbacks
         self.cache_dir = cache_dir
         self.cache_gb = cache_gb
         self.checkpoint_dir = checkpoint_dir
@@ -282,7 +298,8 @@ class OTCXRPretrainer(StreamEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Pre-train on images without labels.
 
         Every image is read once before training starts, so that one that cannot be used is
@@ -295,6 +312,8 @@ class OTCXRPretrainer(StreamEstimator):
         X : array-like or sequence of paths
             At least two images; see the class.
         y : ignored
+        groups : array-like of shape (n,), default=None
+            Patient of each image. Used by `validation_fraction`: no patient is on both sides.
 
         Returns
         -------
@@ -319,36 +338,50 @@ class OTCXRPretrainer(StreamEstimator):
         CheckpointWarning
             A checkpoint could not be written, and training went on, or the newest was damaged.
         CollapseWarning
-            The embeddings at the end hardly differ between images.
+            The embeddings hardly differ between images, told at the first such epoch after the
+            warm-up of the learning rate.
         UnusableImageWarning
             Images were left out, with ``on_error="warn"``.
         """
         self._validate_params()
         check_together(self)
+        callbacks = check_callbacks(self.callbacks, self.validation_fraction)
         device = choose_device(self.device)
         source = self._source(X, fitting=True)
         architecture = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        run = open_run(self, source, seed)
+        patients = check_groups(groups, len(source))
+        run = open_run(self, source, seed, patients)
+        held_out = hold_out(patients, self.validation_fraction, run.seed)
         with private_randomness(run.seed, device):
             model = start_model(self, architecture)
-            mean, std, unusable = run.scan or scan(
+            found = run.scan or scan(
                 source,
                 self.image_size,
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 refuse_unusable=self.on_error == "raise",
                 progress=self.verbose > 0,
+                held_out=held_out,
             )
+            warn_of(found.unusable, len(source), self.on_error, "They are left out of training.")
+            earlier: History = {}
             if is_warm(self):
-                mean, std = self.mean_, self.std_
-            run.keep_scan(Scan(mean, std, unusable))
-            warn_of(unusable, len(source), self.on_error, "They are left out of training.")
-            source = leave_out(source, unusable)
-            trainer = self._trainer(architecture, mean, std, run.seed, device)
+                earlier = self.history_
+                found = found._replace(mean=self.mean_, std=self.std_)
+            training, validation = parts(source, held_out, found.unusable)
+            run.keep_scan(found, len(training))
+            trainer = self._trainer(architecture, found.mean, found.std, run.seed, device)
+            watch = Watch(
+                [*callbacks, CollapseAlarm(len(training)), *SklearnCallbacks.of(self, X, y)],
+                validation,
+                lambda state: take(
+                    copy(self), state.network, architecture, found, joined(earlier, state.history)
+                ),
+            )
             failure: BaseException | None = None
             try:
-                history = trainer.fit(model, source, run.checkpoints, run.start)
+                history = trainer.fit(model, training, run.checkpoints, run.start, watch)
             except NonFiniteLossError as error:
                 if not error.epoch:
                     raise
@@ -356,22 +389,7 @@ class OTCXRPretrainer(StreamEstimator):
             except TrainingInterrupted as error:
                 history, failure = error.history, error
 
-        earlier = self.history_ if is_warm(self) else {}
-        self._keep(architecture, model, mean, std, joined(earlier, history), unusable)
+        take(self, model, architecture, found, joined(earlier, history))
         if failure is not None:
             raise failure
-        if history:
-            self._warn_of_collapse(len(source))
         return self
-
-    def _warn_of_collapse(self, n_images: int) -> None:
-        spread, rank = (self.history_[name][-1] for name in ("spread", "effective_rank"))
-        # Few images have few directions, collapsed or not.
-        if spread < _LEAST_SPREAD or (rank < _LEAST_RANK and n_images > 8):
-            warnings.warn(
-                f"the embeddings have collapsed (spread {spread:.3g}, effective rank {rank:.3g}): "
-                "they hardly differ between images. Raise beta or global_weight, lower "
-                "learning_rate, or check that the images differ",
-                CollapseWarning,
-                stacklevel=3,
-            )

@@ -11,19 +11,22 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import otcxr_sk
 from otcxr_sk.estimators._stream import is_warm
+from otcxr_sk.estimators._watching import early_stopping
 from otcxr_sk.images import ImageSource
 from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._scan import Scan
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints, CheckpointWarning
 
 # Parameters that change where, how fast and how long, but not what is computed. Of `random_state`
-# the seed is compared that was drawn from it.
+# the seed is compared that was drawn from it, and of `callbacks` those that end a run early.
 _FREE = {
     "cache_dir",
     "cache_gb",
+    "callbacks",
     "checkpoint_dir",
     "checkpoint_every",
     "device",
@@ -57,13 +60,13 @@ class Run:
     start: Checkpoint | None = None
     scan: Scan | None = None
 
-    def keep_scan(self, found: Scan) -> None:
+    def keep_scan(self, found: Scan, n_training: int) -> None:
         """Save with every checkpoint what was learnt of the images."""
         if self.checkpoints is not None:
-            self.checkpoints.run["scan"] = _pack_scan(found)
+            self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
 
 
-def open_run(estimator: Any, source: ImageSource, seed: int) -> Run:
+def open_run(estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]) -> Run:
     """Start a run, or find the one that an estimator's `checkpoint_dir` holds.
 
     Raises
@@ -74,7 +77,7 @@ def open_run(estimator: Any, source: ImageSource, seed: int) -> Run:
     if estimator.checkpoint_dir is None:
         return Run(seed)
     checkpoints = Checkpoints(estimator.checkpoint_dir, estimator.checkpoint_every)
-    checkpoints.run = describe_run(estimator, source, seed)
+    checkpoints.run = describe_run(estimator, source, seed, patients)
     start = checkpoints.load()
     if start is None:
         return Run(seed, checkpoints)
@@ -85,11 +88,14 @@ def open_run(estimator: Any, source: ImageSource, seed: int) -> Run:
     return Run(there["seed"], checkpoints, start, _unpack_scan(there["scan"]))
 
 
-def describe_run(estimator: Any, source: ImageSource, seed: int) -> dict[str, Any]:
+def describe_run(
+    estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]
+) -> dict[str, Any]:
     """Parameters and images of a run, as far as they decide its result, for JSON.
 
     Images are told by their number, the names of their files below the folder that all of them
-    share, and the mean of the upper left quarter of up to 16 of them.
+    share, and the mean of the upper left quarter of up to 16 of them; where some are held out,
+    by their patients, too.
     """
     parameters = {
         name: _plain(value)
@@ -98,6 +104,8 @@ def describe_run(estimator: Any, source: ImageSource, seed: int) -> dict[str, An
     }
     if is_warm(estimator):
         parameters["warm_start"] = f"from weights {_digest(estimator.weights_.tobytes())}"
+    parameters["callbacks"] = early_stopping(estimator.get_params(deep=False)["callbacks"])
+    watched = parameters["validation_fraction"] > 0
     rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(np.intp))
     # One that cannot be used reads as zeros.
     size = parameters["image_size"]
@@ -111,6 +119,7 @@ def describe_run(estimator: Any, source: ImageSource, seed: int) -> dict[str, An
         "images": {
             "number": len(source),
             "files": _digest_of_files(source),
+            "patients": _digest(patients.astype("<i8").tobytes()) if watched else None,
             "rows": rows.tolist(),
             "means": quarters.mean(axis=(1, 2), dtype=np.float64).tolist(),
         },
@@ -206,6 +215,8 @@ def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list
     differences = []
     if there["files"] != here["files"]:
         differences.append("the files have other names or another order")
+    if there["patients"] != here["patients"]:
+        differences.append("the groups differ")
     # Decoders and processors differ by rounding.
     mine, its = (np.array(which["means"], np.float64) for which in (there, here))
     other = ~np.isclose(mine, its, rtol=0, atol=1e-3 * float(np.abs(mine).max()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from otcxr_sk.estimators._embedding import EncoderEstimator, build_model
+from otcxr_sk.estimators._learnt import take
 from otcxr_sk.estimators._parameters import MODEL_PARAMETERS, check_together
-from otcxr_sk.estimators._persistence import pack, unpack
-from otcxr_sk.estimators._unusable import as_table, leave_out, warn_of
+from otcxr_sk.estimators._persistence import unpack
+from otcxr_sk.estimators._unusable import leave_out, warn_of
 from otcxr_sk.images import scan
-from otcxr_sk.images._problems import Unusable
 from otcxr_sk.method.model import OTCXRModel
+from otcxr_sk.training.callbacks import Watch
+from otcxr_sk.training.collapse import CollapseAlarm
 from otcxr_sk.training.optimiser import WarmupConstant
 from otcxr_sk.training.runtime import choose_device, private_randomness
 from otcxr_sk.training.stream import Memory
@@ -49,10 +51,6 @@ class StreamEstimator(EncoderEstimator):
     history_: History
     n_epochs_: int
 
-    if TYPE_CHECKING:
-
-        def _warn_of_collapse(self, n_images: int) -> None: ...
-
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Go once over some images, and on from there with the next call.
 
@@ -60,7 +58,8 @@ class StreamEstimator(EncoderEstimator):
         remembers is kept from call to call for as long as this object lives; it is not pickled,
         and a copy begins it anew from the weights. So does a call after `fit`, which goes on from
         what that has learnt. `mean_`, `std_` and all that describes network and loss are those of
-        the first call, or of `fit`. `epochs`, `max_time` and `checkpoint_dir` have no part in it.
+        the first call, or of `fit`. `epochs`, `max_time`, `checkpoint_dir`, `callbacks` and
+        `validation_fraction` have no part in it.
 
         Parameters
         ----------
@@ -103,7 +102,7 @@ class StreamEstimator(EncoderEstimator):
             with private_randomness(stream.seed, device):
                 model = build_model(architecture, None)
             unpack(self.weights_, model)
-        mean, std, unusable = scan(
+        found = scan(
             source,
             architecture["image_size"],
             batch_size=self.batch_size,
@@ -111,31 +110,36 @@ class StreamEstimator(EncoderEstimator):
             refuse_unusable=self.on_error == "raise",
             progress=self.verbose > 0,
         )
-        warn_of(unusable, len(source), self.on_error, "They are left out of training.")
-        source = leave_out(source, unusable)
+        warn_of(found.unusable, len(source), self.on_error, "They are left out of training.")
+        source = leave_out(source, found.unusable)
         if not first:
-            mean, std = self.mean_, self.std_
+            found = found._replace(mean=self.mean_, std=self.std_)
         earlier = {} if first else self.history_
         # Every part is drawn by a seed of its own.
         passes = np.random.SeedSequence([stream.seed, len(earlier.get("loss", []))])
         seed = int(passes.generate_state(1)[0])
         trainer = replace(
-            self._trainer(architecture, mean, std, seed, device),
+            self._trainer(architecture, found.mean, found.std, seed, device),
             epochs=1,
             schedule=WarmupConstant(),
         )
         failure: TrainingInterrupted | None = None
         with private_randomness(seed, device):
             try:
-                history = trainer.fit(model, source, stream.memory, stream.memory.load())
+                history = trainer.fit(
+                    model,
+                    source,
+                    stream.memory,
+                    stream.memory.load(),
+                    Watch([CollapseAlarm(len(source))]),
+                )
             except TrainingInterrupted as error:
                 history, failure = error.history, error
-        self._keep(architecture, model, mean, std, joined(earlier, history), unusable)
+        take(self, model, architecture, found, joined(earlier, history))
         stream.weights = self.weights_
         _streams[self] = stream
         if failure is not None:
             raise failure
-        self._warn_of_collapse(len(source))
         return self
 
     def _stream(self) -> _Stream:
@@ -147,27 +151,6 @@ class StreamEstimator(EncoderEstimator):
             return known
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return _Stream(seed, weights, settings)
-
-    def _keep(
-        self,
-        architecture: dict[str, Any],
-        model: OTCXRModel,
-        mean: float,
-        std: float,
-        history: History,
-        unusable: Sequence[Unusable],
-    ) -> None:
-        """Set what was learnt."""
-        encoder = architecture["encoder"]
-        self._architecture = architecture
-        self.weights_ = pack(model)
-        self.mean_ = mean
-        self.std_ = std
-        self.history_ = history
-        self.skipped_ = as_table(unusable)
-        self.n_epochs_ = len(history.get("loss", []))
-        self.embedding_dim_ = model.encoder.last_shape[0]
-        self.encoder_name_ = encoder if isinstance(encoder, str) else type(encoder).__name__
 
 
 def is_warm(estimator: Any) -> bool:
@@ -198,7 +181,7 @@ def start_model(estimator: Any, architecture: Mapping[str, Any]) -> OTCXRModel:
     return model
 
 
-def joined(earlier: Mapping[str, list[float]], later: Mapping[str, list[float]]) -> History:
+def joined(earlier: Mapping[str, Sequence[float]], later: Mapping[str, Sequence[float]]) -> History:
     """One history after another; NaN where only one of them has a number."""
     lengths = [max(map(len, part.values()), default=0) for part in (earlier, later)]
     return {

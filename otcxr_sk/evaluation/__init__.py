@@ -3,10 +3,12 @@
 from otcxr_sk.evaluation._comparison import Comparison, compare
 from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
 from otcxr_sk.evaluation._health import embedding_health
+from otcxr_sk.evaluation._online import KNNProbe
 from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe
 
 __all__ = [
     "Comparison",
+    "KNNProbe",
     "compare",
     "embedding_health",
     "few_labels",

@@ -4,6 +4,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from otcxr_sk.images._errors import ImageReadError
@@ -28,6 +29,7 @@ def scan(
     num_workers: int = 0,
     refuse_unusable: bool = True,
     progress: bool = False,
+    held_out: NDArray[np.intp] | None = None,
 ) -> Scan:
     """Read every image once, before training: find all that cannot be used, measure the rest.
 
@@ -45,6 +47,8 @@ def scan(
         Whether images that cannot be used are an error.
     progress : bool, default=False
         Whether to show a progress bar.
+    held_out : ndarray of int, default=None
+        Rows that are looked at as well, but not measured.
 
     Returns
     -------
@@ -69,16 +73,19 @@ def scan(
     problems: list[Unusable] = []
     count, mean, squares = 0, 0.0, 0.0
     n = len(source)
-    batches = [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    measured = np.arange(n) if held_out is None else np.setdiff1d(np.arange(n), held_out)
+    batches = _in_batches(measured, batch_size)
+    n_measured = len(batches)
+    if held_out is not None:
+        batches += _in_batches(held_out, batch_size)
     read = partial(source.read_usable, size=size, refuse_constant=True)
     with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
-        for rows, (images, found) in zip(
-            batches, read_ahead(read, batches, num_workers), strict=True
-        ):
+        for number, (images, found) in enumerate(read_ahead(read, batches, num_workers)):
+            rows = batches[number]
             bar.update(len(rows))
             problems += found
             usable = ~np.isin(rows, [problem.row for problem in found])
-            if not usable.any():
+            if number >= n_measured or not usable.any():
                 continue
             pixels = images.numpy()[usable].astype(np.float64)
             batch_mean = float(pixels.mean())
@@ -93,3 +100,7 @@ def scan(
         raise (ImageReadError if unreadable else ValueError)(listing(problems, n))
     std = (squares / count) ** 0.5 if count else 0.0
     return Scan(mean, std or 1.0, problems)
+
+
+def _in_batches(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

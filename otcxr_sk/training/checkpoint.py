@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The newest may be damaged by a failing disk, and the one before must then be there.
 KEEP = 2
@@ -105,10 +105,12 @@ class Checkpoints:
         CheckpointWarning
             It cannot be written, as when the disk is full. Those before it are kept.
         """
+        import safetensors.torch
+
         numbers = json.dumps({**checkpoint.numbers, "run": self.run})
         header = {"format": _FORMAT, "numbers": numbers}
         content = safetensors.torch.save(checkpoint.tensors, header)
-        name = f"checkpoint-{place:09d}-{_checksum(content)}.safetensors"
+        name = f"checkpoint-{place:09d}-{checksum(content).hexdigest()}.safetensors"
         try:
             with open(self._unfinished, "wb") as file:
                 file.write(content)
@@ -126,7 +128,7 @@ class Checkpoints:
             return
         finally:
             self._saved_at = time.monotonic()
-        for old in self._names()[KEEP:]:
+        for old in checkpoint_names(self.folder)[KEEP:]:
             with suppress(OSError):
                 os.unlink(os.path.join(self.folder, old))
 
@@ -145,11 +147,11 @@ class Checkpoints:
         CheckpointWarning
             One is damaged, and was removed.
         """
-        for name in self._names():
+        for name in checkpoint_names(self.folder):
             path = os.path.join(self.folder, name)
             with open(path, "rb") as file:
                 content = file.read()
-            if name.endswith(f"-{_checksum(content)}.safetensors"):
+            if name.endswith(f"-{checksum(content).hexdigest()}.safetensors"):
                 return _parse(content, path)
             os.unlink(path)
             self._warn(f"the checkpoint {name} is damaged and was removed; the one before is used")
@@ -159,15 +161,24 @@ class Checkpoints:
     def _unfinished(self) -> str:
         return os.path.join(self.folder, _UNFINISHED)
 
-    def _names(self) -> list[str]:
-        return sorted(filter(_NAME.fullmatch, os.listdir(self.folder)), reverse=True)
-
     def _warn(self, what: str) -> None:
         message = f"checkpoint_dir={self.folder!r}: {what}"
         warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
+def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the checkpoints in a folder, the newest first."""
+    return sorted(filter(_NAME.fullmatch, os.listdir(folder)), reverse=True)
+
+
+def checksum(content: bytes = b"") -> blake2b:
+    """Begin the checksum that the name of a checkpoint ends with."""
+    return blake2b(content, digest_size=16)
+
+
 def _parse(content: bytes, path: str) -> Checkpoint:
+    import safetensors.torch
+
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])["__metadata__"]
     if header.get("format") != _FORMAT:
@@ -177,10 +188,6 @@ def _parse(content: bytes, path: str) -> Checkpoint:
             "checkpoint_dir"
         )
     return Checkpoint(safetensors.torch.load(content), json.loads(header["numbers"]))
-
-
-def _checksum(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _flush_folder(folder: str) -> None:

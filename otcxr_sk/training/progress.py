@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ class Progress:
         Of the epoch that is under way.
     good : dict of str to Tensor
         Weights of `outcome` after the last epoch that ended well, on the CPU.
+    kept : dict of str to Tensor
+        Weights that a callback wants back at the end; none at first.
+    stopped : bool
+        Whether a callback has ended the run.
     """
 
     def __init__(
@@ -87,6 +92,8 @@ class Progress:
         self.history: dict[str, list[float]] = {}
         self.tally = Tally()
         self.good = snapshot(self.outcome)
+        self.kept: dict[str, Tensor] = {}
+        self.stopped = False
         self._started = time.monotonic()
 
     @property
@@ -105,9 +112,10 @@ class Progress:
         return time.monotonic() - self._started
 
     def end_epoch(self, numbers: dict[str, float]) -> None:
-        """Write down an epoch and start the next."""
-        for name, number in numbers.items():
-            self.history.setdefault(name, []).append(number)
+        """Write down an epoch and start the next; NaN for what has no number this time."""
+        for name in {**self.history, **numbers}:
+            values = self.history.setdefault(name, [math.nan] * self.epoch)
+            values.append(numbers.get(name, math.nan))
         self.epoch, self.step = self.epoch + 1, 0
         self.tally = Tally()
         self.good = snapshot(self.outcome)
@@ -125,6 +133,8 @@ class Progress:
         }
         if self.average is not None:
             groups["average"] = self.average.module.state_dict()
+        if self.kept is not self.good:
+            groups["kept"] = self.kept
         if self.step:
             groups["good"] = self.good
             groups["watched"] = {"embedding": torch.cat(self.tally.watched)}
@@ -139,6 +149,9 @@ class Progress:
             "earlier": self.earlier,
             "epoch": self.epoch,
             "step": self.step,
+            "steps": self.plan.steps,
+            "stopped": self.stopped,
+            "kept is good": self.kept is self.good,
             "history": self.history,
             "seconds": self.seconds,
             "precision": {} if self.precision is None else self.precision.state_dict(),
@@ -169,6 +182,8 @@ class Progress:
         self.epoch, self.step = numbers["epoch"], numbers["step"]
         if self.precision is not None:
             self.precision.load_state_dict(numbers["precision"])
+        self.stopped = numbers.get("stopped", False)
+        self.kept = self.good if numbers.get("kept is good") else groups.get("kept", {})
         self.history = {name: list(values) for name, values in numbers["history"].items()}
         self._started = time.monotonic() - numbers["seconds"]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
 from otcxr_sk.method.views import NUMBERS, ViewSampler
+from otcxr_sk.training.callbacks import TrainingState, Watch
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
 from otcxr_sk.training.interrupt import deferred_interrupt
 from otcxr_sk.training.optimiser import (
@@ -38,6 +39,9 @@ _MIXED: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "
 # The scale of float16's gradients is halved when they overflow, and so many steps left out are no
 # accident.
 _LEAST_SCALE = 1e-4
+
+
+NOBODY = Watch()
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Trainer:
         source: ImageSource,
         checkpoints: Checkpoints | Memory | None = None,
         start: Checkpoint | None = None,
+        watch: Watch = NOBODY,
     ) -> dict[str, list[float]]:
         """Train `model` in place, on the CPU again when done.
 
@@ -118,12 +123,15 @@ class Trainer:
             Where to save how far training has come.
         start : Checkpoint, default=None
             Where to go on from.
+        watch : Watch, optional
+            What looks at the run; it may end it early and choose among its weights.
 
         Returns
         -------
         history : dict of str to list of float
             Per epoch: every term of the loss, the loss, the learning rate at its end, marginal
-            error, matching accuracy and chance, spread and effective rank.
+            error, matching accuracy and chance, spread and effective rank; with images held
+            out, "validation_loss"; and what callbacks record.
 
         Raises
         ------
@@ -145,7 +153,8 @@ class Trainer:
             progress.unpack(start)
         total = progress.earlier + progress.plan.steps * self.epochs
         bar = tqdm(total=total, initial=progress.done, unit="step", disable=not self.verbose)
-        with bar, deferred_interrupt() as interrupt:
+        state = TrainingState(progress, self.epochs, watch.fitted)
+        with bar, watch.over(state), deferred_interrupt() as interrupt:
             while not (interrupt.asked or self._is_over(progress)):
                 for _ in self._steps(fabric, network, optimiser, progress, source):
                     bar.update()
@@ -155,15 +164,16 @@ class Trainer:
                 if not all(value.isfinite().all() for value in model.parameters()):
                     raise _failed(progress)
                 if progress.step == progress.plan.steps:
-                    self._end_epoch(progress, len(source), bar)
+                    self._end_epoch(progress, len(source), bar, watch, state)
                 at_once = interrupt.asked or self._is_over(progress)
                 if checkpoints and (at_once or _is_due(checkpoints, progress)):
                     checkpoints.save(progress.pack(), progress.done)
-        if average is not None:
-            model.load_state_dict(average.module.state_dict())
-        model.cpu().eval()
-        if interrupt.asked:
-            raise TrainingInterrupted(progress, checkpoints.folder if checkpoints else None)
+            if average is not None:
+                model.load_state_dict(average.module.state_dict())
+            model.cpu().eval()
+            if interrupt.asked:
+                raise TrainingInterrupted(progress, checkpoints.folder if checkpoints else None)
+            state.ended = True
         return progress.history
 
     def _steps(
@@ -209,9 +219,20 @@ class Trainer:
         if fabric.strategy.precision.state_dict().get("scale", 1) < _LEAST_SCALE:
             raise _failed(progress)
 
-    def _end_epoch(self, progress: Progress, n_images: int, bar: tqdm) -> None:
-        rate = self._rate(progress)
-        progress.end_epoch({**progress.tally.means(n_images), "learning_rate": rate})
+    def _end_epoch(
+        self, progress: Progress, n_images: int, bar: tqdm, watch: Watch, state: TrainingState
+    ) -> None:
+        numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
+        if watch.validation is not None:
+            # By the views of any other evaluation, so that losses can be compared.
+            losses = replace(self, seed=0).evaluate(progress.outcome, watch.validation)
+            progress.model.train()
+            numbers["validation_loss"] = losses["loss"]
+        progress.end_epoch(numbers)
+        with state.aside():
+            for callback in watch.callbacks:
+                if callback.on_epoch_end(state):
+                    progress.stopped = True
         last = {name: values[-1] for name, values in progress.history.items()}
         bar.set_postfix(
             epoch=f"{progress.epoch}/{self.epochs}",
@@ -220,7 +241,7 @@ class Trainer:
         )
 
     @torch.inference_mode()
-    def evaluate(self, model: OTCXRModel, source: ImageSource) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, source: ImageSource) -> dict[str, float]:
         """Every term of the loss and the loss, on fixed views, with the model in eval mode."""
         model.eval().to(self.device)
         dtype = choose_precision(self.precision, self.device)
@@ -245,7 +266,7 @@ class Trainer:
         return peak * curve.factor(progress.done)
 
     def _is_over(self, progress: Progress) -> bool:
-        if progress.epoch == self.epochs:
+        if progress.epoch == self.epochs or progress.stopped:
             return True
         # An epoch that has begun is brought to its end.
         late = self.max_time is not None and progress.seconds >= 60 * self.max_time

@@ -19,12 +19,14 @@ from torch import nn
 import otcxr_sk
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.estimators import CheckpointWarning
+from otcxr_sk.training import Callback
 from otcxr_sk.training.trainer import NonFiniteLossError
 
 EPOCHS, STEPS = 3, 3  # of 24 images in batches of 8
 
 # What a run may go on with, and what makes it another run.
 FREE = {
+    "callbacks": [Callback()],
     "cache_dir": "cache",
     "cache_gb": 1.0,
     "checkpoint_dir": None,
@@ -65,6 +67,7 @@ OTHER = {
     "channels": "last",
     "precision": "bf16",
     "on_error": "nan",
+    "validation_fraction": 0.25,
 }
 
 

@@ -295,6 +295,19 @@ def test_scan_can_leave_out_what_cannot_be_used(paths, images, num_workers):
     assert found[:2] == pytest.approx(usable[:2], rel=1e-9)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_images_held_out_are_looked_at_but_not_measured(num_workers):
+    images = np.random.default_rng(0).random((9, 8, 8))
+    held_out = np.array([0, 3, 4, 8])
+    measured = scan(ArraySource(np.delete(images, held_out, axis=0)), 8, batch_size=2)
+    options = {"batch_size": 2, "num_workers": num_workers, "refuse_unusable": False}
+    assert scan(ArraySource(images), 8, held_out=held_out, **options) == measured
+    images[3] = np.nan
+    found = scan(ArraySource(images), 8, held_out=held_out, **options)
+    assert [problem.row for problem in found.unusable] == [3]
+    assert found[:2] == measured[:2]
+
+
 def test_scan_of_nothing_usable_says_so():
     found = scan(ArraySource(np.zeros((3, 4, 4))), 8, refuse_unusable=False)
     assert [problem.row for problem in found.unusable] == [0, 1, 2]

@@ -1,0 +1,268 @@
+"""Callbacks: they change nothing but when a run ends and with which weights."""
+
+import signal
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from otcxr_sk.estimators import CollapseWarning
+from otcxr_sk.training import Callback, CSVLogger, EarlyStopping
+
+# Of 24 images in batches of 8.
+STEPS = 3
+
+
+class Encoder(nn.Module):
+    """An encoder that draws random numbers, and presses Ctrl-C at a pass in training."""
+
+    def __init__(self, interrupt_at=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(1, 16, 8, stride=8)
+        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.interrupt_at, self.passes = interrupt_at, 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.training and self.passes == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        return self.rest(self.stem(images))
+
+
+class Told(Callback):
+    """Records numbers that were thought of beforehand, and keeps what it can see."""
+
+    def __init__(self, numbers):
+        self.numbers, self.weights, self.embeddings = numbers, [], []
+
+    def on_epoch_end(self, state):
+        state.record("told", self.numbers[state.epoch - 1])
+        self.weights.append(state.estimator().weights_)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.fixture(autouse=True)
+def _usual_handler():
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def pretrainer(tiny):
+    def make(interrupt_at=None, **parameters):
+        return tiny(Encoder(interrupt_at), **{"epochs": 6, **parameters})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(pretrainer, X):
+    return pretrainer().fit(X)
+
+
+class Curious(Callback):
+    """Does all that a callback may ask for, and draws random numbers."""
+
+    def __init__(self, X):
+        self.X, self.seen = X, []
+
+    def on_fit_begin(self, state):
+        torch.rand(7)
+
+    def on_epoch_end(self, state):
+        torch.rand(7)
+        estimator = state.estimator()
+        self.seen.append(
+            (estimator.transform(self.X), estimator.score(self.X), estimator.history_["loss"][-1])
+        )
+        assert estimator.n_epochs_ == state.epoch
+        assert estimator.match(self.X[:2]).plan.shape[0] == 2
+        state.keep_weights()
+        state.record("nothing", np.nan)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_looking_changes_no_bit_of_training(pretrainer, whole, X):
+    curious = Curious(X)
+    looked_at = pretrainer(callbacks=[curious]).fit(X)
+    np.testing.assert_array_equal(looked_at.weights_, whole.weights_)
+    assert looked_at.history_.pop("nothing") == pytest.approx([np.nan] * 6, nan_ok=True)
+    assert looked_at.history_ == whole.history_
+    embedding, score, loss = curious.seen[-1]
+    np.testing.assert_array_equal(embedding, whole.transform(X))
+    assert score == whole.score(X)
+    assert loss == whole.history_["loss"][-1]
+
+
+TOLD = [3.0, 1.0, 2.0, 2.0, 0.0, 0.0]
+
+
+def watched(numbers=TOLD, **options):
+    told = Told(numbers)
+    return told, [told, EarlyStopping("told", patience=2, **options)]
+
+
+def test_a_run_ends_early_with_the_weights_of_its_best_epoch(pretrainer, X):
+    told, callbacks = watched()
+    fitted = pretrainer(callbacks=callbacks).fit(X)
+    assert fitted.history_["told"] == TOLD[:4]
+    assert fitted.n_epochs_ == 4
+    np.testing.assert_array_equal(fitted.weights_, told.weights[1])
+    assert not np.array_equal(fitted.weights_, told.weights[3])
+
+
+def test_or_with_its_last_weights(pretrainer, X):
+    told, callbacks = watched(restore_best=False)
+    fitted = pretrainer(callbacks=callbacks).fit(X)
+    assert fitted.n_epochs_ == 4
+    np.testing.assert_array_equal(fitted.weights_, told.weights[3])
+
+
+def test_the_best_weights_come_without_an_early_end_too(pretrainer, X):
+    told, callbacks = watched([3.0, 2.0, 3.0, 1.0, 0.0, 1.0])
+    fitted = pretrainer(callbacks=callbacks).fit(X)
+    assert fitted.n_epochs_ == 6
+    np.testing.assert_array_equal(fitted.weights_, told.weights[4])
+
+
+def test_the_best_loss_of_images_held_out_is_that_of_the_estimator(tiny, X, blobs):
+    parameters = {"validation_fraction": 0.25, "epochs": 8, "learning_rate": 0.05}
+    stopping = EarlyStopping(patience=3)
+    fitted = tiny(callbacks=[stopping], **parameters).fit(X)
+    losses = fitted.history_["validation_loss"]
+    best = stopping.best_epoch(fitted.history_)
+    assert losses[best - 1] == min(losses)
+    last = tiny(**parameters, max_time=1e9).fit(X)
+    assert last.history_["validation_loss"][: len(losses)] == losses
+    assert fitted.score(blobs(24, 1)) != last.score(blobs(24, 1))
+
+
+@pytest.fixture(scope="module")
+def ended_early(pretrainer, X):
+    return pretrainer(callbacks=watched()[1], validation_fraction=0.1).fit(X)
+
+
+# Steps of the first epoch, of the best one, and of those after it.
+@pytest.mark.parametrize("step", [2, 5, 6, 7, 9, 11, 12])
+def test_a_run_that_was_interrupted_ends_early_with_the_same_weights(
+    step, pretrainer, ended_early, X, tmp_path
+):
+    options = {"checkpoint_dir": tmp_path, "validation_fraction": 0.1}
+    with pytest.raises(KeyboardInterrupt):
+        pretrainer(step, callbacks=watched()[1], **options).fit(X)
+    for _ in range(2):
+        # A run that has ended is given back as it ended.
+        resumed = pretrainer(callbacks=watched()[1], **options).fit(X)
+        np.testing.assert_array_equal(resumed.weights_, ended_early.weights_)
+        assert resumed.history_ == ended_early.history_
+
+
+def test_ctrl_c_leaves_the_latest_weights(pretrainer, X):
+    told, callbacks = watched()
+    stopped = pretrainer(3 * STEPS + 1, callbacks=callbacks)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(X)
+    assert stopped.n_epochs_ == 3
+    assert not any(np.array_equal(stopped.weights_, weights) for weights in told.weights)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"patience": 3}, {"monitor": "loss"}, {"restore_best": False}], ids=str
+)
+def test_another_end_is_another_run(changed, pretrainer, X, tmp_path):
+    options = {"monitor": "told", "patience": 2}
+    told = Told(TOLD)
+    pretrainer(callbacks=[told, EarlyStopping(**options)], checkpoint_dir=tmp_path).fit(X)
+    other = [told, EarlyStopping(**options | changed)]
+    with pytest.raises(ValueError, match=r"another run: callbacks is \[.EarlyStopping\(.* there"):
+        pretrainer(callbacks=other, checkpoint_dir=tmp_path).fit(X)
+
+
+class Enough(Callback):
+    def on_epoch_end(self, state):
+        return state.epoch == 2
+
+
+def test_a_run_that_a_callback_of_ones_own_ended_has_ended(pretrainer, X, tmp_path):
+    ended = pretrainer(callbacks=[Enough()], checkpoint_dir=tmp_path).fit(X)
+    assert ended.n_epochs_ == 2
+    again = pretrainer(callbacks=[Enough()], checkpoint_dir=tmp_path).fit(X)
+    np.testing.assert_array_equal(again.weights_, ended.weights_)
+
+
+def test_callbacks_may_come_and_go_while_a_run_is_stopped(pretrainer, whole, X, tmp_path):
+    options = {"checkpoint_dir": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        pretrainer(2 * STEPS + 1, callbacks=[Told(TOLD)], **options).fit(X)
+    log = CSVLogger(tmp_path / "log.csv")
+    resumed = pretrainer(callbacks=[log], **options).fit(X)
+    np.testing.assert_array_equal(resumed.weights_, whole.weights_)
+    assert resumed.history_["told"] == pytest.approx([3, 1, *[np.nan] * 4], nan_ok=True)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + 6
+
+
+class Failing(Callback):
+    def on_epoch_end(self, state):
+        raise OSError("the disk of the log is full")
+
+
+def test_what_a_callback_raises_is_not_swallowed(pretrainer, X):
+    with pytest.raises(OSError, match="the disk of the log is full"):
+        pretrainer(callbacks=[Failing()]).fit(X)
+
+
+def test_clones_have_callbacks_of_their_own(tiny):
+    callback = Enough()
+    (copied,) = clone(tiny(callbacks=[callback])).callbacks
+    assert copied is not callback
+    assert isinstance(copied, Enough)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "words"),
+    [
+        ({"callbacks": [print]}, TypeError, r"otcxr_sk\.training\.Callback, got <built-in"),
+        ({"callbacks": [EarlyStopping]}, TypeError, r"otcxr_sk\.training\.Callback, got <class"),
+        ({"callbacks": [EarlyStopping()]}, ValueError, "no images are held out: set"),
+        (
+            {"callbacks": [EarlyStopping("loss"), EarlyStopping("spread")]},
+            ValueError,
+            "only one can have restore_best=True",
+        ),
+    ],
+)
+def test_callbacks_that_cannot_work_are_refused_before_images_are_read(
+    parameters, error, words, tiny, X, monkeypatch
+):
+    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", None)
+    with pytest.raises(error, match=words):
+        tiny(**parameters).fit(X)
+
+
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 8, stride=8)
+
+    def forward(self, images):
+        dense = self.stem(images)
+        return torch.ones_like(dense) + 0 * dense
+
+
+def test_collapse_is_told_of_once_and_early(tiny, X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiny(Constant(), epochs=5).fit(X)
+    (message,) = [str(w.message) for w in caught if w.category is CollapseWarning]
+    assert message.startswith("after epoch 2 of 5")

@@ -1,0 +1,100 @@
+import copy
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from otcxr_sk import OTCXRPretrainer
+from otcxr_sk.evaluation import KNNProbe, knn_probe
+
+
+class State:
+    """A run at the end of an epoch, whose encoder gives back what it is given."""
+
+    def __init__(self, epoch, epochs=10):
+        self.epoch, self.epochs, self.history = epoch, epochs, {}
+
+    def estimator(self):
+        return self
+
+    def transform(self, X):
+        return X
+
+    def record(self, name, number):
+        self.history[name] = number
+
+
+@pytest.mark.parametrize("labels", ["classes", "labels"])
+def test_the_number_is_that_of_the_probe_cross_validated_by_patient(labels, study):
+    y = getattr(study, labels)
+    splitter = StratifiedGroupKFold(5) if labels == "classes" else GroupKFold(5)
+    parts = list(splitter.split(study.Z, y, study.patients))
+    for train, test in parts:
+        assert not set(study.patients[train]) & set(study.patients[test])
+    expected = [
+        knn_probe(study.Z, y, study.patients, train=train, test=test) for train, test in parts
+    ]
+    state = State(1)
+    KNNProbe(study.Z, y, study.patients, name="mine").on_epoch_end(state)
+    assert state.history == {"mine": pytest.approx(np.mean(expected))}
+
+
+def test_unknown_labels_are_left_out(study):
+    y = study.labels[:, 0].copy()
+    y[::7] = np.nan
+    state = State(1)
+    KNNProbe(study.Z, y, study.patients).on_epoch_end(state)
+    assert 0.5 < state.history["knn_probe"] < 1
+
+
+def test_without_groups_every_image_is_its_own_patient(study):
+    state = State(1)
+    # Twins are in both parts: labels of an image are told by its other picture.
+    twins = np.repeat(np.random.default_rng(0).normal(size=(100, 6)), 2, axis=0)
+    y = np.repeat(np.arange(100) % 2, 2)
+    KNNProbe(twins, y).on_epoch_end(state)
+    by_patient = State(1)
+    KNNProbe(twins, y, study.patients).on_epoch_end(by_patient)
+    assert state.history["knn_probe"] > by_patient.history["knn_probe"] + 0.2
+
+
+def test_every_so_many_epochs_and_in_the_end(study):
+    probe = KNNProbe(study.Z, study.classes, every=4)
+    states = [State(epoch) for epoch in range(1, 11)]
+    for state in states:
+        probe.on_epoch_end(state)
+    assert [state.epoch for state in states if state.history] == [4, 8, 10]
+
+
+def test_a_copy_does_not_copy_the_images(study):
+    probe = KNNProbe(study.Z, study.classes)
+    assert copy.deepcopy([probe])[0].X is study.Z
+    assert repr(probe) == "KNNProbe(every=1, name='knn_probe')"
+
+
+def test_an_encoder_in_training_is_probed_as_it_is(study):
+    X = np.random.default_rng(0).random((40, 32, 32), np.float32)
+    y = np.arange(40) % 2
+    probe = KNNProbe(X, y)
+    settings = {"image_size": 32, "epochs": 2, "batch_size": 8, "random_state": 0}
+    fitted = OTCXRPretrainer("test_resnet", callbacks=[probe], **settings).fit(X)
+    last = State(1)
+    KNNProbe(fitted.transform(X), y).on_epoch_end(last)
+    assert fitted.history_["knn_probe"][-1] == last.history["knn_probe"]
+    plain = OTCXRPretrainer("test_resnet", **settings).fit(X)
+    np.testing.assert_array_equal(fitted.weights_, plain.weights_)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe has 9 images and 10 rows of labels"),
+        ((np.zeros((10, 2)), np.zeros(10)), "KNNProbe cannot cross-validate in 5 parts.*classes"),
+        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "cannot cross-validate"),
+        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot cross-validate in 5 parts by patient"),
+        ((np.zeros((10, 2)), np.arange(10) % 2, None, 0), "every must be at least 1 epoch"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_at_once(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        KNNProbe(*arguments)

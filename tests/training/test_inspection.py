@@ -1,0 +1,206 @@
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+import safetensors.torch
+import torch
+
+from otcxr_sk.training import inspection
+from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
+from otcxr_sk.training.inspection import describe
+
+RUN = {
+    "otcxr_sk": "1.2.3",
+    "seed": 42,
+    "parameters": {"epochs": 10, "encoder": "resnet18", "weights": None, "alpha": 1.0},
+    "images": {"number": 1000},
+    "scan": {"unusable": [[3, "x.png", "broken"], [9, "y.png", "broken"]]},
+    "n_training": 800,
+}
+
+
+def numbers(epoch=4, step=0, **others):
+    history = {"loss": [5.0, 4.0, 3.0, 2.5], "knn_probe": [float("nan"), 0.6, 0.7, 0.75]}
+    return {
+        "epoch": epoch,
+        "step": step,
+        "steps": 20,
+        "stopped": False,
+        "seconds": 400.0,
+        "history": {name: values[:epoch] for name, values in history.items()} if epoch else {},
+        **others,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+def save(folder, place=1, run=RUN, **changes):
+    checkpoints = Checkpoints(folder)
+    checkpoints.run = run
+    checkpoints.save(Checkpoint({"w": torch.ones(3)}, numbers(**changes)), place)
+    return max(folder.glob("*.safetensors"))
+
+
+def told(folder):
+    """Lines of the description by their first word, long ones put together again."""
+    lines = re.sub(r"\n {5,}", " ", describe(folder)).splitlines()
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in lines[1:] if line}
+
+
+def test_it_tells_what_a_run_is_and_how_far_it_has_come(folder):
+    newest = save(folder)
+    found = told(folder)
+    assert found["run"] == "otcxr-sk 1.2.3, seed 42, 1000 images, 2 of them left out, 198 held out"
+    assert found["parameters"] == "epochs=10, encoder='resnet18', alpha=1.0"
+    assert found["progress"] == "4 of 10 epochs completed"
+    assert found["time"] == "7 min, 8 images/s, 10 min to go"
+    assert found["saved"].endswith(f"{newest.name}, whole")
+    assert found["epoch"] == "1 4"
+    assert found["loss"] == "5 2.5"
+    assert found["knn_probe"] == "0.75"
+    assert "damaged" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "progress", "time"),
+    [
+        (
+            {"epoch": 1, "step": 10, "seconds": 50.0},
+            "1 of 10 epochs completed, step 10 of 20",
+            "50 s, 24 images/s, 5 min to go",
+        ),
+        (
+            {"epoch": 0, "step": 5, "seconds": 3600.0},
+            "0 of 10 epochs completed, step 5 of 20",
+            "1 h 00 min, 0.0556 images/s, 39 h 00 min to go",
+        ),
+        ({"epoch": 10}, "10 of 10 epochs completed, ended", "7 min, 20 images/s"),
+        (
+            {"stopped": True},
+            "4 of 10 epochs completed, stopped by a callback",
+            "7 min, 8 images/s",
+        ),
+    ],
+)
+def test_how_far_it_has_come(changes, progress, time, folder):
+    history = {"loss": [1.0] * changes.get("epoch", 4)}
+    save(folder, **{"history": history, **changes})
+    found = told(folder)
+    assert found["progress"] == progress
+    assert found["time"] == time
+
+
+def test_a_damaged_newest_is_named_and_left_alone_and_the_one_before_is_told_of(folder):
+    whole = save(folder, 1, epoch=2)
+    newest = save(folder, 2, epoch=3)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    found = told(folder)
+    assert found["progress"].startswith("2 of 10")
+    assert found["saved"].endswith(f"{whole.name}, whole")
+    assert found["damaged"].startswith(newest.name)
+    assert newest.exists()
+
+
+def test_nothing_is_written_and_nothing_removed(folder):
+    save(folder)
+    (folder / "unfinished.part").write_bytes(b"half")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    describe(folder)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_run_can_be_looked_at_while_it_is_written(folder):
+    save(folder, 0)
+    done = threading.Event()
+
+    def train():
+        try:
+            for place in range(1, 60):
+                save(folder, place)
+        finally:
+            done.set()
+
+    writer = threading.Thread(target=train)
+    writer.start()
+    looks = 0
+    try:
+        while not done.is_set():
+            assert told(folder)["progress"] == "4 of 10 epochs completed"
+            looks += 1
+    finally:
+        writer.join()
+    assert looks > 2
+
+
+def test_one_that_vanishes_while_it_is_read_is_looked_for_again(folder, monkeypatch):
+    save(folder)
+    names = [["checkpoint-gone"], ["checkpoint-gone"]]
+    usual = inspection.checkpoint_names
+    monkeypatch.setattr(
+        inspection, "checkpoint_names", lambda f: names.pop() if names else usual(f)
+    )
+    assert told(folder)["progress"] == "4 of 10 epochs completed"
+
+
+def damage(folder):
+    save(folder).write_bytes(b"")
+
+
+def future(folder):
+    save(folder, run={"otcxr_sk": "9"})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: None, "is not there; name a checkpoint_dir or a saved encoder"),
+        (lambda folder: folder.mkdir(), "holds no run: no checkpoint has been written there yet"),
+        (damage, "holds damaged checkpoints alone: checkpoint-.*start anew"),
+        (future, "holds a run of another version of otcxr-sk: it lacks 'seed'"),
+        (lambda folder: folder.write_bytes(b"some"), "is no safetensors file"),
+        (lambda folder: folder.write_bytes(b""), "is no safetensors file"),
+        (lambda folder: folder.write_bytes(b"\xff" * 99), "is no safetensors file"),
+        (lambda folder: folder.write_bytes(b"\2" + bytes(7) + b"[]"), "is no safetensors file"),
+        (
+            lambda folder: safetensors.torch.save_file({"w": torch.ones(2)}, folder),
+            "was not written by save_encoder",
+        ),
+    ],
+)
+def test_what_is_no_run_is_told_from_one(make, words, folder):
+    make(folder)
+    with pytest.raises(ValueError, match=words):
+        describe(folder)
+
+
+def test_an_encoder_is_told_from_its_header(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    facts = {"encoder": "resnet18\x1b[2J", "image_size": "64", "otcxr_sk_version": "1.2.3"}
+    safetensors.torch.save_file({"a": torch.ones(2, 3), "b": torch.ones(1994)}, path, facts)
+    found = told(path)
+    assert found["weights"] == "2,000 numbers in 2 tensors"
+    assert found["image_size"] == "64"
+    assert found["otcxr-sk"] == "1.2.3"
+    # What a file says is not let loose on the terminal.
+    assert found["encoder"] == r"resnet18\x1b[2J"
+
+
+def test_looking_loads_no_torch(folder):
+    save(folder)
+    script = f"import sys; from otcxr_sk.cli import main; main(['info', {str(folder)!r}])"
+    script += "; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert "4 of 10 epochs completed" in done.stdout
+    assert not {"torch", "sklearn", "timm"} & {name.split(".")[0] for name in done.stderr.split()}
