@@ -24,7 +24,7 @@ from otcxr_sk.method.views import ViewSampler
 BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, weight_decay=0.01)
 PEERS = ("simclr", "byol", "vicreg", "barlow twins", "densecl", "vicregl", "dino", "lejepa")
 
-pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators._pretrainer.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list
     differences = []
     if there["files"] != here["files"]:
         differences.append("the files have other names or another order")
-    if there["patients"] != here["patients"]:
+    if there.get("patients") != here["patients"]:
         differences.append("the groups differ")
     # Decoders and processors differ by rounding.
     mine, its = (np.array(which["means"], np.float64) for which in (there, here))

@@ -223,13 +223,13 @@ class Trainer:
         self, progress: Progress, n_images: int, bar: tqdm, watch: Watch, state: TrainingState
     ) -> None:
         numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
-        if watch.validation is not None:
-            # By the views of any other evaluation, so that losses can be compared.
-            losses = replace(self, seed=0).evaluate(progress.outcome, watch.validation)
-            progress.model.train()
-            numbers["validation_loss"] = losses["loss"]
-        progress.end_epoch(numbers)
         with state.aside():
+            if watch.validation is not None:
+                # By the views of any other evaluation, so that losses can be compared.
+                losses = replace(self, seed=0).evaluate(progress.outcome, watch.validation)
+                progress.model.train()
+                numbers["validation_loss"] = losses["loss"]
+            progress.end_epoch(numbers)
             for callback in watch.callbacks:
                 if callback.on_epoch_end(state):
                     progress.stopped = True

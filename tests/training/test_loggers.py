@@ -74,11 +74,6 @@ def scalars(folder):
     }
 
 
-# TensorBoard's own.
-boards = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@boards
 def test_tensorboard_gets_every_number_of_every_epoch(scripted, tmp_path):
     logger = TensorBoardLogger(tmp_path)
     scripted(logger).go(ROWS)
@@ -88,7 +83,6 @@ def test_tensorboard_gets_every_number_of_every_epoch(scripted, tmp_path):
     assert logger == TensorBoardLogger(tmp_path)
 
 
-@boards
 def test_a_resumed_run_takes_the_place_of_what_was_written_after_its_checkpoint(scripted, tmp_path):
     scripted(TensorBoardLogger(tmp_path)).go(ROWS[:2], ended=False)
     again = scripted(TensorBoardLogger(tmp_path))
