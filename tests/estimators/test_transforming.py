@@ -67,7 +67,7 @@ def test_memory_does_not_grow_with_the_images(tiny, tmp_path, monkeypatch, n_job
     # Parts of one batch each.
     monkeypatch.setattr(_workers, "_PART_BYTES", 1)
     estimator = tiny(nn.Conv2d(1, 64, 8, stride=8), epochs=0, batch_size=50)
-    images = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.uint8, (10_000, 32, 32))
+    images = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.uint8, (20_000, 32, 32))
     images[:100] = np.random.default_rng(0).integers(0, 256, (100, 32, 32))
     estimator.fit(images[:100])
     estimator.transform_dense(images[:200])
@@ -78,8 +78,9 @@ def test_memory_does_not_grow_with_the_images(tiny, tmp_path, monkeypatch, n_job
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert result.nbytes > 40e6
-    assert peak < 10e6
+    assert result.nbytes > 80e6
+    # Workers this fast may be some parts ahead of the process that writes.
+    assert peak < (2e6 if n_jobs == 1 else 30e6)
 
 
 def test_pandas_lies_on_the_file(fitted, X, tmp_path):
