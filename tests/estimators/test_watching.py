@@ -113,9 +113,10 @@ def watched(numbers=TOLD, **options):
     return told, [told, EarlyStopping("told", patience=2, **options)]
 
 
-def test_a_run_ends_early_with_the_weights_of_its_best_epoch(pretrainer, X):
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_run_ends_early_with_the_weights_of_its_best_epoch(ema, pretrainer, X):
     told, callbacks = watched()
-    fitted = pretrainer(callbacks=callbacks).fit(X)
+    fitted = pretrainer(callbacks=callbacks, ema=ema).fit(X)
     assert fitted.history_["told"] == TOLD[:4]
     assert fitted.n_epochs_ == 4
     np.testing.assert_array_equal(fitted.weights_, told.weights[1])
@@ -148,9 +149,23 @@ def test_the_best_loss_of_images_held_out_is_that_of_the_estimator(tiny, X, blob
     assert fitted.score(blobs(24, 1)) != last.score(blobs(24, 1))
 
 
-@pytest.fixture(scope="module")
-def ended_early(pretrainer, X):
-    return pretrainer(callbacks=watched()[1], validation_fraction=0.1).fit(X)
+def test_with_an_average_it_is_the_average_that_is_looked_at(pretrainer, X):
+    class Looking(Callback):
+        def on_epoch_end(self, state):
+            losses.append(-state.estimator().score(X[:6]))
+
+    losses = []
+    fitted = pretrainer(callbacks=[Looking()], ema=0.9, epochs=2).fit(X)
+    assert losses[-1] == -fitted.score(X[:6])
+    held = pretrainer(ema=0.9, epochs=2, validation_fraction=0.25).fit(X)
+    without = pretrainer(epochs=2, validation_fraction=0.25).fit(X)
+    assert held.history_["loss"] == without.history_["loss"]
+    assert held.history_["validation_loss"] != without.history_["validation_loss"]
+
+
+@pytest.fixture(scope="module", params=[None, 0.9])
+def ended_early(request, pretrainer, X):
+    return pretrainer(callbacks=watched()[1], validation_fraction=0.1, ema=request.param).fit(X)
 
 
 # Steps of the first epoch, of the best one, and of those after it.
@@ -158,7 +173,8 @@ def ended_early(pretrainer, X):
 def test_a_run_that_was_interrupted_ends_early_with_the_same_weights(
     step, pretrainer, ended_early, X, tmp_path
 ):
-    options = {"checkpoint_dir": tmp_path, "validation_fraction": 0.1}
+    same = {"validation_fraction": 0.1, "ema": ended_early.ema}
+    options = {"checkpoint_dir": tmp_path, **same}
     with pytest.raises(KeyboardInterrupt):
         pretrainer(step, callbacks=watched()[1], **options).fit(X)
     for _ in range(2):
