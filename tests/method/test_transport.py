@@ -60,6 +60,33 @@ def test_plan_is_that_of_pot_problem_by_problem(seed, epsilon):
 
 
 @laws
+@given(seed=seeds, epsilon=st.floats(0.05, 0.2), max_iter=st.integers(1, 60))
+def test_float32_plan_is_that_of_the_log_domain_after_as_many_iterations(seed, epsilon, max_iter):
+    cost, a, b = (x.float() for x in problems(seed, tokens=25))
+    for scale in (1, 5):  # below and beyond where kernels are scaled
+        plan, _ = transport_plan(scale * cost, a, b, epsilon=epsilon, max_iter=max_iter)
+        expected = ot.batch.solve_batch(
+            scale * cost,
+            epsilon,
+            a=a,
+            b=b,
+            max_iter=max_iter,
+            tol=1e-3,
+            method="log_sinkhorn",
+        ).plan
+        torch.testing.assert_close(plan, expected, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_a_cost_that_is_not_finite_gives_a_plan_that_is_not(scale):
+    cost, a, b = problems(0)
+    cost[1, 2, 3] = torch.nan
+    plan, error = transport_plan(scale * cost, a, b, epsilon=0.1)
+    assert plan[1].isnan().any()
+    assert error[1].isnan()
+
+
+@laws
 @given(seed=seeds)
 def test_plan_tends_to_the_exact_one_as_epsilon_falls(seed):
     cost, a, b = problems(seed)
