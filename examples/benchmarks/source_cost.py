@@ -19,17 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from one_step import OneStep
 from PIL import Image
 from step_cost import compare, report
 
 from otcxr_sk.images import ImageCache, PathSource, list_images
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.model import OTCXRModel
-from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import choose_precision, load_batches
+from otcxr_sk.training.runtime import load_batches
 
-CPU = torch.device("cpu")
 MEBIBYTE = 2**20
 DECODED = 1024
 
@@ -111,20 +107,9 @@ def feeding(paths, folder, repeats):
         [paths[i % len(paths)] for i in range(batch)], cache=ImageCache(folder, 1e9)
     )
     source.read(range(batch), size)
-    model = OTCXRModel(build_encoder("resnet18", size=size, match_stride=16)).train()
-    model = model.to(memory_format=torch.channels_last)
-    sampler, objective = ViewSampler(), Objective(1.0, 2.0, 0.1, 10.0)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.from_numpy(source.read(range(batch), size))
-    dtype = choose_precision("auto", CPU)
-
-    def step():
-        views, affine = sampler(images, generator)
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            terms, _ = model(views, affine)
-        objective.total(terms).backward()
-
-    taken = compare(repeats, step=step, feed=lambda: source.read(range(batch), size))
+    step = OneStep("resnet18", size, batch, "auto")
+    step.images = torch.from_numpy(source.read(range(batch), size))
+    taken = compare(repeats, step=step.learn, feed=lambda: source.read(range(batch), size))
     label = f"a batch of {batch} from the cache / step of resnet18, {size} px"
     report(label, taken["feed"] / taken["step"], "<= 0.05")
     print(f"  {1e6 * np.median(taken['feed']) / batch:.0f} microseconds an image")

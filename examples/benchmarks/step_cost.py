@@ -13,15 +13,9 @@ import time
 import numpy as np
 import timm
 import torch
+from one_step import OneStep
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.model import OTCXRModel
-from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.runtime import choose_precision
-
-CPU = torch.device("cpu")
 
 
 def seconds(work):
@@ -46,30 +40,10 @@ def report(label, ratios, wanted):
 
 def training_step(name, size, batch, precision, repeats, share_of):
     """Time a step and one of its parts."""
-    dtype = choose_precision(precision, CPU)
-    encoder = build_encoder(name, size=size, match_stride=16)
-    model = OTCXRModel(encoder).train().to(memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 1, size, size, generator=generator)
-    sampler, objective = ViewSampler(), Objective(1.0, 2.0, 0.1, 10.0)
-    views, affine = sampler(images, generator)
-    with torch.no_grad():
-        maps = [dense.clone().requires_grad_() for dense in encoder(views)]
-
-    def heads():
-        objective.total(model.terms(*maps, affine)).backward()
-
-    def draw():
-        sampler(images, generator)
-
-    def step():
-        views, affine = sampler(images, generator)
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            terms, _ = model(views, affine)
-        objective.total(terms).backward()
-
-    taken = compare(repeats, step=step, part={"heads": heads, "views": draw}[share_of])
-    return taken["part"] / taken["step"], dtype
+    step = OneStep(name, size, batch, precision)
+    part = {"heads": step.heads, "views": step.draw}[share_of]
+    taken = compare(repeats, step=step.learn, part=part)
+    return taken["part"] / taken["step"], step.dtype
 
 
 def transform(name, size, n_images, precision, repeats):

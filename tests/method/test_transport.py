@@ -60,6 +60,51 @@ def test_plan_is_that_of_pot_problem_by_problem(seed, epsilon):
 
 
 @laws
+@given(seed=seeds, epsilon=st.floats(0.05, 0.2), max_iter=st.integers(1, 60))
+def test_float32_plan_is_that_of_the_log_domain_after_as_many_iterations(seed, epsilon, max_iter):
+    cost, a, b = (x.float() for x in problems(seed, tokens=25))
+    for scale in (1, 5):  # below and beyond where kernels are scaled
+        plan, _ = transport_plan(scale * cost, a, b, epsilon=epsilon, max_iter=max_iter)
+        expected = ot.batch.solve_batch(
+            scale * cost,
+            epsilon,
+            a=a,
+            b=b,
+            max_iter=max_iter,
+            tol=1e-3,
+            method="log_sinkhorn",
+        ).plan
+        torch.testing.assert_close(plan, expected, atol=1e-5, rtol=1e-3)
+
+
+@laws
+@given(seed=seeds, sign=st.sampled_from([-1, 1]), extreme=st.booleans(), n=st.sampled_from([7, 60]))
+def test_float32_holds_the_largest_costs_and_the_smallest_marginals(seed, sign, extreme, n):
+    generator = torch.Generator().manual_seed(seed)
+    cost = sign * 3 * (2 * torch.rand(3, n, n, generator=generator) - 1)
+    if extreme:
+        cost = 3 * cost.sign()
+    a, b = torch.rand(2, 3, n, generator=generator).pow(8).add(1e-9).unbind()
+    a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+    for max_iter in (1, 50):
+        limits = {"max_iter": max_iter, "tol": 0}
+        plan, _ = transport_plan(cost, a, b, epsilon=0.1, **limits)
+        exact = ot.batch.solve_batch(
+            cost.double(), 0.1, a=a.double(), b=b.double(), method="log_sinkhorn", **limits
+        ).plan
+        assert (plan - exact).abs().sum((1, 2)).max() < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_a_cost_that_is_not_finite_gives_a_plan_that_is_not(scale):
+    cost, a, b = problems(0)
+    cost[1, 2, 3] = torch.nan
+    plan, error = transport_plan(scale * cost, a, b, epsilon=0.1)
+    assert plan[1].isnan().any()
+    assert error[1].isnan()
+
+
+@laws
 @given(seed=seeds)
 def test_plan_tends_to_the_exact_one_as_epsilon_falls(seed):
     cost, a, b = problems(seed)

@@ -1,0 +1,97 @@
+"""The benchmarks of training: they run, and what they time is what they say."""
+
+import csv
+
+import pytest
+import step_cost
+import step_parts
+import torch
+from one_step import OneStep
+
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators._pretrainer.CollapseWarning")
+
+
+def read_rows(file):
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def step():
+    return OneStep("resnet10t", 32, 4, "float32", match_stride=8)
+
+
+def test_the_heads_that_are_timed_are_those_of_the_whole(step):
+    views, affine = step.views_and_affine
+    whole, _ = step.model(views, affine)
+    part = step.model.terms(*step.maps[0], affine)
+    for name, value in whole.items():
+        torch.testing.assert_close(part[name], value)
+
+
+def test_every_part_has_its_gradients(step):
+    step.encode()
+    of_encoder = {id(value) for value in step.model.encoder.parameters()}
+    assert {id(v) for v in step.model.parameters() if v.grad is not None} == of_encoder
+    step.heads()
+    assert all(value.grad is not None for value in step.model.parameters())
+    step.transport()
+    assert all(q.grad.isfinite().all() and q.grad.any() for q in step.tokens)
+
+
+def test_a_part_is_less_than_the_step():
+    ratios, dtype = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
+    assert dtype == torch.float32
+    assert 0 < ratios.min() < 1
+
+
+@pytest.mark.skipif(not step_parts.COUNTED.exists(), reason="peak memory is read from Linux")
+def test_parts_of_a_step_tokens_and_memory_are_told(tmp_path):
+    out = tmp_path / "parts.csv"
+    step_parts.main(["--quick", "--out", str(out)])
+    shares = {row["part"]: float(row["share"]) for row in read_rows(out)}
+    assert len(shares) == 10 + 3 * 2 + 2 * 2 + 1
+    assert shares["  of these, transport"] > 0
+    assert 0 < shares["two views of every image"] < 1
+    assert any(part.startswith("64 tokens, 64 px, transport") for part in shares)
+    (memory,) = [share for part, share in shares.items() if part.startswith("step / encoder")]
+    assert 0.5 < memory < 5
+
+
+def test_fit_and_the_plain_loop_are_timed_on_the_same_files(tmp_path):
+    pytest.importorskip("lightly", reason='the plain loop needs "otcxr-sk[benchmarks]"')
+    import training_speed
+
+    out = tmp_path / "speed.csv"
+    training_speed.main(["--quick", "--out", str(out)])
+    rows = {row["what"]: row for row in read_rows(out)}
+    assert rows.keys() == training_speed.OURS.keys() | training_speed.PLAIN.keys()
+    plain = float(rows["lightly, float32"]["images_per_s"])
+    for row in rows.values():
+        ratio = float(row["images_per_s"]) / plain
+        assert float(row["times_lightly_float32"]) == pytest.approx(ratio, rel=1e-3)
+    # The first epoch, the look before it and what is built are in the total alone.
+    fit = rows["fit, float32"]
+    assert 0 < float(fit["total_images_per_s"]) < float(fit["images_per_s"])
+
+
+def test_the_plain_loop_sees_gray_views_and_learns(tmp_path):
+    pytest.importorskip("lightly", reason='the plain loop needs "otcxr-sk[benchmarks]"')
+    import argparse
+
+    import training_speed
+
+    paths = training_speed.write_images(tmp_path, 8, 32)
+    options = argparse.Namespace(batch=4, encoder="resnet10t")
+    loop = training_speed.PlainLoop(paths, options, 24, 0, mixed=True)
+    first, second = next(iter(loop.loader))
+    assert first.shape == second.shape == (4, 1, 24, 24)
+    assert not first.equal(second)
+    before = [value.clone() for value in loop.model.parameters()]
+    with training_speed.step_ends() as ends:
+        loop.epoch()
+    assert len(ends) == 2
+    assert ends == sorted(ends)
+    assert not any(map(torch.equal, before, loop.model.parameters()))
+    loop.epoch()
+    assert len(ends) == 2
