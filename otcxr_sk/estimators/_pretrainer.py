@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
@@ -18,10 +19,10 @@ from otcxr_sk.estimators._parameters import (
 from otcxr_sk.estimators._persistence import pack
 from otcxr_sk.estimators._run import open_run
 from otcxr_sk.estimators._unusable import as_table, leave_out, warn_of
-from otcxr_sk.images import scan
 from otcxr_sk.images._resize import Resize
 from otcxr_sk.images._scan import Scan
 from otcxr_sk.images._source import DEFAULT_RESIZE
+from otcxr_sk.training.distributed import join_processes, scan
 from otcxr_sk.training.runtime import choose_device, private_randomness
 from otcxr_sk.training.trainer import NonFiniteLossError, TrainingInterrupted
 
@@ -306,14 +307,16 @@ class OTCXRPretrainer(EncoderEstimator):
         """
         self._validate_params()
         check_together(self)
-        device = choose_device(self.device)
+        processes = join_processes(choose_device(self.device))
+        device = processes.device
         source = self._source(X, fitting=True)
         architecture = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        run = open_run(self, source, seed)
+        run = open_run(self, source, seed, processes)
         with private_randomness(run.seed, device):
             model = build_model(architecture, self.weights)
             mean, std, unusable = run.scan or scan(
+                processes,
                 source,
                 self.image_size,
                 batch_size=self.batch_size,
@@ -322,9 +325,11 @@ class OTCXRPretrainer(EncoderEstimator):
                 progress=self.verbose > 0,
             )
             run.keep_scan(Scan(mean, std, unusable))
-            warn_of(unusable, len(source), self.on_error, "They are left out of training.")
+            if processes.is_first:
+                warn_of(unusable, len(source), self.on_error, "They are left out of training.")
             source = leave_out(source, unusable)
-            trainer = self._trainer(architecture, mean, std, run.seed, device)
+            alone = self._trainer(architecture, mean, std, run.seed, device)
+            trainer = replace(alone, processes=processes)
             failure: BaseException | None = None
             try:
                 history = trainer.fit(model, source, run.checkpoints, run.start)
@@ -347,7 +352,7 @@ class OTCXRPretrainer(EncoderEstimator):
         self.encoder_name_ = name
         if failure is not None:
             raise failure
-        if self.n_epochs_:
+        if self.n_epochs_ and processes.is_first:
             self._warn_of_collapse(len(source))
         return self
 
