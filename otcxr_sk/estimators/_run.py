@@ -64,9 +64,7 @@ class Run:
             self.checkpoints.run["scan"] = _pack_scan(found)
 
 
-def open_run(
-    estimator: Any, source: ImageSource, seed: int, processes: Processes = ALONE
-) -> Run:
+def open_run(estimator: Any, source: ImageSource, seed: int, processes: Processes = ALONE) -> Run:
     """Start a run, or find the one that an estimator's `checkpoint_dir` holds.
 
     Of several processes the first alone reads and writes there, and its seed is that of all.

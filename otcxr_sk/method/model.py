@@ -114,7 +114,7 @@ class OTCXRModel(nn.Module):
         """Compute what `forward` returns from the encoder's two dense maps, in float32."""
         with torch.autocast(matched.device.type, enabled=False):
             q_s, q_t = self.infuse(*self.dense_head(tokens(matched)).chunk(2))
-            matching = self.match(q_s, q_t, affine)
+            matching = self.match(q_s, q_t, affine, batch)
             variance, covariance = regularisers(q_s, q_t, batch)
             p_s, p_t = self.projector(pool(last)).chunk(2)
             global_variance, global_covariance = regularisers(p_s, p_t, batch)
@@ -144,11 +144,12 @@ class OTCXRModel(nn.Module):
         """
         return self.cv_sim(*(z - z.mean(1, keepdim=True) for z in (z_s, z_t)))
 
-    def match(self, q_s: Tensor, q_t: Tensor, affine: Tensor) -> Matching:
+    def match(self, q_s: Tensor, q_t: Tensor, affine: Tensor, batch: Batch = WHOLE) -> Matching:
         """Transport the tokens (B, N, D) of view `s` to those of view `t`."""
         cost = cosine_cost(q_s, q_t)
         truth = true_plan(affine, self.grid)
-        plan, error = transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=self.epsilon)
+        marginals = truth.sum(2), truth.sum(1)
+        plan, error = transport_plan(cost, *marginals, epsilon=self.epsilon, batch=batch)
         if self.transport == "inverse":
             loss = divergence_from_truth(cost, plan, truth, epsilon=self.epsilon)
         else:

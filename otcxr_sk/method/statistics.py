@@ -15,6 +15,10 @@ class Batch:
         """Mean of numbers, of any shape, that the images of the batch gave."""
         return values.mean()
 
+    def largest(self, value: Tensor) -> Tensor:
+        """Largest of a number that every part of the batch has."""
+        return value
+
     def moments(self, s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Variance (D,) and covariance (D, D) of the samples (n, D) of both views."""
         return [(q.var(0), covariance(q)) for q in (s, t)]

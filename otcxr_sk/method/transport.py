@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from otcxr_sk.method.statistics import WHOLE, Batch
 
 
 def cosine_cost(s: Tensor, t: Tensor) -> Tensor:
@@ -30,13 +34,14 @@ def transport_plan(
     epsilon: float,
     max_iter: int = 50,
     tol: float = 1e-3,
+    batch: Batch = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     r"""Entropic transport plans of a batch of problems.
 
     Solves :math:`\min_P \langle P, M \rangle + \epsilon \sum_{ij} P_{ij} \log P_{ij}` under
     :math:`P 1 = a`, :math:`P^T 1 = b` by Sinkhorn's iterations in the log domain
-    (`ot.batch.solve_batch`; Cuturi 2013). The plan carries no gradient: by the envelope theorem
-    the derivative of the optimal value in `M` is `P` itself.
+    (`ot.batch.bregman_log_projection_batch`; Cuturi 2013). The plan carries no gradient: by the
+    envelope theorem the derivative of the optimal value in `M` is `P` itself.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def transport_plan(
         Bound on the iterations.
     tol : float
         Iterations end when no marginal is further off than this; looked at every tenth.
+    batch : Batch
+        Whose marginals these are.
 
     Returns
     -------
@@ -58,20 +65,27 @@ def transport_plan(
         Largest of the two L1 distances of the plan's marginals from `a` and `b`. POT does not
         warn when it runs out of iterations; this is where it shows.
     """
-    from ot.batch import solve_batch
+    from ot.backend import get_backend
+    from ot.batch import bregman_log_projection_batch
 
-    plan = solve_batch(
-        cost.detach(),
-        reg=epsilon,
-        a=a,
-        b=b,
-        max_iter=max_iter,
-        tol=tol,
-        method="log_sinkhorn",
-        grad="detach",
-    ).plan
+    logits = -cost.detach() / epsilon
+    nx = _Backend(get_backend(logits), batch)
+    plan = bregman_log_projection_batch(logits, a, b, nx=nx, max_iter=max_iter, tol=tol)["T"]
     error = torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
     return plan, error
+
+
+class _Backend:
+    """A backend of POT's whose maximum, by which iterations end, is that of the whole batch."""
+
+    def __init__(self, backend: Any, batch: Batch) -> None:
+        self._backend, self._batch = backend, batch
+
+    def max(self, values: Tensor) -> Tensor:
+        return self._batch.largest(self._backend.max(values))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
 
 def divergence_from_truth(cost: Tensor, plan: Tensor, truth: Tensor, *, epsilon: float) -> Tensor:

@@ -51,7 +51,7 @@ class Processes:
         How many there are.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     rank: int = 0
     count: int = 1
 
@@ -118,7 +118,7 @@ class Processes:
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
 
-ALONE = Processes()
+ALONE = Processes(torch.device("cpu"))
 
 
 def join_processes(device: torch.device) -> Processes:

@@ -68,9 +68,7 @@ class EpochPlan:
 
     def batches(self, order: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Cut the order of an epoch into batches, of each of them this process's part."""
-        return [
-            order[start:stop] for start, stop in zip(self.starts, self._stops, strict=True)
-        ]
+        return [order[start:stop] for start, stop in zip(self.starts, self._stops, strict=True)]
 
     def first_batch(self, step: int) -> int:
         """Count the batches before a step."""

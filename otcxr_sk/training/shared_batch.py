@@ -8,6 +8,7 @@ gradient to all of them, once for each of the equal losses, and the mean of grad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -49,6 +50,20 @@ class Spread(nn.Module):
         }, embedding
 
 
+def has_idle_parameters(model: OTCXRModel, objective: Objective, size: int) -> bool:
+    """Whether there are parameters that the loss does not depend on, found by a trial of a copy.
+
+    `DistributedDataParallel` has to be told, and otherwise waits for their gradient.
+    """
+    trial = deepcopy(model).train()
+    views, affine = torch.zeros(4, 1, size, size), torch.eye(2, 3).expand(4, 2, 3)
+    with torch.random.fork_rng(devices=[]):
+        loss = objective.total(trial(views, affine)[0])
+    parameters = [value for value in trial.parameters() if value.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return any(gradient is None for gradient in gradients)
+
+
 class SharedBatch(Batch):
     """Statistics of a batch of which every process has a part, equal in all of them.
 
@@ -60,6 +75,12 @@ class SharedBatch(Batch):
         count = values.new_tensor(values.numel())
         total, count = add_up(torch.stack([values.sum(), count]))
         return total / count
+
+    def largest(self, value: Tensor) -> Tensor:
+        """Largest of the numbers of all processes, so that all go on for as long."""
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
 
     def moments(self, s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Variance (D,) and covariance (D, D) of the samples of all processes."""
@@ -170,8 +191,8 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, variance = torch.batch_norm_update_stats(x, zeros, zeros.clone(), 0.0)
     own = torch.cat([mean, variance, mean.new_tensor([x.numel() // x.shape[1]])])
     parts = own.new_empty(dist.get_world_size(), len(own))
-    dist.all_gather_into_tensor(parts, own)
-    means, variances, counts = parts[:, :-1].chunk(2, 1) + (parts[:, -1:],)
+    dist.all_gather(list(parts), own)
+    means, variances, counts = (*parts[:, :-1].chunk(2, 1), parts[:, -1:])
     count = counts.sum()
     mean = (counts * means).sum(0) / count
     variance = (counts * (variances + (means - mean).square())).sum(0) / count

@@ -24,6 +24,7 @@ from otcxr_sk.training.interrupt import deferred_interrupt
 from otcxr_sk.training.plan import EpochPlan, WarmupCosine
 from otcxr_sk.training.progress import Progress
 from otcxr_sk.training.runtime import choose_precision, load_batches, uniform
+from otcxr_sk.training.shared_batch import has_idle_parameters
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -120,7 +121,7 @@ class Trainer:
         from timm.optim import param_groups_weight_decay
 
         plan = self._plan(source, self.processes.rank, self.processes.count)
-        fabric = self._fabric()
+        fabric = self._fabric(model)
         model.train().to(memory_format=torch.channels_last)
         groups = param_groups_weight_decay(model, self.weight_decay)
         adamw = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
@@ -237,7 +238,7 @@ class Trainer:
             return False
         return self.processes.any(progress.seconds >= 60 * self.max_time)[0]
 
-    def _fabric(self) -> Fabric:
+    def _fabric(self, model: OTCXRModel) -> Fabric:
         from lightning_fabric import Fabric
         from lightning_fabric.plugins import MixedPrecision, Precision
         from lightning_fabric.strategies import DDPStrategy
@@ -251,10 +252,10 @@ class Trainer:
         plugin = Autocast("bf16-mixed", self.device.type) if mixed else Precision()
         if self.processes.count > 1:
             here = int(os.environ["LOCAL_WORLD_SIZE"])
-            # Parts of an encoder may be without use. Buffers are the same in all processes.
+            idle = has_idle_parameters(model, self.objective, self.size)
             fabric = Fabric(
                 accelerator=self.device.type,
-                strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+                strategy=DDPStrategy(find_unused_parameters=idle),
                 devices=here,
                 num_nodes=self.processes.count // here,
                 plugins=plugin,
