@@ -90,7 +90,7 @@ class Processes:
         dist.broadcast_object_list(told)
         if told[1] is not None:
             raise told[1]
-        return told[0]  # type: ignore[no-any-return]
+        return told[0]
 
     def spread(self, model: OTCXRModel, objective: Objective) -> nn.Module:
         """Make the model one that sees a part of every batch and gives the terms of the whole."""

@@ -95,7 +95,7 @@ class SharedBatch(Batch):
 
 def add_up(values: Tensor) -> Tensor:
     """Sum a tensor over all processes; differentiable."""
-    return _Sum.apply(values)  # type: ignore[no-any-return, no-untyped-call]
+    return _Sum.apply(values)
 
 
 class _Sum(Function):
@@ -104,7 +104,7 @@ class _Sum(Function):
         return _summed(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _summed(gradient)
 
 
@@ -163,7 +163,7 @@ class SharedNorm(_BatchNorm):
                 self._track(*statistics)
             one = statistics[0].new_ones(self.num_features)
             weight, bias = (self.weight, self.bias) if self.affine else (one, 0 * one)
-            x = _Normalise.apply(x, weight, bias, *statistics, self.eps)  # type: ignore[no-untyped-call]
+            x = _Normalise.apply(x, weight, bias, *statistics, self.eps)
         else:
             alone = self.running_mean is None
             known = self.running_mean, self.running_var
@@ -209,7 +209,7 @@ class _Normalise(Function):
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, ctx.eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, mean, variance, count = ctx.saved_tensors
         eps = ctx.eps
         # As if the statistics were constants; then what flows back through them.
