@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -169,7 +170,8 @@ def _own_gpu(device: torch.device) -> torch.device:
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    # After an error it would wait for processes that wait for this one.
+    if dist.is_initialized() and not hasattr(sys, "last_value"):
         dist.destroy_process_group()
 
 

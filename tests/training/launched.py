@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
+import timm
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.stem = nn.Conv2d(1, 16, 8, stride=8)
-        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU())
+        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.GELU())
         self.at, self.act, self.passes = at, act, 0
 
     def forward(self, images):
@@ -67,18 +68,25 @@ class Encoder(nn.Module):
 
 
 def images(n=23, broken=False):
-    coarse = np.random.default_rng(0).random((n, 8, 8), np.float32)
-    pixels = coarse.repeat(4, 1).repeat(4, 2)
+    pixels = np.random.default_rng(0).random((n, 32, 32), np.float32)
     if broken:
         pixels[[2, 19]] = np.nan
     return pixels
 
 
-def pretrainer(encoder="test_resnet", **options):
-    # Plans at this epsilon take so few iterations that rounding does not change their number.
-    settings = {"image_size": 32, "batch_size": 8, "learning_rate": 1e-3, "epsilon": 1.0}
-    settings |= {"epochs": 3, "precision": "float32", "random_state": 0}
-    return OTCXRPretrainer(encoder, **settings | options)
+def resnet():
+    """Make a small ResNet without kinks, at which rounding decides where a gradient goes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        smooth = {"act_layer": nn.SiLU, "replace_stem_pool": True}
+        return timm.create_model("test_resnet", in_chans=1, num_classes=0, **smooth)
+
+
+def pretrainer(encoder=None, **options):
+    # Nor shall it decide when iterations end: at this epsilon they do at once.
+    exact = {"epsilon": 1.0, "precision": "float32"}
+    small = {"image_size": 32, "batch_size": 8, "learning_rate": 1e-3, "epochs": 3}
+    return OTCXRPretrainer(encoder or resnet(), **{**exact, **small, "random_state": 0, **options})
 
 
 def keep(folder, name, estimator, told=()):
