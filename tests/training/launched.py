@@ -229,6 +229,7 @@ def main(folder, *tasks):
         "killed": lambda folder: run_in(folder / "killed", kill).fit(images()),
         "halted": lambda folder: run_in(folder / "halted", halt).fit(images()),
     }
+    distributed.LOOKED_AT = 3
     distributed.TIMEOUT = timedelta(seconds=20 if "halted" in tasks else 120)
     for task in tasks:
         works[task](folder)
