@@ -70,7 +70,8 @@ class OTCXRPretrainer(EncoderEstimator):
         learning rate, which falls over `epochs`, then ends above zero: better lower `epochs` if
         the time is known.
     batch_size : int, default=64
-        Images per step, and per chunk in `transform`.
+        Images per batch, of all processes together where several train, and per chunk in
+        `transform`.
     accumulate : int, default=1
         Batches per step of the optimiser, for steps of more images than fit into memory. Norms of
         batches, variance and covariance see `batch_size` images at a time all the same.
@@ -105,12 +106,13 @@ class OTCXRPretrainer(EncoderEstimator):
     channels : {"first", "last"}, default=None
         Place of the channel axis in arrays of four dimensions; only needed if both would fit.
     device : str, default="auto"
-        A torch device; "auto" takes CUDA, else MPS, else the CPU.
+        A torch device; "auto" takes CUDA, else MPS, else the CPU. Each of several processes takes
+        a GPU of its own.
     precision : {"auto", "bf16", "float32"}, default="auto"
         Arithmetic of the encoder; "auto" takes bfloat16 where the device computes it natively.
         Heads, transport and losses are always float32.
     num_workers : int, default=0
-        Processes that read images beside the main one.
+        Processes that read images beside each that trains.
     on_error : {"raise", "warn", "nan"}, default="raise"
         What becomes of images that cannot be used. "raise" stops with their names; otherwise
         `fit` leaves them out (`skipped_`) and `transform` gives them rows of NaN
@@ -270,7 +272,8 @@ class OTCXRPretrainer(EncoderEstimator):
         Every image is read once before training starts, so that one that cannot be used is
         reported before any time is spent, and to learn `mean_` and `std_`. With `checkpoint_dir`,
         a run found there is continued where it was saved, without that look; one that has ended
-        is given back at once.
+        is given back at once. Started by torchrun, all processes train together, each has to be
+        given all images, and all end with the same estimator.
 
         Parameters
         ----------

@@ -43,7 +43,7 @@ class Trainer:
     size : int
         Height and width that images are read at, in pixels.
     epochs, batch_size : int
-        Every epoch sees every image once, in batches of nearly equal size.
+        Every epoch sees every image once, in batches of nearly equal size, which processes share.
     learning_rate : float
         Peak of AdamW's, after a linear warm-up and before a cosine decay to zero.
     weight_decay : float
