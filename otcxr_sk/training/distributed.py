@@ -150,6 +150,11 @@ def join_processes(device: torch.device) -> Processes:
         backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backends, timeout=TIMEOUT)
         atexit.register(_leave)
+    elif "cpu" not in dist.get_backend_config():
+        raise ValueError(
+            "the process group that this script has made cannot reach the CPU; make it by "
+            "init_process_group('cpu:gloo,cuda:nccl'), or leave it to fit"
+        )
     return Processes(device, dist.get_rank(), dist.get_world_size())
 
 

@@ -206,5 +206,13 @@ def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
         join_processes(torch.device("cuda"))
 
 
+@pytest.mark.usefixtures("launched")
+def test_a_group_of_the_script_has_to_reach_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cuda:nccl")
+    with pytest.raises(ValueError, match="cannot reach the CPU"):
+        join_processes(torch.device("cpu"))
+
+
 def test_the_timeout_is_bounded():
     assert timedelta(minutes=1) < distributed.TIMEOUT < timedelta(hours=1)
