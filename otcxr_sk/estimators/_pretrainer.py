@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
-import numpy as np
-from sklearn.utils import check_random_state
-
-from otcxr_sk.estimators._held_out import check_groups, hold_out, parts
-from otcxr_sk.estimators._learnt import take
-from otcxr_sk.estimators._parameters import (
-    CONSTRAINTS,
-    MODEL_PARAMETERS,
-    check_together,
-)
-from otcxr_sk.estimators._run import open_run
-from otcxr_sk.estimators._stream import History, StreamEstimator, is_warm, joined, start_model
-from otcxr_sk.estimators._unusable import warn_of
-from otcxr_sk.estimators._watching import (
-    CallbackSupportMixin,
-    SklearnCallbacks,
-    check_callbacks,
-    with_callbacks,
-)
-from otcxr_sk.images import scan
+from otcxr_sk.estimators._fitting import pretrain
+from otcxr_sk.estimators._parameters import CONSTRAINTS
+from otcxr_sk.estimators._stream import StreamEstimator
+from otcxr_sk.estimators._watching import CallbackSupportMixin, with_callbacks
 from otcxr_sk.images._resize import Resize
 from otcxr_sk.images._source import DEFAULT_RESIZE
-from otcxr_sk.training.callbacks import Callback, Watch
-from otcxr_sk.training.collapse import CollapseAlarm
-from otcxr_sk.training.runtime import choose_device, private_randomness
-from otcxr_sk.training.trainer import NonFiniteLossError, TrainingInterrupted
+from otcxr_sk.training.callbacks import Callback
 
 
 class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
@@ -70,7 +50,8 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         learning rate, which falls over `epochs`, then ends above zero: better lower `epochs` if
         the time is known.
     batch_size : int, default=64
-        Images per step, and per chunk in `transform`.
+        Images per batch, of all processes together where several train, and per chunk in
+        `transform`.
     accumulate : int, default=1
         Batches per step of the optimiser, for steps of more images than fit into memory. Norms of
         batches, variance and covariance see `batch_size` images at a time all the same.
@@ -113,13 +94,14 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     channels : {"first", "last"}, default=None
         Place of the channel axis in arrays of four dimensions; only needed if both would fit.
     device : str, default="auto"
-        A torch device; "auto" takes CUDA, else MPS, else the CPU.
+        A torch device; "auto" takes CUDA, else MPS, else the CPU. Each of several processes takes
+        a GPU of its own.
     precision : {"auto", "bf16", "fp16", "float32"}, default="auto"
         Arithmetic of the encoder; "auto" takes bfloat16 where the device computes it natively.
         "fp16" is for GPUs that do not, and scales gradients.
         Heads, transport and losses are always float32.
     num_workers : int, default=0
-        Processes that read images beside the main one.
+        Processes that read images beside each that trains.
     on_error : {"raise", "warn", "nan"}, default="raise"
         What becomes of images that cannot be used. "raise" stops with their names; otherwise
         `fit` leaves them out (`skipped_`) and `transform` gives them rows of NaN
@@ -305,7 +287,8 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         Every image is read once before training starts, so that one that cannot be used is
         reported before any time is spent, and to learn `mean_` and `std_`. With `checkpoint_dir`,
         a run found there is continued where it was saved, without that look; one that has ended
-        is given back at once.
+        is given back at once. Started by torchrun, all processes train together, each has to be
+        given all images, and all end with the same estimator.
 
         Parameters
         ----------
@@ -344,52 +327,5 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
             Images were left out, with ``on_error="warn"``.
         """
         self._validate_params()
-        check_together(self)
-        callbacks = check_callbacks(self.callbacks, self.validation_fraction)
-        device = choose_device(self.device)
-        source = self._source(X, fitting=True)
-        architecture = {name: getattr(self, name) for name in MODEL_PARAMETERS}
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        patients = check_groups(groups, len(source))
-        run = open_run(self, source, seed, patients)
-        held_out = hold_out(patients, self.validation_fraction, run.seed)
-        with private_randomness(run.seed, device):
-            model = start_model(self, architecture)
-            found = run.scan or scan(
-                source,
-                self.image_size,
-                batch_size=self.batch_size,
-                num_workers=self.num_workers,
-                refuse_unusable=self.on_error == "raise",
-                progress=self.verbose > 0,
-                held_out=held_out,
-            )
-            warn_of(found.unusable, len(source), self.on_error, "They are left out of training.")
-            earlier: History = {}
-            if is_warm(self):
-                earlier = self.history_
-                found = found._replace(mean=self.mean_, std=self.std_)
-            training, validation = parts(source, held_out, found.unusable)
-            run.keep_scan(found, len(training))
-            trainer = self._trainer(architecture, found.mean, found.std, run.seed, device)
-            watch = Watch(
-                [*callbacks, CollapseAlarm(len(training)), *SklearnCallbacks.of(self, X, y)],
-                validation,
-                lambda state: take(
-                    copy(self), state.network, architecture, found, joined(earlier, state.history)
-                ),
-            )
-            failure: BaseException | None = None
-            try:
-                history = trainer.fit(model, training, run.checkpoints, run.start, watch)
-            except NonFiniteLossError as error:
-                if not error.epoch:
-                    raise
-                history, failure = error.history, error
-            except TrainingInterrupted as error:
-                history, failure = error.history, error
-
-        take(self, model, architecture, found, joined(earlier, history))
-        if failure is not None:
-            raise failure
+        pretrain(self, X, y, groups)
         return self

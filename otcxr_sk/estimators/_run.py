@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +21,7 @@ from otcxr_sk.images import ImageSource
 from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._scan import Scan
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints, CheckpointWarning
+from otcxr_sk.training.distributed import ALONE, Processes
 
 # Parameters that change where, how fast and how long, but not what is computed. Of `random_state`
 # the seed is compared that was drawn from it, and of `callbacks` those that end a run early.
@@ -66,14 +68,30 @@ class Run:
             self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
 
 
-def open_run(estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]) -> Run:
+def open_run(
+    estimator: Any,
+    source: ImageSource,
+    seed: int,
+    patients: NDArray[np.intp],
+    processes: Processes = ALONE,
+) -> Run:
     """Start a run, or find the one that an estimator's `checkpoint_dir` holds.
+
+    Of several processes the first alone reads and writes there, and its seed is that of all.
 
     Raises
     ------
     ValueError
-        The folder holds another run, or there can be no such folder.
+        The folder holds another run, there can be no such folder, or processes were given
+        different parameters or images.
     """
+    if processes.count > 1:
+        _require_same_everywhere(processes.gather(describe_run(estimator, source, seed, patients)))
+    run = processes.from_first(partial(_open_alone, estimator, source, seed, patients))
+    return run if processes.is_first else replace(run, checkpoints=None)
+
+
+def _open_alone(estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]) -> Run:
     if estimator.checkpoint_dir is None:
         return Run(seed)
     checkpoints = Checkpoints(estimator.checkpoint_dir, estimator.checkpoint_every)
@@ -141,13 +159,7 @@ def require_same_run(
     CheckpointWarning
         They differ in the version of this library alone.
     """
-    parameters = sorted(there["parameters"].keys() | here["parameters"].keys())
-    differences = [
-        f"{name} is {there['parameters'].get(name)!r} there and "
-        f"{here['parameters'].get(name)!r} here"
-        for name in parameters
-        if there["parameters"].get(name) != here["parameters"].get(name)
-    ]
+    differences = _differing_parameters(there["parameters"], here["parameters"])
     if not any_seed and there["seed"] != here["seed"]:
         differences.append("random_state gives another seed")
     differences += _differing_images(there["images"], here["images"])
@@ -163,6 +175,18 @@ def require_same_run(
             CheckpointWarning,
             stacklevel=3,
         )
+
+
+def _require_same_everywhere(runs: Sequence[Mapping[str, Any]]) -> None:
+    for rank, there in enumerate(runs):
+        differences = _differing_parameters(there["parameters"], runs[0]["parameters"])
+        differences += _differing_images(there["images"], runs[0]["images"])
+        if differences:
+            raise ValueError(
+                f"process {rank} (there) was given something else than process 0 (here): "
+                f"{'; '.join(differences)}. Give all processes the same parameters and all the "
+                "images, in the same order: they are shared out inside"
+            )
 
 
 def _pack_scan(found: Scan) -> dict[str, Any]:
@@ -207,6 +231,14 @@ def _digest_of_files(source: ImageSource) -> str | None:
 
 def _digest(content: bytes) -> str:
     return blake2b(content, digest_size=8).hexdigest()
+
+
+def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    ]
 
 
 def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """A look at every image before training."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -95,11 +96,18 @@ def scan(
             squares += shift**2 * count * pixels.size / total
             mean += shift * pixels.size / total
             count = total
-    if problems and refuse_unusable:
-        unreadable = any(isinstance(problem.error, ImageReadError) for problem in problems)
-        raise (ImageReadError if unreadable else ValueError)(listing(problems, n))
+    problems.sort(key=lambda problem: problem.row)
+    if refuse_unusable:
+        require_usable(problems, n)
     std = (squares / count) ** 0.5 if count else 0.0
     return Scan(mean, std or 1.0, problems)
+
+
+def require_usable(problems: Sequence[Unusable], n_images: int) -> None:
+    """Raise if there are images that cannot be used, as `scan` says."""
+    if problems:
+        unreadable = any(isinstance(problem.error, ImageReadError) for problem in problems)
+        raise (ImageReadError if unreadable else ValueError)(listing(problems, n_images))
 
 
 def _in_batches(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from otcxr_sk.method.geometry import inside, neighbours
+from otcxr_sk.method.statistics import WHOLE, Batch
 
 
-def matching_accuracy(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def matching_accuracy(
+    plan: Tensor, affine: Tensor, grid: tuple[int, int], batch: Batch = WHOLE
+) -> tuple[Tensor, Tensor]:
     """Share of transported mass that arrives where it belongs.
 
     For each token of view `s` whose centre lies inside view `t`: the share of its row of the
@@ -22,6 +25,8 @@ def matching_accuracy(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tu
         First views, then second views, as from `ViewSampler`.
     grid : tuple of int
         Rows and columns of the dense map.
+    batch : Batch
+        How statistics are taken over the images.
 
     Returns
     -------
@@ -31,7 +36,10 @@ def matching_accuracy(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tu
     s, t = affine.chunk(2)
     near, counts = neighbours(s, t, grid), inside(s, t, grid)
     rows = plan / plan.sum(2, keepdim=True)
-    return (rows * near).sum(2)[counts].mean(), near.float().mean(2)[counts].mean()
+    return (
+        batch.mean((rows * near).sum(2)[counts]),
+        batch.mean(near.float().mean(2)[counts]),
+    )
 
 
 def spread(embedding: Tensor) -> float:

@@ -13,6 +13,7 @@ from otcxr_sk.method.diagnostics import matching_accuracy
 from otcxr_sk.method.encoders import Encoder, pool, tokens
 from otcxr_sk.method.geometry import true_plan
 from otcxr_sk.method.objective import regularisers
+from otcxr_sk.method.statistics import WHOLE, Batch
 from otcxr_sk.method.transport import cosine_cost, divergence_from_truth, transport_plan
 
 
@@ -82,7 +83,9 @@ class OTCXRModel(nn.Module):
             nn.Linear(projection_dim, projection_dim),
         )
 
-    def forward(self, views: Tensor, affine: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(
+        self, views: Tensor, affine: Tensor, batch: Batch = WHOLE
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Terms of the loss for two views of a batch.
 
         Parameters
@@ -91,6 +94,8 @@ class OTCXRModel(nn.Module):
             First views, then second views, as from `ViewSampler`.
         affine : Tensor of shape (2 * B, 2, 3)
             The maps that made them.
+        batch : Batch
+            How statistics are taken over the images.
 
         Returns
         -------
@@ -101,25 +106,27 @@ class OTCXRModel(nn.Module):
             Pooled encoder map, without gradient.
         """
         matched, last = self.encoder(views)
-        return self.terms(matched, last, affine), pool(last).detach()
+        return self.terms(matched, last, affine, batch), pool(last).detach()
 
-    def terms(self, matched: Tensor, last: Tensor, affine: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, matched: Tensor, last: Tensor, affine: Tensor, batch: Batch = WHOLE
+    ) -> dict[str, Tensor]:
         """Compute what `forward` returns from the encoder's two dense maps, in float32."""
         with torch.autocast(matched.device.type, enabled=False):
             q_s, q_t = self.infuse(*self.dense_head(tokens(matched)).chunk(2))
-            matching = self.match(q_s, q_t, affine)
-            variance, covariance = regularisers(q_s, q_t)
+            matching = self.match(q_s, q_t, affine, batch)
+            variance, covariance = regularisers(q_s, q_t, batch)
             p_s, p_t = self.projector(pool(last)).chunk(2)
-            global_variance, global_covariance = regularisers(p_s, p_t)
-            accuracy, chance = matching_accuracy(matching.plan, affine, self.grid)
+            global_variance, global_covariance = regularisers(p_s, p_t, batch)
+            accuracy, chance = matching_accuracy(matching.plan, affine, self.grid, batch)
         return {
-            "transport": matching.loss.mean(),
+            "transport": batch.mean(matching.loss),
             "variance": variance,
             "covariance": covariance,
-            "global_invariance": (p_s - p_t).square().mean(),
+            "global_invariance": batch.mean((p_s - p_t).square()),
             "global_variance": global_variance,
             "global_covariance": global_covariance,
-            "marginal_error": matching.error.mean(),
+            "marginal_error": batch.mean(matching.error),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
         }
@@ -137,11 +144,12 @@ class OTCXRModel(nn.Module):
         """
         return self.cv_sim(*(z - z.mean(1, keepdim=True) for z in (z_s, z_t)))
 
-    def match(self, q_s: Tensor, q_t: Tensor, affine: Tensor) -> Matching:
+    def match(self, q_s: Tensor, q_t: Tensor, affine: Tensor, batch: Batch = WHOLE) -> Matching:
         """Transport the tokens (B, N, D) of view `s` to those of view `t`."""
         cost = cosine_cost(q_s, q_t)
         truth = true_plan(affine, self.grid)
-        plan, error = transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=self.epsilon)
+        marginals = truth.sum(2), truth.sum(1)
+        plan, error = transport_plan(cost, *marginals, epsilon=self.epsilon, batch=batch)
         if self.transport == "inverse":
             loss = divergence_from_truth(cost, plan, truth, epsilon=self.epsilon)
         else:

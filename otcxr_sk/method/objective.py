@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from otcxr_sk.method.statistics import WHOLE, Batch, covariance
+
 
 def variance_loss(q: Tensor) -> Tensor:
     r"""Hinge on the standard deviation of every coordinate.
@@ -25,7 +27,7 @@ def variance_loss(q: Tensor) -> Tensor:
     loss : Tensor, scalar
         In [0, 1].
     """
-    return (1 - (q.flatten(0, -2).var(0) + 1e-4).sqrt()).clamp(min=0).mean()
+    return _hinge(q.flatten(0, -2).var(0))
 
 
 def covariance_loss(q: Tensor) -> Tensor:
@@ -43,10 +45,7 @@ def covariance_loss(q: Tensor) -> Tensor:
     loss : Tensor, scalar
         Non-negative.
     """
-    q = q.flatten(0, -2)
-    q = q - q.mean(0)
-    covariance = q.T @ q / (len(q) - 1)
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / q.shape[1]
+    return _off_diagonal(covariance(q.flatten(0, -2)))
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,9 @@ class Objective:
     eta: float
     global_weight: float
 
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """Sum the terms that `OTCXRModel` returns, weighted."""
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms that are not switched off."""
         weights = {
             "transport": self.alpha,
             "variance": self.beta,
@@ -77,13 +77,26 @@ class Objective:
             "global_variance": self.global_weight * 3 / 2,
             "global_covariance": self.global_weight / 25,
         }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Sum the terms that `OTCXRModel` returns, weighted."""
         # A term that is switched off may be anything, NaN included.
-        return torch.stack([w * terms[name] for name, w in weights.items() if w]).sum()
+        return torch.stack([w * terms[name] for name, w in self.weights.items()]).sum()
 
 
-def regularisers(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def regularisers(s: Tensor, t: Tensor, batch: Batch = WHOLE) -> tuple[Tensor, Tensor]:
     """Variance and covariance terms of two views, each view on its own: two scalars."""
+    moments = batch.moments(s.flatten(0, -2), t.flatten(0, -2))
     return (
-        torch.stack([variance_loss(s), variance_loss(t)]).sum(),
-        torch.stack([covariance_loss(s), covariance_loss(t)]).sum(),
+        torch.stack([_hinge(variance) for variance, _ in moments]).sum(),
+        torch.stack([_off_diagonal(matrix) for _, matrix in moments]).sum(),
     )
+
+
+def _hinge(variance: Tensor) -> Tensor:
+    return (1 - (variance + 1e-4).sqrt()).clamp(min=0).mean()
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / len(matrix)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from otcxr_sk.method.statistics import WHOLE, Batch
 
 # Iterations between two looks at the marginals, as in POT.
 _LOOK = 10
@@ -36,13 +40,15 @@ def transport_plan(
     epsilon: float,
     max_iter: int = 50,
     tol: float = 1e-3,
+    batch: Batch = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     r"""Entropic transport plans of a batch of problems.
 
     Solves :math:`\min_P \langle P, M \rangle + \epsilon \sum_{ij} P_{ij} \log P_{ij}` under
     :math:`P 1 = a`, :math:`P^T 1 = b` by Sinkhorn's iterations (Cuturi 2013): as scalings of
     :math:`\exp(-M / \epsilon)` where it is far from underflow, and else in the log domain
-    (`ot.batch.solve_batch`), which takes ten times as long. The plan carries no gradient: by the
+    (`ot.batch.bregman_log_projection_batch`), which takes ten times as long. The plan carries no
+    gradient: by the
     envelope theorem the derivative of the optimal value in `M` is `P` itself.
 
     Parameters
@@ -57,6 +63,8 @@ def transport_plan(
         Bound on the iterations.
     tol : float
         Iterations end when no marginal is further off than this; looked at every tenth.
+    batch : Batch
+        Whose marginals these are.
 
     Returns
     -------
@@ -67,26 +75,22 @@ def transport_plan(
     """
     cost = cost.detach()
     # Not so where the cost is NaN.
-    if cost.abs().max() <= _RANGE * epsilon:
-        plan = _scaled(cost.div(-epsilon).exp_(), a, b, max_iter, tol)
+    if batch.largest(cost.abs().max()) <= _RANGE * epsilon:
+        plan = _scaled(cost.div(-epsilon).exp_(), a, b, max_iter, tol, batch)
     else:
-        from ot.batch import solve_batch
+        from ot.backend import get_backend
+        from ot.batch import bregman_log_projection_batch
 
-        plan = solve_batch(
-            cost,
-            reg=epsilon,
-            a=a,
-            b=b,
-            max_iter=max_iter,
-            tol=tol,
-            method="log_sinkhorn",
-            grad="detach",
-        ).plan
+        logits = -cost / epsilon
+        nx = _Backend(get_backend(logits), batch)
+        plan = bregman_log_projection_batch(logits, a, b, nx=nx, max_iter=max_iter, tol=tol)["T"]
     error = torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
     return plan, error
 
 
-def _scaled(kernel: Tensor, a: Tensor, b: Tensor, max_iter: int, tol: float) -> Tensor:
+def _scaled(
+    kernel: Tensor, a: Tensor, b: Tensor, max_iter: int, tol: float, batch: Batch
+) -> Tensor:
     """Scale rows and columns of kernels (B, N, N), in place, to the marginals."""
     # Rows times matrices: products with columns take eight times as long.
     a, b = a[:, None], b[:, None]
@@ -96,9 +100,22 @@ def _scaled(kernel: Tensor, a: Tensor, b: Tensor, max_iter: int, tol: float) -> 
         f = a / rows
         g = b / (f @ kernel)
         rows = g @ kernel.transpose(1, 2)
-        if iteration % _LOOK == 0 and (f * rows - a).norm(dim=2).max() < tol:
+        if iteration % _LOOK == 0 and batch.largest((f * rows - a).norm(dim=2).max()) < tol:
             break
     return kernel.mul_(f.transpose(1, 2)).mul_(g)
+
+
+class _Backend:
+    """A backend of POT's whose maximum, by which iterations end, is that of the whole batch."""
+
+    def __init__(self, backend: Any, batch: Batch) -> None:
+        self._backend, self._batch = backend, batch
+
+    def max(self, values: Tensor) -> Tensor:
+        return self._batch.largest(self._backend.max(values))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
 
 def divergence_from_truth(cost: Tensor, plan: Tensor, truth: Tensor, *, epsilon: float) -> Tensor:

@@ -21,16 +21,30 @@ class EpochPlan:
         Images in a batch, at most, but never fewer than two.
     accumulate : int
         Batches in a step, at most.
+    rank, count : int
+        Which process this is, of how many that share every batch: each has a part of it, of
+        nearly equal size.
 
     Attributes
     ----------
     steps : int
         In an epoch.
+    sizes : list of int
+        Images of every batch.
+    parts : list of list of int
+        Images of every process's part of every batch.
     starts : list of int
-        Images before every batch.
+        Images before this process's part of every batch.
+
+    Raises
+    ------
+    ValueError
+        A batch has fewer images than there are processes.
     """
 
-    def __init__(self, n_images: int, batch_size: int, accumulate: int) -> None:
+    def __init__(
+        self, n_images: int, batch_size: int, accumulate: int, rank: int = 0, count: int = 1
+    ) -> None:
         # Variance between images needs two of them in every batch.
         n_batches = max(1, min(math.ceil(n_images / batch_size), n_images // 2))
         self.steps = math.ceil(n_batches / accumulate)
@@ -39,11 +53,22 @@ class EpochPlan:
         self._ends = np.cumsum([len(batch) for batch in np.array_split(range(n_images), n_batches)])
         self._sizes = np.diff(self._ends, prepend=0)
         self._in_step = np.bincount(self._step_of, self._sizes)
-        self.starts: list[int] = (self._ends - self._sizes).tolist()
+        if self._sizes.min() < count:
+            raise ValueError(
+                f"a batch of {self._sizes.min()} images cannot be shared by {count} processes: "
+                f"{n_images} images are cut into {n_batches} batches of up to {batch_size}, which "
+                "all processes share; raise batch_size, or start fewer processes"
+            )
+        self.sizes: list[int] = self._sizes.tolist()
+        cuts = np.outer(self._sizes, np.arange(count + 1)) // count
+        self.parts: list[list[int]] = np.diff(cuts).tolist()
+        cuts += (self._ends - self._sizes)[:, np.newaxis]
+        self.starts: list[int] = cuts[:, rank].tolist()
+        self._stops: list[int] = cuts[:, rank + 1].tolist()
 
     def batches(self, order: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """Cut the order of an epoch into batches."""
-        return np.split(order, self._ends[:-1])
+        """Cut the order of an epoch into batches, of each of them this process's part."""
+        return [order[start:stop] for start, stop in zip(self.starts, self._stops, strict=True)]
 
     def first_batch(self, step: int) -> int:
         """Count the batches before a step."""

@@ -27,11 +27,16 @@ class Tally:
         self.sums: dict[str, Tensor] = {}
         self.watched: list[Tensor] = []
 
+    @property
+    def watches(self) -> bool:
+        """Whether the next embedding is wanted."""
+        return sum(map(len, self.watched)) < WATCHED
+
     def add(self, terms: dict[str, Tensor], embedding: Tensor, n_images: int) -> None:
         """Count a batch of `n_images` and the embedding of its views."""
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach() * n_images
-        if sum(map(len, self.watched)) < WATCHED:
+        if self.watches:
             self.watched.append(embedding[:n_images])
 
     def means(self, n_images: int) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from otcxr_sk.method.objective import Objective
 from otcxr_sk.method.views import NUMBERS, ViewSampler
 from otcxr_sk.training.callbacks import TrainingState, Watch
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
+from otcxr_sk.training.distributed import ALONE, Processes
 from otcxr_sk.training.interrupt import deferred_interrupt
 from otcxr_sk.training.optimiser import (
     WarmupConstant,
@@ -28,6 +31,7 @@ from otcxr_sk.training.optimiser import (
 from otcxr_sk.training.plan import EpochPlan, WarmupCosine
 from otcxr_sk.training.progress import Progress
 from otcxr_sk.training.runtime import choose_precision, load_batches, uniform
+from otcxr_sk.training.shared_batch import has_idle_parameters
 from otcxr_sk.training.stream import Memory
 
 if TYPE_CHECKING:
@@ -57,7 +61,7 @@ class Trainer:
     size : int
         Height and width that images are read at, in pixels.
     epochs, batch_size : int
-        Every epoch sees every image once, in batches of nearly equal size.
+        Every epoch sees every image once, in batches of nearly equal size, which processes share.
     learning_rate : float or "auto"
         Peak, after a linear warm-up and before a cosine decay to zero; see `peak_rate`.
     weight_decay : float
@@ -82,6 +86,8 @@ class Trainer:
     num_workers : int
     verbose : bool
         Whether to show a progress bar.
+    processes : Processes
+        Those that `fit` shares every batch with; the first alone has checkpoints and a bar.
     """
 
     views: ViewSampler
@@ -104,6 +110,7 @@ class Trainer:
     max_time: float | None = None
     num_workers: int = 0
     verbose: bool = False
+    processes: Processes = ALONE
 
     def fit(
         self,
@@ -141,37 +148,45 @@ class Trainer:
         TrainingInterrupted
             Ctrl-C was pressed. The model then holds the weights after the step that was under
             way, which is saved, and the exception the history of the epochs before.
+        ValueError
+            Batches are too small to be shared by so many processes.
         """
-        fabric = self._fabric()
+        plan = self._plan(source, self.processes.rank, self.processes.count)
+        fabric = self._fabric(model)
         model.train().to(memory_format=torch.channels_last)
         plain = build_optimiser(model, self.optimizer, self.weight_decay)
-        network, optimiser = fabric.setup(model, plain)
+        network, optimiser = fabric.setup(self.processes.spread(model, self.objective), plain)
         average = None if self.ema is None else build_average(model, self.ema)
         precision = fabric.strategy.precision
-        progress = Progress(model, plain, self._plan(source), average, precision)
+        progress = Progress(model, plain, plan, average, precision)
         if start is not None:
             progress.unpack(start)
         total = progress.earlier + progress.plan.steps * self.epochs
-        bar = tqdm(total=total, initial=progress.done, unit="step", disable=not self.verbose)
+        shown = self.verbose and self.processes.is_first
+        bar = tqdm(total=total, initial=progress.done, unit="step", disable=not shown)
         state = TrainingState(progress, self.epochs, watch.fitted)
         with bar, watch.over(state), deferred_interrupt() as interrupt:
-            while not (interrupt.asked or self._is_over(progress)):
+            (stop,) = self.processes.any(interrupt.asked)
+            while not (stop or self._is_over(progress)):
                 for _ in self._steps(fabric, network, optimiser, progress, source):
                     bar.update()
-                    if interrupt.asked or _is_due(checkpoints, progress):
+                    due = _is_due(checkpoints, progress)
+                    if any(self.processes.any(interrupt.asked, due)):
                         break
+                (stop,) = self.processes.any(interrupt.asked)
                 # A finite loss can have a gradient that is not.
                 if not all(value.isfinite().all() for value in model.parameters()):
                     raise _failed(progress)
                 if progress.step == progress.plan.steps:
                     self._end_epoch(progress, len(source), bar, watch, state)
-                at_once = interrupt.asked or self._is_over(progress)
+                at_once = stop or self._is_over(progress)
                 if checkpoints and (at_once or _is_due(checkpoints, progress)):
                     checkpoints.save(progress.pack(), progress.done)
+            (stop,) = self.processes.any(interrupt.asked)
             if average is not None:
                 model.load_state_dict(average.module.state_dict())
             model.cpu().eval()
-            if interrupt.asked:
+            if stop:
                 raise TrainingInterrupted(progress, checkpoints.folder if checkpoints else None)
             state.ended = True
         return progress.history
@@ -193,15 +208,25 @@ class Trainer:
         with closing(load_batches(source, batches, self.size, self.num_workers)) as images:
             for index, batch in enumerate(images, first):
                 views = self.draw(batch, progress.epoch, plan.starts[index])
-                terms, embedding = network(*views)
-                loss = self.objective.total(terms)
-                if not torch.isfinite(loss):
-                    raise _failed(progress)
-                fabric.backward(loss * plan.share(index))
-                progress.tally.add({"loss": loss, **terms}, embedding, len(batch))
+                self.processes.seed(self.seed, progress.epoch, plan.starts[index])
+                with self._in_step(fabric, network, plan.ends_step(index)):
+                    terms, embedding = network(*views)
+                    loss = self.objective.total(terms)
+                    if not torch.isfinite(loss):
+                        raise _failed(progress)
+                    fabric.backward(loss * plan.share(index))
+                if progress.tally.watches:
+                    embedding = self.processes.join(embedding, plan.parts[index])
+                progress.tally.add({"loss": loss, **terms}, embedding, plan.sizes[index])
                 if plan.ends_step(index):
                     self._step(fabric, network, optimiser, progress)
                     yield
+
+    def _in_step(self, fabric: Fabric, network: Any, ends: bool) -> AbstractContextManager[Any]:
+        """Add up gradients over processes at the end of a step alone."""
+        if self.processes.count == 1:
+            return nullcontext()
+        return fabric.no_backward_sync(network, enabled=not ends)
 
     def _step(self, fabric: Fabric, network: Any, optimiser: Any, progress: Progress) -> None:
         for group in optimiser.param_groups:
@@ -222,7 +247,8 @@ class Trainer:
     def _end_epoch(
         self, progress: Progress, n_images: int, bar: tqdm, watch: Watch, state: TrainingState
     ) -> None:
-        numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
+        means = self.processes.from_first(partial(progress.tally.means, n_images))
+        numbers = {**means, "learning_rate": self._rate(progress)}
         with state.aside():
             if watch.validation is not None:
                 # By the views of any other evaluation, so that losses can be compared.
@@ -233,6 +259,7 @@ class Trainer:
             for callback in watch.callbacks:
                 if callback.on_epoch_end(state):
                     progress.stopped = True
+            (progress.stopped,) = self.processes.any(progress.stopped)
         last = {name: values[-1] for name, values in progress.history.items()}
         bar.set_postfix(
             epoch=f"{progress.epoch}/{self.epochs}",
@@ -256,8 +283,8 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
         return sums
 
-    def _plan(self, source: ImageSource) -> EpochPlan:
-        return EpochPlan(len(source), self.batch_size, self.accumulate)
+    def _plan(self, source: ImageSource, rank: int = 0, count: int = 1) -> EpochPlan:
+        return EpochPlan(len(source), self.batch_size, self.accumulate, rank, count)
 
     def _rate(self, progress: Progress) -> float:
         curve = self.schedule or WarmupCosine(progress.plan.steps * self.epochs)
@@ -269,12 +296,14 @@ class Trainer:
         if progress.epoch == self.epochs or progress.stopped:
             return True
         # An epoch that has begun is brought to its end.
-        late = self.max_time is not None and progress.seconds >= 60 * self.max_time
-        return late and progress.epoch > 0 and progress.step == 0
+        if self.max_time is None or progress.epoch == 0 or progress.step > 0:
+            return False
+        return self.processes.any(progress.seconds >= 60 * self.max_time)[0]
 
-    def _fabric(self) -> Fabric:
+    def _fabric(self, model: OTCXRModel) -> Fabric:
         from lightning_fabric import Fabric
         from lightning_fabric.plugins import MixedPrecision, Precision
+        from lightning_fabric.strategies import DDPStrategy
 
         class Autocast(MixedPrecision):
             def convert_input(self, data: Any) -> Any:
@@ -283,10 +312,23 @@ class Trainer:
 
         dtype = choose_precision(self.precision, self.device)
         mixed = _MIXED.get(dtype)
+        plugin = Autocast(mixed, self.device.type) if mixed else Precision()
+        if self.processes.count > 1:
+            here = int(os.environ["LOCAL_WORLD_SIZE"])
+            idle = has_idle_parameters(model, self.objective, self.size)
+            fabric = Fabric(
+                accelerator=self.device.type,
+                strategy=DDPStrategy(find_unused_parameters=idle),
+                devices=here,
+                num_nodes=self.processes.count // here,
+                plugins=plugin,
+            )
+            fabric.launch()
+            return fabric
         return Fabric(
             accelerator=self.device.type,
             devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-            plugins=Autocast(mixed, self.device.type) if mixed else Precision(),
+            plugins=plugin,
         )
 
     def draw(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,29 @@ def test_batches_make_steps_whose_shares_add_up_to_one(n, size, accumulate):
         assert total == pytest.approx(1)
 
 
+@given(n=st.integers(2, 300), size=st.integers(2, 70), count=st.integers(1, 9))
+def test_processes_share_every_batch_without_overlap_in_order(n, size, count):
+    whole = EpochPlan(n, size, 2)
+    order = np.random.default_rng(0).permutation(n)
+    if min(whole.sizes) < count:
+        with pytest.raises(ValueError, match=f"cannot be shared by {count} processes"):
+            EpochPlan(n, size, 2, 0, count)
+        return
+    plans = [EpochPlan(n, size, 2, rank, count) for rank in range(count)]
+    parts = zip(*(plan.batches(order) for plan in plans), strict=True)
+    for index, (batch, shared) in enumerate(zip(whole.batches(order), parts, strict=True)):
+        np.testing.assert_array_equal(np.concatenate(shared), batch)
+        sizes = [len(part) for part in shared]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == whole.sizes[index]
+        for plan, part in zip(plans, shared, strict=True):
+            assert plan.parts[index] == sizes
+            np.testing.assert_array_equal(order[plan.starts[index] :][: len(part)], part)
+            assert plan.share(index) == whole.share(index)
+            assert plan.ends_step(index) == whole.ends_step(index)
+
+
 @plans
 def test_a_step_of_one_batch_weighs_it_exactly_one(n, size, accumulate):
     plan = EpochPlan(n, size, 1)

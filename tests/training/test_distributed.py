@@ -1,0 +1,218 @@
+"""Several processes train as one does."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from otcxr_sk.training import distributed
+from otcxr_sk.training.distributed import ALONE, join_processes
+
+SCRIPT = str(Path(__file__).with_name("launched.py"))
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+EQUAL = {"rtol": 1e-5, "atol": 1e-5}
+# Rounding of bfloat16 is another for every order of a sum.
+ROUGH = {"rtol": 0.05, "atol": 0.05}
+
+
+def run(command, *tasks):
+    done = subprocess.run(
+        [*command, SCRIPT, *map(str, tasks)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def start_both(*tasks):
+    """Two processes as torchrun would start them on two machines: none ends the other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    return [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *map(str, tasks)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**ENVIRONMENT, **shared, "RANK": rank, "GROUP_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What two processes made and one made of the same cases, and of runs that others began."""
+    folder = tmp_path_factory.mktemp("results")
+    said = run(TORCHRUN, folder, "compare", "fit", "stop")
+    both = {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+    words = {path.stem: path.read_text() for path in folder.glob("*.txt")}
+    killed = start_both(folder, "killed")
+    errors = [process.communicate(timeout=200)[1] for process in killed]
+    run([sys.executable], folder, "fit", "go-on")
+    one = {path.stem[:-2]: dict(np.load(path)) for path in folder.glob("*-0.npz")}
+    codes = [process.returncode for process in killed]
+    return {"said": said, "words": words, "both": both, "one": one, "killed": (codes, errors)}
+
+
+def assert_same(found, expected, equal=EQUAL):
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {"warned"}:
+        np.testing.assert_allclose(found[name], expected[name], **equal, err_msg=name)
+
+
+def test_the_gradient_and_all_statistics_are_those_of_the_whole_batch(results):
+    for rank in (0, 1):
+        errors = results["both"][f"errors-{rank}"]
+        assert errors.keys() == {"inverse", "direct", "idle"}
+        assert max(errors.values()) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "case", ["plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"]
+)
+def test_two_processes_give_the_losses_and_weights_of_one(case, results):
+    equal = ROUGH if case == "bf16" else EQUAL
+    assert_same(results["both"][f"{case}-0"], results["one"][case], equal)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"),
+        *("without a seed", "interrupt", "failure", "short"),
+    ],
+)
+def test_every_process_ends_with_the_same_estimator(case, results):
+    first, second = (results["both"][f"{case}-{rank}"] for rank in (0, 1))
+    for name in first.keys() - {"warned"}:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_the_first_process_alone_talks(results):
+    (told,) = results["both"]["unusable-0"]["warned"]
+    assert "2 of 23 images cannot be used" in told
+    assert "row 19" in told
+    assert not len(results["both"]["unusable-1"]["warned"])
+    assert "Warning" not in results["said"]
+
+
+def test_ctrl_c_in_one_process_stops_all_at_the_same_step(results):
+    first, second = (results["words"][f"interrupt-{rank}"] for rank in (0, 1))
+    assert "interrupted after step 5, with 1 epochs completed; to go on" in first
+    assert "interrupted after step 5, with 1 epochs completed" in second
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_the_last_good_epoch(results):
+    for rank in (0, 1):
+        assert "The weights of epoch 1 are kept" in results["words"][f"failure-{rank}"]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("other images", "process 1 .* there are 22 images there and 23 here"),
+        ("other options", "process 1 .* eta is 2.0 there and 1.0 here"),
+        ("all unusable", "at least 2 images are needed, found 0"),
+    ],
+)
+def test_what_one_process_refuses_all_refuse(case, words, results):
+    for rank in (0, 1):
+        assert re.search(words, results["words"][f"{case}-{rank}"])
+
+
+def test_a_killed_process_ends_the_others_with_an_error(results):
+    codes, errors = results["killed"]
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] == 1
+    assert "RuntimeError" in errors[0]
+
+
+@pytest.mark.parametrize("name", ["interrupted", "failed", "short", "killed"])
+def test_a_run_of_two_processes_goes_on_in_one(name, results):
+    assert_same(results["one"][name], results["one"]["whole"])
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_in_two(tmp_path):
+    run([sys.executable], tmp_path, "begin")
+    run(TORCHRUN, tmp_path, "go-on")
+    for rank in (0, 1):
+        begun, whole = (
+            dict(np.load(tmp_path / f"{name}-{rank}.npz")) for name in ("begun", "whole")
+        )
+        assert_same(begun, whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others_within_the_timeout(tmp_path):
+    first, second = start_both(tmp_path, "halted")
+    try:
+        began = time.monotonic()
+        error = first.communicate(timeout=200)[1]
+        # Of which 20 are the timeout, and the rest is for the start.
+        assert time.monotonic() - began < 120
+        assert first.returncode == 1
+        assert "RuntimeError" in error
+        assert second.poll() is None
+    finally:
+        second.kill()
+        second.communicate()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """As if torchrun had started this process beside another."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    assert join_processes(torch.device("cpu")) == ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert join_processes(torch.device("cpu")) == ALONE
+
+
+def test_a_single_process_of_torchrun_is_alone(launched, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join_processes(torch.device("cpu")) == ALONE
+
+
+@pytest.mark.usefixtures("launched")
+def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="not on 'mps'"):
+        join_processes(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="several processes on one GPU"):
+        join_processes(torch.device("cuda:0"))
+    with pytest.raises(ValueError, match=r"has 1 GPUs .* --nproc-per-node=1"):
+        join_processes(torch.device("cuda"))
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_group_of_the_script_has_to_reach_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cuda:nccl")
+    with pytest.raises(ValueError, match="cannot reach the CPU"):
+        join_processes(torch.device("cpu"))
+
+
+def test_the_timeout_is_bounded():
+    assert timedelta(minutes=1) < distributed.TIMEOUT < timedelta(hours=1)
