@@ -217,7 +217,7 @@ def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch):
 
 
 @given(st.integers(0, 2**16))
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 def test_a_linear_head_finds_the_masks_that_a_map_holds(seed):
     random = np.random.default_rng(seed)
     masks = random.random((60, 2, 8, 8)) < 0.3

@@ -8,7 +8,7 @@ import step_parts
 import torch
 from one_step import OneStep
 
-pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators._pretrainer.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 
 
 def read_rows(file):

@@ -19,7 +19,7 @@ from otcxr_sk.estimators._watching import SklearnCallbacks, check_callbacks
 from otcxr_sk.training.callbacks import Watch
 from otcxr_sk.training.collapse import CollapseAlarm
 from otcxr_sk.training.distributed import join_processes, scan
-from otcxr_sk.training.runtime import choose_device, private_randomness
+from otcxr_sk.training.runtime import private_randomness
 from otcxr_sk.training.trainer import NonFiniteLossError, TrainingInterrupted
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pretrain(estimator: OTCXRPretrainer, X: Any, y: Any, groups: Any) -> None:
     """Do the work of `OTCXRPretrainer.fit`, in each of the processes that train together."""
     check_together(estimator)
     callbacks = check_callbacks(estimator.callbacks, estimator.validation_fraction)
-    processes = join_processes(choose_device(estimator.device))
+    processes = join_processes(estimator.device)
     source = estimator._source(X, fitting=True)
     architecture = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
     seed = int(check_random_state(estimator.random_state).randint(np.iinfo(np.int32).max))

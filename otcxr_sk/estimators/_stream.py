@@ -23,7 +23,7 @@ from otcxr_sk.training.callbacks import Watch
 from otcxr_sk.training.collapse import CollapseAlarm
 from otcxr_sk.training.distributed import join_processes
 from otcxr_sk.training.optimiser import WarmupConstant
-from otcxr_sk.training.runtime import choose_device, private_randomness
+from otcxr_sk.training.runtime import private_randomness
 from otcxr_sk.training.stream import Memory
 from otcxr_sk.training.trainer import TrainingInterrupted
 
@@ -88,11 +88,12 @@ class StreamEstimator(EncoderEstimator):
         """
         self._validate_params()
         check_together(self)
-        device = choose_device(self.device)
-        if join_processes(device).count > 1:
+        processes = join_processes(self.device)
+        if processes.count > 1:
             raise ValueError(
                 "partial_fit trains in one process: start the script without torchrun, or use fit"
             )
+        device = processes.device
         first = not hasattr(self, "weights_")
         source = self._source(X, fitting=first)
         if len(source) < 2:

@@ -24,6 +24,7 @@ from otcxr_sk.images._scan import Scan, require_usable
 from otcxr_sk.images._source import Selection
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
+from otcxr_sk.training.runtime import choose_device
 
 # For so long a process waits for another before it takes it for dead: longer than one of them
 # takes to write a checkpoint or to read its share of LOOKED_AT images.
@@ -121,13 +122,13 @@ class Processes:
 ALONE = Processes(torch.device("cpu"))
 
 
-def join_processes(device: torch.device) -> Processes:
+def join_processes(name: str) -> Processes:
     """Find the processes that torchrun started beside this one, if it did.
 
     Parameters
     ----------
-    device : torch.device
-        What the user asked for; of several GPUs of a machine every process gets its own.
+    name : str
+        Device that the user asked for; of the GPUs of a machine every process gets its own.
 
     Raises
     ------
@@ -137,14 +138,17 @@ def join_processes(device: torch.device) -> Processes:
     count = int(os.environ.get("WORLD_SIZE", 1)) if dist.is_available() else 1
     # Other launchers set some of the variables, and mean something else by them.
     if count == 1 or not dist.is_torchelastic_launched():
-        return Processes(device)
+        return Processes(choose_device(name))
+    if torch.cuda.is_available() and name != "cpu":
+        _take_gpu(name)
+    device = choose_device(name)
     if device.type not in ("cpu", "cuda"):
         raise ValueError(
             f"several processes train on CUDA or on the CPU, not on {device.type!r}; start one "
             "process, or use device='cpu'"
         )
     if device.type == "cuda":
-        device = _own_gpu(device)
+        device = torch.device("cuda", torch.cuda.current_device())
     if not dist.is_initialized():
         backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backends, timeout=TIMEOUT)
@@ -157,20 +161,20 @@ def join_processes(device: torch.device) -> Processes:
     return Processes(device, dist.get_rank(), dist.get_world_size())
 
 
-def _own_gpu(device: torch.device) -> torch.device:
+def _take_gpu(name: str) -> None:
+    """Make this process's GPU the current one, before anything is put on another."""
     place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if device.index not in (None, place):
+    if name not in ("auto", "cuda", f"cuda:{place}"):
         raise ValueError(
-            f"device={str(device)!r} would put several processes on one GPU; use device='cuda', "
-            "and every process takes its own"
+            f"device={name!r} would put several processes on one GPU; use device='cuda', and every "
+            "process takes its own"
         )
     if place >= there:
         raise ValueError(
             f"this machine has {there} GPUs and was given more processes; start torchrun with "
-            f"--nproc-per-node={there}"
+            f"--nproc-per-node={there}, or use device='cpu'"
         )
     torch.cuda.set_device(place)
-    return torch.device("cuda", place)
 
 
 def _leave() -> None:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -247,15 +246,14 @@ class Trainer:
     def _end_epoch(
         self, progress: Progress, n_images: int, bar: tqdm, watch: Watch, state: TrainingState
     ) -> None:
-        means = self.processes.from_first(partial(progress.tally.means, n_images))
-        numbers = {**means, "learning_rate": self._rate(progress)}
+        numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
         with state.aside():
             if watch.validation is not None:
                 # By the views of any other evaluation, so that losses can be compared.
                 losses = replace(self, seed=0).evaluate(progress.outcome, watch.validation)
                 progress.model.train()
                 numbers["validation_loss"] = losses["loss"]
-            progress.end_epoch(numbers)
+            progress.end_epoch(self.processes.from_first(lambda: numbers))
             for callback in watch.callbacks:
                 if callback.on_epoch_end(state):
                     progress.stopped = True

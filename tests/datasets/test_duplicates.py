@@ -151,7 +151,7 @@ def test_merged_groups_join_what_pairs_and_patients_link(phantoms):
     assert len(set(alone)) == 6
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.permutations(range(12)))
 def test_the_order_of_the_pictures_does_not_matter(phantoms, order):
     images = np.concatenate([phantoms[:9], phantoms[:3]])

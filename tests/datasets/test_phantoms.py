@@ -32,7 +32,7 @@ def test_shapes_and_dtypes():
     assert all(name in data.DESCR for name in NAMES)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=SEEDS, n=st.integers(1, 4), more=st.integers(0, 3))
 def test_same_seed_same_bytes_and_first_patients_do_not_depend_on_their_number(seed, n, more):
     few = make_chest_phantoms(n, image_size=40, random_state=seed)
@@ -49,7 +49,7 @@ def test_seeds_differ_and_global_generator_is_untouched():
     assert (a.images != b.images).mean() > 0.5
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, size=st.sampled_from([32, 47, 64, 128]), prevalence=st.sampled_from([0.3, 1.0]))
 def test_masks_are_empty_where_the_label_is_0_and_only_there(seed, size, prevalence):
     data = make_chest_phantoms(4, image_size=size, prevalence=prevalence, random_state=seed)

@@ -118,7 +118,7 @@ def test_groups_without_anything_held_out_change_nothing(tiny, X):
 def test_a_split_that_cannot_be_is_refused_before_images_are_read(
     groups, fraction, words, tiny, X, monkeypatch
 ):
-    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
     with pytest.raises(ValueError, match=words):
         tiny(validation_fraction=fraction).fit(X, groups=groups)
 

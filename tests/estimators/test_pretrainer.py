@@ -281,7 +281,7 @@ def test_a_wrong_image_shape_is_named(shape, tiny, X):
 def test_what_cannot_be_built_is_refused_before_images_are_read(
     parameters, words, monkeypatch, tiny, X
 ):
-    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
     with pytest.raises(ValueError, match=words):
         tiny(**parameters).fit(X)
 

@@ -256,7 +256,7 @@ def _never(*args, **kwargs):
 
 
 def test_a_run_that_has_ended_is_given_back_at_once(ended, tiny, X, monkeypatch):
-    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
     monkeypatch.setattr("otcxr_sk.method.model.OTCXRModel.terms", _never)
     assert_same(tiny(checkpoint_dir=ended.checkpoint_dir).fit(X), ended)
 
@@ -353,7 +353,7 @@ def test_images_that_were_left_out_stay_out_and_are_not_looked_for_again(
     whole = pretrainer(**options).fit(files)
     options["checkpoint_dir"] = tmp_path / "run"
     interrupted(pretrainer(interrupt_at=4, **options), files)
-    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", _never)
+    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
     resumed = pretrainer(**options).fit(files)
     assert [problem["row"] for problem in resumed.skipped_] == [2, 9]
     assert_same(resumed, whole)

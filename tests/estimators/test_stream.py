@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.base import clone
 from torch import nn
 
-from otcxr_sk.estimators import UnusableImageWarning
+from otcxr_sk.estimators import UnusableImageWarning, _stream
+from otcxr_sk.training.distributed import Processes
 from otcxr_sk.training.trainer import NonFiniteLossError
 
 
@@ -249,3 +250,10 @@ def test_a_run_from_other_weights_is_another_run(tiny, X, tmp_path):
     for estimator in (ended, again):
         np.testing.assert_array_equal(estimator.weights_, whole.weights_)
         assert estimator.history_ == whole.history_
+
+
+def test_a_stream_is_for_one_process(tiny, X, monkeypatch):
+    several = Processes(torch.device("cpu"), rank=0, count=2)
+    monkeypatch.setattr(_stream, "join_processes", lambda name: several)
+    with pytest.raises(ValueError, match="one process: start the script without torchrun"):
+        tiny().partial_fit(X)

@@ -261,7 +261,7 @@ def test_clones_have_callbacks_of_their_own(tiny):
 def test_callbacks_that_cannot_work_are_refused_before_images_are_read(
     parameters, error, words, tiny, X, monkeypatch
 ):
-    monkeypatch.setattr("otcxr_sk.estimators._pretrainer.scan", None)
+    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", None)
     with pytest.raises(error, match=words):
         tiny(**parameters).fit(X)
 

@@ -65,7 +65,7 @@ def spoilt(images, paths, kind, bad):
     return {"array": images, "lazy": Lazy(images), "data set": [(i,) for i in images]}[kind]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(["paths", "array", "rows", "lazy", "data set"]),
     n=st.integers(1, N),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from otcxr_sk.evaluation import few_labels, knn_probe, label_efficiency, linear_probe
 
-laws = settings(max_examples=50, deadline=None, derandomize=True)
+laws = settings(max_examples=50, derandomize=True)
 seeds = st.integers(0, 99)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from otcxr_sk.evaluation import embedding_health
 
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 

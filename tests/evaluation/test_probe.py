@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from otcxr_sk.evaluation import knn_probe, linear_probe, make_probe
 
-laws = settings(max_examples=20, deadline=None, derandomize=True)
+laws = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 

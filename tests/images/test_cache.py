@@ -151,9 +151,7 @@ def test_a_constant_original_is_refused_from_the_cache_too(tmp_path, decoded):
 
 
 @given(data=st.data())
-@settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_entry_is_no_entry(paths, tmp_path, data):
     source = cached(paths, tmp_path / "cache")
     expected = source.read([0], SIZE)

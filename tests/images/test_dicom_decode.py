@@ -273,9 +273,7 @@ def test_moving_pictures_are_refused(write_coded):
 
 
 @given(data=st.data())
-@settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_streams_end_in_a_picture_or_an_error_naming_the_file(write_coded, data):
     syntax, encode, bits, _ = data.draw(st.sampled_from(CODED))
     stream = bytearray(encode(picture(bits), bits))

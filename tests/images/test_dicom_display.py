@@ -62,9 +62,7 @@ def test_monochrome1_is_monochrome2_inverted(write_dicom, tags):
 
 
 @given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from([8, 12, 16]))
-@settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_ways_to_store_a_picture_read_the_same(write_dicom, seed, bits):
     dtype = np.uint8 if bits == 8 else np.uint16
     pixels = np.random.default_rng(seed).integers(0, 2**bits, (9, 13)).astype(dtype)

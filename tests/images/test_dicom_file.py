@@ -138,9 +138,7 @@ def test_a_truncated_file_is_an_error(write_dicom, keep):
 
 
 @given(data=st.data())
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_bytes_end_in_a_picture_or_an_error_naming_the_file(write_dicom, data):
     table = Dataset()
     table.LUTDescriptor = [64, 0, 8]

@@ -273,9 +273,7 @@ def encoded(kind):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "NPY"])
 @given(data=st.data())
-@settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_bytes_end_in_a_picture_or_an_error_naming_the_file(tmp_path, kind, data):
     raw = bytearray(encoded(kind))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -9,7 +9,7 @@ from otcxr_sk.method.diagnostics import effective_rank, matching_accuracy, sprea
 from otcxr_sk.method.geometry import inside, neighbours
 from otcxr_sk.method.views import ViewSampler
 
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 GRID = (3, 4)
 

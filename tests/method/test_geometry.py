@@ -14,7 +14,7 @@ from otcxr_sk.method.geometry import (
 )
 from otcxr_sk.method.views import ViewSampler
 
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 grids = st.tuples(st.integers(1, 5), st.integers(1, 5))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from otcxr_sk.method.objective import Objective, covariance_loss, regularisers, variance_loss
 
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.tuples(st.integers(2, 9), st.integers(1, 5))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from otcxr_sk.method.transport import cosine_cost, divergence_from_truth, transport_plan
 
-laws = settings(max_examples=20, deadline=None, derandomize=True)
+laws = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 CONVERGED = {"max_iter": 5000, "tol": 1e-10}
 

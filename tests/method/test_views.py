@@ -8,7 +8,7 @@ from otcxr_sk.method.geometry import axis_centres, token_centres
 from otcxr_sk.method.views import NUMBERS, ViewSampler
 
 PLAIN = {"contrast": 0.0, "brightness": 0.0, "blur": 1.0, "erase": 0.0}
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 

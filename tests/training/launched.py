@@ -44,6 +44,7 @@ CASES = {
     "unusable": {"on_error": "warn"},
     "without a seed": {"random_state": None},
     "bf16": {"precision": "bf16"},
+    "held out": {"validation_fraction": 0.2, "ema": 0.5},
 }
 
 
@@ -174,7 +175,7 @@ def begin(folder):
 
 def compare_gradients(folder):
     """Largest errors of the gradient and of buffers, relative to whole, in float64."""
-    processes = distributed.join_processes(torch.device("cpu"))
+    processes = distributed.join_processes("cpu")
     errors = {
         name: compare_gradient(processes, options, Objective(1.0, 2.0, 0.1, weight))
         for name, options, weight in [

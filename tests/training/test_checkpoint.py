@@ -15,7 +15,6 @@ from otcxr_sk.training.checkpoint import KEEP, Checkpoint, Checkpoints, Checkpoi
 
 laws = settings(
     max_examples=25,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from otcxr_sk.training import distributed
-from otcxr_sk.training.distributed import ALONE, join_processes
+from otcxr_sk.training.distributed import ALONE, Processes, join_processes
 
 SCRIPT = str(Path(__file__).with_name("launched.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -84,21 +84,19 @@ def test_the_gradient_and_all_statistics_are_those_of_the_whole_batch(results):
         assert max(errors.values()) < 1e-9
 
 
-@pytest.mark.parametrize(
-    "case", ["plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"]
-)
+ALIKE = [
+    *("plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"),
+    "held out",
+]
+
+
+@pytest.mark.parametrize("case", ALIKE)
 def test_two_processes_give_the_losses_and_weights_of_one(case, results):
     equal = ROUGH if case == "bf16" else EQUAL
     assert_same(results["both"][f"{case}-0"], results["one"][case], equal)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        *("plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"),
-        *("without a seed", "interrupt", "failure", "short"),
-    ],
-)
+@pytest.mark.parametrize("case", [*ALIKE, "without a seed", "interrupt", "failure", "short"])
 def test_every_process_ends_with_the_same_estimator(case, results):
     first, second = (results["both"][f"{case}-{rank}"] for rank in (0, 1))
     for name in first.keys() - {"warned"}:
@@ -185,25 +183,47 @@ def launched(monkeypatch):
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
-    assert join_processes(torch.device("cpu")) == ALONE
+    assert join_processes("cpu") == ALONE
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert join_processes(torch.device("cpu")) == ALONE
+    assert join_processes("cpu") == ALONE
 
 
 def test_a_single_process_of_torchrun_is_alone(launched, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert join_processes(torch.device("cpu")) == ALONE
+    assert join_processes("cpu") == ALONE
 
 
 @pytest.mark.usefixtures("launched")
 def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "choose_device", torch.device)
     with pytest.raises(ValueError, match="not on 'mps'"):
-        join_processes(torch.device("mps"))
+        join_processes("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="several processes on one GPU"):
-        join_processes(torch.device("cuda:0"))
+        join_processes("cuda:0")
     with pytest.raises(ValueError, match=r"has 1 GPUs .* --nproc-per-node=1"):
-        join_processes(torch.device("cuda"))
+        join_processes("auto")
+
+
+@pytest.mark.usefixtures("launched")
+def test_every_process_takes_the_gpu_of_its_place_before_all_else(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda place: calls.append(("set", place)))
+    monkeypatch.setattr(distributed, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(distributed.atexit, "register", lambda function: None)
+    for name, answer in {"get_rank": 1, "get_world_size": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda answer=answer: answer)
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda backends, timeout: calls.append((backends, timeout)),
+    )
+    assert join_processes("cuda") == Processes(torch.device("cuda", 1), 1, 2)
+    assert calls == [("set", 1), ("cpu:gloo,cuda:nccl", distributed.TIMEOUT)]
 
 
 @pytest.mark.usefixtures("launched")
@@ -211,7 +231,7 @@ def test_a_group_of_the_script_has_to_reach_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cuda:nccl")
     with pytest.raises(ValueError, match="cannot reach the CPU"):
-        join_processes(torch.device("cpu"))
+        join_processes("cpu")
 
 
 def test_the_timeout_is_bounded():

@@ -65,6 +65,16 @@ def test_a_shared_norm_of_one_process_is_the_norm(name, channels_last):
     torch.testing.assert_close(shared.eval()(x), usual.eval()(x))
 
 
+def test_on_a_gpu_norms_become_torchs_own():
+    model = nn.Sequential(nn.BatchNorm2d(5), nn.Sequential(BatchNormAct2d(5), nn.BatchNorm1d(5)))
+    before = dict(model.named_parameters()), dict(model.named_buffers())
+    share_norms(model, torch.device("cuda"))
+    norms = [module for module in model.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert len(norms) == 3
+    assert isinstance(norms[1].act, nn.ReLU)
+    assert (dict(model.named_parameters()), dict(model.named_buffers())) == before
+
+
 def test_the_gradient_of_a_shared_norm_is_that_of_its_output():
     norm = nn.Sequential(nn.BatchNorm1d(3)).double()
     share_norms(norm, CPU)
