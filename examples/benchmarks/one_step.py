@@ -61,6 +61,11 @@ class OneStep:
         return [q.clone().requires_grad_() for q in matched]
 
     @property
+    def name(self):
+        """Of the encoder's arithmetic."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def n_tokens(self):
         rows, columns = self.model.grid
         return rows * columns

@@ -89,51 +89,53 @@ def parts(options, precision):
         "what the library adds: heads, views, history": added,
         "whole step less encoder, reading and optimiser": rest,
     }
-    name = str(step.dtype).removeprefix("torch.")
-    print(f"{options.encoder}, {size} px, batch {batch}, {name}: ", end="")
+    print(f"{options.encoder}, {size} px, batch {batch}, {step.name}: ", end="")
     print(f"{np.median(taken['whole']):.3f} s a step")
     rows = []
     for part, seconds in named.items():
         limit = {"what": "<= 0.15"}.get(part.split()[0], "")
         found = {"seconds": float(np.median(seconds)), **share(seconds, taken["whole"])}
-        rows.append({"precision": name, "part": part, **found, "wanted": limit})
+        rows.append({"precision": step.name, "part": part, **found, "wanted": limit})
         show(rows[-1])
     return rows
 
 
-def curve(options):
-    """Rows: time of a step and of transport by number of tokens, and by number of images."""
-    print(f"{options.encoder}, transport / step, by tokens; batch {options.curve_batch}")
-    rows, per_image = [], []
-    times = options.curve_batch
-    more_images = [(*options.tokens[1], k * times) for k in (2, 4)]
-    for size, stride, batch in [*((*case, times) for case in options.tokens), *more_images]:
+def by_tokens(options):
+    """Rows: transport as a share of the step, by number of tokens."""
+    batch = options.curve_batch
+    print(f"{options.encoder}, transport / step, by tokens; batch {batch}")
+    rows = []
+    for size, stride in options.tokens:
         step = OneStep(options.encoder, size, batch, "auto", match_stride=stride)
         taken = compare(
-            options.repeats,
-            step=step.learn,
-            transport=step.transport,
-            plan=step.longest_plan,
+            options.repeats, step=step.learn, transport=step.transport, plan=step.longest_plan
         )
-        if batch == times:
-            for part in ("transport", "plan"):
-                label = f"{step.n_tokens} tokens, {size} px, {part}"
-                label += ", 50 iterations" if part == "plan" else ""
-                limit = "<= 0.25" if step.n_tokens == 784 else ""
-                found = {"seconds": float(np.median(taken[part]))}
-                found |= share(taken[part], taken["step"])
-                name = str(step.dtype).removeprefix("torch.")
-                rows.append({"precision": name, "part": label, **found, "wanted": limit})
-                show(rows[-1])
-            print(f"    step {1000 * np.median(taken['step']) / batch:.2f} ms an image")
-        if (size, stride) == options.tokens[1]:
-            per_image.append((batch, taken))
-    (_, least), *more = per_image
-    for batch, taken in more:
-        for part in ("step", "transport"):
-            label = f"{part} an image, batch {batch} / batch {times}"
-            found = share(taken[part] / batch, least[part] / times)
-            rows.append({"part": label, **found, "wanted": "1: linear in images"})
+        limit = "<= 0.25" if step.n_tokens == 784 else ""
+        for part, label in (("transport", "transport"), ("plan", "plan, 50 iterations")):
+            found = {"seconds": float(np.median(taken[part]))}
+            found |= share(taken[part], taken["step"])
+            told = f"{step.n_tokens} tokens, {size} px, {label}"
+            rows.append({"precision": step.name, "part": told, **found, "wanted": limit})
+            show(rows[-1])
+        print(f"    step {1000 * np.median(taken['step']) / batch:.2f} ms an image")
+    return rows
+
+
+def by_images(options):
+    """Rows: time for an image in larger batches over that in a small one."""
+    size, stride = options.tokens[1]
+    batches = [options.curve_batch * k for k in (1, 2, 4)]
+    steps = [OneStep(options.encoder, size, b, "auto", match_stride=stride) for b in batches]
+    works = {f"step {step.batch}": step.learn for step in steps}
+    works |= {f"transport {step.batch}": step.transport for step in steps}
+    taken = compare(options.repeats, **works)
+    rows = []
+    for part in ("step", "transport"):
+        least, *more = (taken[f"{part} {batch}"] / batch for batch in batches)
+        for batch, seconds in zip(batches[1:], more, strict=True):
+            label = f"{part} an image, batch {batch} / batch {batches[0]}"
+            limit = "1: linear in images"
+            rows.append({"part": label, **share(seconds, least), "wanted": limit})
             show(rows[-1])
     return rows
 
@@ -202,7 +204,7 @@ def main(arguments=None):
         options.precisions = ("float32",)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     rows = [row for precision in options.precisions for row in parts(options, precision)]
-    rows += [*curve(options), *memory(options)]
+    rows += [*by_tokens(options), *by_images(options), *memory(options)]
     if options.out:
         columns = ("precision", "part", "seconds", "share", "low", "high", "wanted")
         write_csv([{name: row.get(name, "") for name in columns} for row in rows], options.out)
