@@ -35,9 +35,11 @@ def pretrain(estimator: OTCXRPretrainer, X: Any, y: Any, groups: Any) -> None:
     architecture = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
     seed = int(check_random_state(estimator.random_state).randint(np.iinfo(np.int32).max))
     patients = check_groups(groups, len(source))
-    run = open_run(estimator, source, seed, patients, processes)
-    held_out = hold_out(patients, estimator.validation_fraction, run.seed)
-    with private_randomness(run.seed, processes.device):
+    with (
+        open_run(estimator, source, seed, patients, processes) as run,
+        private_randomness(run.seed, processes.device),
+    ):
+        held_out = hold_out(patients, estimator.validation_fraction, run.seed)
         model = start_model(estimator, architecture)
         found = run.scan or scan(
             processes,

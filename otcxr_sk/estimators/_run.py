@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -68,33 +69,39 @@ class Run:
             self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
 
 
+@contextmanager
 def open_run(
     estimator: Any,
     source: ImageSource,
     seed: int,
     patients: NDArray[np.intp],
     processes: Processes = ALONE,
-) -> Run:
+) -> Iterator[Run]:
     """Start a run, or find the one that an estimator's `checkpoint_dir` holds.
 
-    Of several processes the first alone reads and writes there, and its seed is that of all.
+    Of several processes the first alone reads and writes there, and its seed is that of all. The
+    folder is this run's alone until the block ends.
 
     Raises
     ------
     ValueError
-        The folder holds another run, there can be no such folder, or processes were given
-        different parameters or images.
+        The folder holds another run or is being used by one, there can be no such folder, or
+        processes were given different parameters or images.
     """
     if processes.count > 1:
         _require_same_everywhere(processes.gather(describe_run(estimator, source, seed, patients)))
-    run = processes.from_first(partial(_open_alone, estimator, source, seed, patients))
-    return run if processes.is_first else replace(run, checkpoints=None)
+    with ExitStack() as held:
+        run = processes.from_first(partial(_open_alone, estimator, source, seed, patients, held))
+        yield run if processes.is_first else replace(run, checkpoints=None)
 
 
-def _open_alone(estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]) -> Run:
+def _open_alone(
+    estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp], held: ExitStack
+) -> Run:
     if estimator.checkpoint_dir is None:
         return Run(seed)
     checkpoints = Checkpoints(estimator.checkpoint_dir, estimator.checkpoint_every)
+    held.enter_context(checkpoints.alone())
     checkpoints.run = describe_run(estimator, source, seed, patients)
     start = checkpoints.load()
     if start is None:

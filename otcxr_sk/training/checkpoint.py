@@ -7,11 +7,14 @@ import os
 import re
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,7 @@ KEEP = 2
 
 _FORMAT = "1"
 _UNFINISHED = "unfinished.part"
+_LOCK = "in-use.lock"
 _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.safetensors")
 
 
@@ -84,6 +88,29 @@ class Checkpoints:
             raise ValueError(
                 f"checkpoint_dir={os.fspath(folder)!r} cannot be used: {error}"
             ) from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder while the block is executed.
+
+        Raises
+        ------
+        ValueError
+            A run is using it, on this machine or on another that shares the disk.
+        """
+        lock = FileLock(os.path.join(self.folder, _LOCK), timeout=0)
+        # Not every shared disk has locks; the lock of a process that was killed is gone.
+        held: AbstractContextManager[Any] = nullcontext()
+        with suppress(NotImplementedError, OSError):
+            try:
+                held = lock.acquire()
+            except Timeout as error:
+                raise ValueError(
+                    f"checkpoint_dir={self.folder!r} is being used by another run; wait until it "
+                    "ends, or use another folder"
+                ) from error
+        with held:
+            yield
 
     def is_due(self, epochs: int, steps: int) -> bool:
         """Whether to save after so many epochs and so many steps of the next."""

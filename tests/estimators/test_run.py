@@ -261,6 +261,16 @@ def test_a_run_that_has_ended_is_given_back_at_once(ended, tiny, X, monkeypatch)
     assert_same(tiny(checkpoint_dir=ended.checkpoint_dir).fit(X), ended)
 
 
+def test_a_folder_that_a_run_is_using_is_refused(tiny, X, tmp_path):
+    class Another(Callback):
+        def on_epoch_end(self, state):
+            with pytest.raises(ValueError, match="is being used by another run"):
+                tiny(checkpoint_dir=tmp_path).fit(X)
+
+    tiny(checkpoint_dir=tmp_path, callbacks=[Another()]).fit(X)
+    tiny(checkpoint_dir=tmp_path).fit(X)
+
+
 def test_every_parameter_is_free_or_makes_another_run():
     assert not FREE.keys() & OTHER.keys()
     assert FREE.keys() | OTHER.keys() == OTCXRPretrainer().get_params().keys()

@@ -203,3 +203,23 @@ def test_one_is_due_when_its_time_has_passed_since_the_last(tmp_path, monkeypatc
     assert checkpoints.is_due(0, 5)
     checkpoints.save(some(), 0)
     assert not checkpoints.is_due(1, 0)
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path):
+    with (
+        Checkpoints(tmp_path).alone(),
+        pytest.raises(ValueError, match="is being used by another run"),
+        Checkpoints(tmp_path).alone(),
+    ):
+        pass
+    with Checkpoints(tmp_path).alone():
+        pass
+
+
+def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch):
+    def acquire(self):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with Checkpoints(tmp_path).alone(), Checkpoints(tmp_path).alone():
+        pass
