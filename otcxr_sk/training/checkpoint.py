@@ -24,7 +24,7 @@ KEEP = 2
 
 _FORMAT = "1"
 _UNFINISHED = "unfinished.part"
-_LOCK = "in-use.lock"
+_LOCK = ".in-use"
 _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.safetensors")
 
 
