@@ -1,7 +1,11 @@
-"""What the tests of estimators share: a small pretrainer, and images to train it on."""
+"""What the tests of estimators share: small pretrainers, and images to train them on."""
+
+import signal
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from otcxr_sk import OTCXRPretrainer
 
@@ -45,3 +49,35 @@ def X(blobs):
 @pytest.fixture(scope="session")
 def fitted(tiny, X):
     return tiny(epochs=8, match_stride=8).fit(X)
+
+
+class _Encoder(nn.Module):
+    """An encoder that draws random numbers, and presses Ctrl-C or fails at a pass in training."""
+
+    def __init__(self, interrupt_at=None, fail_at=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(1, 16, 8, stride=8)
+        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.interrupt_at, self.fail_at, self.passes = interrupt_at, fail_at, 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.training and self.passes == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        dense = self.rest(self.stem(images))
+        return dense * torch.nan if self.training and self.passes == self.fail_at else dense
+
+
+@pytest.fixture(scope="session")
+def stopping_encoder():
+    return _Encoder
+
+
+@pytest.fixture(autouse=True)
+def _usual_handler():
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

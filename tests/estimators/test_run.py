@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import nn
 
@@ -71,37 +70,10 @@ OTHER = {
 }
 
 
-class Encoder(nn.Module):
-    """An encoder that draws random numbers, and presses Ctrl-C or fails at a pass in training."""
-
-    def __init__(self, interrupt_at=None, fail_at=None):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.stem = nn.Conv2d(1, 16, 8, stride=8)
-        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
-        self.interrupt_at, self.fail_at, self.passes = interrupt_at, fail_at, 0
-
-    def forward(self, images):
-        self.passes += self.training
-        if self.training and self.passes == self.interrupt_at:
-            signal.raise_signal(signal.SIGINT)
-        dense = self.rest(self.stem(images))
-        return dense * torch.nan if self.training and self.passes == self.fail_at else dense
-
-
-@pytest.fixture(autouse=True)
-def _usual_handler():
-    """A process that was started in the background ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
-def pretrainer(tiny):
+def pretrainer(tiny, stopping_encoder):
     def make(interrupt_at=None, fail_at=None, **parameters):
-        return tiny(Encoder(interrupt_at, fail_at), epochs=EPOCHS, **parameters)
+        return tiny(stopping_encoder(interrupt_at, fail_at), epochs=EPOCHS, **parameters)
 
     return make
 
@@ -318,11 +290,13 @@ def test_other_images_are_refused(which, ended, tiny, X, blobs):
         tiny(checkpoint_dir=ended.checkpoint_dir).fit(others[which])
 
 
-def test_an_encoder_of_another_structure_is_refused(pretrainer, tiny, X, tmp_path):
+def test_an_encoder_of_another_structure_is_refused(
+    pretrainer, stopping_encoder, tiny, X, tmp_path
+):
     pretrainer(checkpoint_dir=tmp_path).fit(X)
-    other = Encoder()
+    other = stopping_encoder()
     other.rest.append(nn.ReLU())
-    with pytest.raises(ValueError, match=r"encoder is 'Encoder .+' there and 'Encoder .+' here"):
+    with pytest.raises(ValueError, match=r"encoder is '_Encoder .+' there and '_Encoder .+' here"):
         tiny(other, epochs=EPOCHS, checkpoint_dir=tmp_path).fit(X)
 
 

@@ -1,6 +1,5 @@
 """Callbacks: they change nothing but when a run ends and with which weights."""
 
-import signal
 import warnings
 
 import numpy as np
@@ -14,24 +13,6 @@ from otcxr_sk.training import Callback, CSVLogger, EarlyStopping
 
 # Of 24 images in batches of 8.
 STEPS = 3
-
-
-class Encoder(nn.Module):
-    """An encoder that draws random numbers, and presses Ctrl-C at a pass in training."""
-
-    def __init__(self, interrupt_at=None):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.stem = nn.Conv2d(1, 16, 8, stride=8)
-        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
-        self.interrupt_at, self.passes = interrupt_at, 0
-
-    def forward(self, images):
-        self.passes += self.training
-        if self.training and self.passes == self.interrupt_at:
-            signal.raise_signal(signal.SIGINT)
-        return self.rest(self.stem(images))
 
 
 class Told(Callback):
@@ -48,18 +29,10 @@ class Told(Callback):
         return self
 
 
-@pytest.fixture(autouse=True)
-def _usual_handler():
-    """A process that was started in the background ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
-def pretrainer(tiny):
+def pretrainer(tiny, stopping_encoder):
     def make(interrupt_at=None, **parameters):
-        return tiny(Encoder(interrupt_at), **{"epochs": 6, **parameters})
+        return tiny(stopping_encoder(interrupt_at), **{"epochs": 6, **parameters})
 
     return make
 
