@@ -93,6 +93,8 @@ def check_together(estimator: Any) -> None:
     numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
     if not numbers or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
+    if estimator.weights is estimator:
+        raise ValueError("weights is this estimator itself; to go on from there use warm_start")
     if not any((estimator.alpha, estimator.beta, estimator.eta, estimator.global_weight)):
         raise ValueError(
             "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; "

@@ -170,3 +170,9 @@ def test_only_a_fitted_encoder_is_saved_and_only_as_safetensors(fitted, tmp_path
     with pytest.raises(ValueError, match=r"\.safetensors file, got .*encoder\.pth"):
         fitted.save_encoder(tmp_path / "encoder.pth")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_estimator_cannot_start_from_itself(tiny, X):
+    pretrainer = tiny(epochs=0).fit(X)
+    with pytest.raises(ValueError, match="itself; to go on from there use warm_start"):
+        pretrainer.set_params(weights=pretrainer).fit(X)
