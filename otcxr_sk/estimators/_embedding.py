@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from os import PathLike
@@ -42,6 +41,7 @@ from otcxr_sk.training.runtime import (
     private_randomness,
 )
 from otcxr_sk.training.trainer import Trainer
+from otcxr_sk.training.warning import warn_user
 
 
 class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -248,10 +248,9 @@ class EncoderEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         state = dict(state)
         written = state.pop("_otcxr_sk_version", None)
         if written != otcxr_sk.__version__ and "weights_" in state:
-            warnings.warn(
+            warn_user(
                 f"this {type(self).__name__} was saved by otcxr-sk {written} and is loaded by "
                 f"{otcxr_sk.__version__}; its embeddings may differ",
-                stacklevel=2,
             )
         super().__setstate__(state)
 

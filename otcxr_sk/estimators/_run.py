@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from otcxr_sk.images._problems import Unusable
 from otcxr_sk.images._scan import Scan
 from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints, CheckpointWarning
 from otcxr_sk.training.distributed import ALONE, Processes
+from otcxr_sk.training.warning import warn_user
 
 # Parameters that change where, how fast and how long, but not what is computed. Of `random_state`
 # the seed is compared that was drawn from it, and of `callbacks` those that end a run early.
@@ -176,11 +176,10 @@ def require_same_run(
             "folder for this run, or the parameters and images of that one to go on with it"
         )
     if there["otcxr_sk"] != here["otcxr_sk"]:
-        warnings.warn(
+        warn_user(
             f"checkpoint_dir={folder!r}: the run was begun by otcxr-sk {there['otcxr_sk']} and "
             f"goes on with {here['otcxr_sk']}; it may end with other weights",
             CheckpointWarning,
-            stacklevel=3,
         )
 
 

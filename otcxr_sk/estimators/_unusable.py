@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +11,7 @@ import numpy as np
 from otcxr_sk.images import ImageSource
 from otcxr_sk.images._problems import Unusable, listing
 from otcxr_sk.images._source import Selection
+from otcxr_sk.training.warning import warn_user
 
 ON_ERROR = ("raise", "warn", "nan")
 
@@ -33,8 +33,7 @@ def as_table(problems: Sequence[Unusable]) -> list[dict[str, Any]]:
 def warn_of(problems: Sequence[Unusable], n_images: int, on_error: str, fate: str) -> None:
     """Warn of images that cannot be used, where that is wanted, and of what became of them."""
     if problems and on_error == "warn":
-        message = f"{listing(problems, n_images)}\n{fate}"
-        warnings.warn(message, UnusableImageWarning, stacklevel=4)
+        warn_user(f"{listing(problems, n_images)}\n{fate}", UnusableImageWarning)
 
 
 def leave_out(source: ImageSource, problems: Sequence[Unusable]) -> ImageSource:

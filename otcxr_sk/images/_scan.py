@@ -30,7 +30,7 @@ def scan(
     num_workers: int = 0,
     refuse_unusable: bool = True,
     progress: bool = False,
-    held_out: NDArray[np.intp] | None = None,
+    held_out: Sequence[int] | NDArray[np.intp] = (),
 ) -> Scan:
     """Read every image once, before training: find all that cannot be used, measure the rest.
 
@@ -48,7 +48,7 @@ def scan(
         Whether images that cannot be used are an error.
     progress : bool, default=False
         Whether to show a progress bar.
-    held_out : ndarray of int, default=None
+    held_out : sequence of int, default=()
         Rows that are looked at as well, but not measured.
 
     Returns
@@ -74,11 +74,9 @@ def scan(
     problems: list[Unusable] = []
     count, mean, squares = 0, 0.0, 0.0
     n = len(source)
-    measured = np.arange(n) if held_out is None else np.setdiff1d(np.arange(n), held_out)
-    batches = _in_batches(measured, batch_size)
+    batches = _in_batches(np.setdiff1d(np.arange(n), held_out), batch_size)
     n_measured = len(batches)
-    if held_out is not None:
-        batches += _in_batches(held_out, batch_size)
+    batches += _in_batches(np.asarray(held_out, np.intp), batch_size)
     read = partial(source.read_usable, size=size, refuse_constant=True)
     with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
         for number, (images, found) in enumerate(read_ahead(read, batches, num_workers)):

@@ -47,7 +47,7 @@ def transport_plan(
     Solves :math:`\min_P \langle P, M \rangle + \epsilon \sum_{ij} P_{ij} \log P_{ij}` under
     :math:`P 1 = a`, :math:`P^T 1 = b` by Sinkhorn's iterations (Cuturi 2013): as scalings of
     :math:`\exp(-M / \epsilon)` where it is far from underflow, and else in the log domain
-    (`ot.batch.bregman_log_projection_batch`), which takes ten times as long. The plan carries no
+    (`ot.batch.bregman_log_projection_batch`), which takes longer. The plan carries no
     gradient: by the
     envelope theorem the derivative of the optimal value in `M` is `P` itself.
 

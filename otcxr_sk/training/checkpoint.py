@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+
+from otcxr_sk.training.warning import warn_user
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,8 +190,7 @@ class Checkpoints:
         return os.path.join(self.folder, _UNFINISHED)
 
     def _warn(self, what: str) -> None:
-        message = f"checkpoint_dir={self.folder!r}: {what}"
-        warnings.warn(message, CheckpointWarning, stacklevel=3)
+        warn_user(f"checkpoint_dir={self.folder!r}: {what}", CheckpointWarning)
 
 
 def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:

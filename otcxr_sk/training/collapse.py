@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 from otcxr_sk.training.callbacks import Callback, TrainingState
 from otcxr_sk.training.plan import WARMUP
+from otcxr_sk.training.warning import warn_user
 
 # Below these an embedding is taken for collapsed: all images alike, or alike but for one number.
 _LEAST_SPREAD = 0.01
@@ -45,10 +45,9 @@ class CollapseAlarm(Callback):
         if self._warned or (spread >= _LEAST_SPREAD and rank >= self._least_rank):
             return
         self._warned = True
-        warnings.warn(
+        warn_user(
             f"after epoch {state.epoch} of {state.epochs} the embeddings have collapsed (spread "
             f"{spread:.3g}, effective rank {rank:.3g}): they hardly differ between images. Raise "
             "beta or global_weight, lower learning_rate, or check that the images differ",
             CollapseWarning,
-            stacklevel=2,
         )

@@ -25,6 +25,7 @@ from otcxr_sk.images._source import Selection
 from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
 from otcxr_sk.training.runtime import choose_device
+from otcxr_sk.training.shared_batch import Spread, join_parts
 
 # For so long a process waits for another before it takes it for dead: longer than one of them
 # takes to write a checkpoint or to read its share of LOOKED_AT images.
@@ -40,7 +41,7 @@ T = TypeVar("T")
 class Processes:
     """The processes that train together; by default this one alone, which has none to wait for.
 
-    Every method but `part` has to be called by all of them, in the same order.
+    Its methods have to be called by all of them, in the same order.
 
     Parameters
     ----------
@@ -97,16 +98,12 @@ class Processes:
         """Make the model one that sees a part of every batch and gives the terms of the whole."""
         if self.count == 1:
             return model
-        from otcxr_sk.training.shared_batch import Spread
-
         return Spread(model, objective, self.device)
 
     def join(self, embedding: Tensor, sizes: Sequence[int]) -> Tensor:
         """Join the embeddings of the first views of all parts, of which the sizes are given."""
         if self.count == 1:
             return embedding
-        from otcxr_sk.training.shared_batch import join_parts
-
         return join_parts(embedding, sizes)
 
     def seed(self, *key: int) -> None:

@@ -43,7 +43,6 @@ _MIXED: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "
 # accident.
 _LEAST_SCALE = 1e-4
 
-
 NOBODY = Watch()
 
 
