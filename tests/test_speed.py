@@ -1,6 +1,10 @@
 """The benchmarks of training: they run, and what they time is what they say."""
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import step_cost
@@ -95,3 +99,31 @@ def test_the_plain_loop_sees_gray_views_and_learns(tmp_path):
     assert not any(map(torch.equal, before, loop.model.parameters()))
     loop.epoch()
     assert len(ends) == 2
+
+
+def run_script(name, *words):
+    script = Path(step_parts.__file__).with_name(name)
+    done = subprocess.run(
+        [sys.executable, script, "--encoder", "resnet10t", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return done.stdout
+
+
+def test_what_processes_tell_each_other_is_counted():
+    told = run_script("communication.py", "--size", "64")
+    assert "batch norms 15" in told
+    # A statistic of every norm in each direction, and beside them the terms.
+    assert "all_gather  forward    15 calls" in told
+    backward = next(line for line in told.splitlines() if "all_reduce  backward" in line)
+    assert int(backward.split()[2]) > 15
+
+
+@pytest.mark.slow
+def test_processes_are_timed_beside_one():
+    words = ["--size", "32", "--steps", "1", "--epochs", "3", "--repeats", "1", "--batch-size", "4"]
+    ratio = run_script("process_scaling.py", *words).splitlines()[-1]
+    assert float(ratio.split()[1]) > 0

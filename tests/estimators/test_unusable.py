@@ -214,3 +214,11 @@ def test_resizing_is_that_of_fit(tiny, paths):
     np.testing.assert_array_equal(padded.set_params(resize="crop").transform(paths[GOOD]), before)
     other = tiny(resize="crop", batch_size=4).fit(paths[GOOD]).transform(paths[GOOD])
     assert not np.allclose(other, before, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "transform", "score"])
+def test_the_warning_points_at_the_line_of_the_user(method, lenient, paths):
+    warned = pickle.loads(pickle.dumps(lenient)).set_params(on_error="warn")
+    with pytest.warns(UnusableImageWarning) as told:
+        getattr(warned, method)(paths)
+    assert {warning.filename for warning in told} == {__file__}

@@ -8,67 +8,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from small_runs import Images, make_model, make_trainer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
 
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.model import OTCXRModel
 from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
 from otcxr_sk.training.checkpoint import Checkpoints
 from otcxr_sk.training.optimiser import WarmupConstant, peak_rate
 from otcxr_sk.training.plan import WarmupCosine
-from otcxr_sk.training.trainer import NonFiniteLossError, Trainer
+from otcxr_sk.training.trainer import NonFiniteLossError
 
-SIZE = 16
 MEANS = Objective(alpha=1, beta=0, eta=0, global_weight=0)  # means over images, nothing else
 
 
-class Images:
-    def __init__(self, n=24):
-        coarse = torch.randn(n, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-        self.images = nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").numpy()
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, indices, size):
-        return self.images[indices]
-
-
-def make_model(norm=True):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        encoder = nn.Sequential(
-            nn.Conv2d(1, 8, 4, stride=4), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU()
-        )
-        built = build_encoder(encoder, size=SIZE, match_stride=4)
-        return OTCXRModel(built, head_dim=8, projection_dim=8)
-
-
-def make_trainer(**options):
-    defaults = {
-        "views": ViewSampler(),
-        "objective": Objective(alpha=1, beta=1, eta=0.1, global_weight=1),
-        "mean": 0.1,
-        "std": 1.1,
-        "size": SIZE,
-        "epochs": 2,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "weight_decay": 0.01,
-        "seed": 0,
-        "device": torch.device("cpu"),
-        "precision": "float32",
-    }
-    return Trainer(**defaults | options)
-
-
 def trained(norm=True, **options):
-    model = make_model(norm)
+    model = make_model(norm=norm)
     return model, make_trainer(**options).fit(model, Images())
 
 

@@ -1,28 +1,11 @@
 import pytest
 import torch
-from torch import nn
+from small_runs import Images, make_model
+from small_runs import make_trainer as make_run
 
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.model import OTCXRModel
-from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
 from otcxr_sk.training.checkpoint import Checkpoint
 from otcxr_sk.training.optimiser import WarmupConstant
 from otcxr_sk.training.stream import Memory
-from otcxr_sk.training.trainer import Trainer
-
-SIZE = 16
-
-
-class Images:
-    def __init__(self, n=24):
-        self.images = torch.randn(n, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, indices, size):
-        return self.images[indices].numpy()
 
 
 class Nothing:
@@ -32,31 +15,8 @@ class Nothing:
         return 0 * sum(value for value in terms.values() if value.requires_grad)
 
 
-def make_model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        encoder = nn.Sequential(nn.Conv2d(1, 8, 4, stride=4), nn.ReLU())
-        built = build_encoder(encoder, size=SIZE, match_stride=4)
-        return OTCXRModel(built, head_dim=8, projection_dim=8)
-
-
-def make_trainer(objective=None, **options):
-    return Trainer(
-        views=ViewSampler(),
-        objective=objective or Objective(alpha=1, beta=1, eta=0.1, global_weight=1),
-        mean=0.0,
-        std=1.0,
-        size=SIZE,
-        epochs=1,
-        batch_size=8,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        seed=0,
-        device=torch.device("cpu"),
-        precision="float32",
-        schedule=WarmupConstant(),
-        **options,
-    )
+def make_trainer(**options):
+    return make_run(**{"epochs": 1, "schedule": WarmupConstant(), "weight_decay": 0.0, **options})
 
 
 def test_nothing_is_kept_at_first():
@@ -78,7 +38,7 @@ def test_the_optimiser_remembers_earlier_parts(optimizer):
     memory, model = Memory(), make_model()
     make_trainer(optimizer=optimizer).fit(model, Images(), memory)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    idle = make_trainer(Nothing(), optimizer=optimizer)
+    idle = make_trainer(objective=Nothing(), optimizer=optimizer)
     idle.fit(model, Images(), Memory())
     assert all(value.equal(before[name]) for name, value in model.named_parameters())
     idle.fit(model, Images(), memory, memory.load())
