@@ -13,7 +13,7 @@ DATA is an ``.npz`` with ``images``, ``patient_ids`` and the columns, or a folde
 (``--labels``, by default ``labels.csv`` in it) of ``path``, ``patient_id`` and the columns. Several
 columns make one class together, joined by ``/``. ``--pair`` asks for two of the classes alone.
 ``--validate`` leaves the test patients out and judges on a quarter of the others instead: for
-choosing a setting.
+choosing a setting. ``--figure`` draws the last task of the first seed (extra ``plots``).
 """
 
 import argparse
@@ -100,6 +100,28 @@ def embed(images, train, test, settings, seed):
     }
 
 
+def draw(features, classes, patients, parts, comparison):
+    """Figure of the probes of a task, and of how the embeddings use their space."""
+    from matplotlib.figure import Figure
+
+    from otcxr_sk.plotting import (
+        ComparisonDisplay,
+        EmbeddingHealthDisplay,
+        LabelEfficiencyDisplay,
+        ProbeDisplay,
+    )
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    (curves, differences), (roc, health) = figure.subplots(2, 2)
+    task = features, classes, patients
+    LabelEfficiencyDisplay.from_features(*task, **parts, random_state=0, ax=curves)
+    ComparisonDisplay(comparison).plot(differences)
+    ProbeDisplay.from_features(*task, **parts, ax=roc)
+    unseen = {name: Z[parts["test"]] for name, Z in features.items()}
+    EmbeddingHealthDisplay.from_features(unseen, ax=health)
+    return figure
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Linear probes by share of labels.")
     parser.add_argument("data", type=Path)
@@ -111,6 +133,7 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
     parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
     parser.add_argument("--out", type=Path, help="CSV with the result of every seed")
+    parser.add_argument("--figure", type=Path, help="picture of the first seed")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error("--epochs must be 1 or more; the untrained encoder is in the table anyway")
@@ -124,17 +147,17 @@ def main(arguments=None):
     for seed in range(options.seeds):
         features = embed(images, train, test, settings, seed)
         for task, asked in tasks(classes, options.pair).items():
+            parts = {
+                "train": np.intersect1d(train, asked),
+                "test": np.intersect1d(test, asked),
+            }
             comparison = compare(
-                features,
-                classes,
-                patients,
-                train=np.intersect1d(train, asked),
-                test=np.intersect1d(test, asked),
-                reference=PIXELS,
-                random_state=seed,
+                features, classes, patients, **parts, reference=PIXELS, random_state=seed
             )
             print(f"\n{task}, seed {seed}\n{comparison}\n")
             table += [{"task": task, "seed": seed, **row} for row in comparison.rows()]
+        if options.figure and seed == 0:
+            draw(features, classes, patients, parts, comparison).savefig(options.figure, dpi=120)
 
     print(f"AUC on unseen patients, mean and standard deviation of {options.seeds} seeds")
     for key in dict.fromkeys((row["task"], row["fraction"], row["name"]) for row in table):

@@ -307,11 +307,13 @@ def test_the_example_judges_on_test_patients_or_on_none_of_them(
 
     monkeypatch.setattr(few_labels, "compare", spied)
     monkeypatch.setattr(few_labels, "LAPTOP", SMALL)
-    out = tmp_path / "few.csv"
+    out, figure = tmp_path / "few.csv", tmp_path / "few.png"
     words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 1 --out {out}"
+    words += f" --figure {figure}"
     few_labels.main([*words.split(), *["--validate"] * validate])
     rows = read_rows(out)
     assert len(rows) == 2 * 3 * 3  # tasks, fractions, features
+    assert figure.stat().st_size
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
     patients = np.load(data)["patient_ids"]
     _, kept_apart = few_labels.split_off(np.arange(60), patients, few_labels.TEST_SPLIT)

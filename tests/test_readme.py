@@ -32,6 +32,15 @@ def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
     assert len((tmp_path / "runs" / "first.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "evaluation.md", "exec"), names)
+    assert {file.name for file in tmp_path.iterdir()} == {"roc.png", "health.png"}
+
+
 def test_there_are_two_setup_commands_of_one_line():
     assert len(re.findall(r"^python3 -m venv .+$", README, flags=re.MULTILINE)) == 2
 

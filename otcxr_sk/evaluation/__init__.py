@@ -4,7 +4,7 @@ from otcxr_sk.evaluation._comparison import Comparison, compare
 from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
 from otcxr_sk.evaluation._health import embedding_health
 from otcxr_sk.evaluation._online import KNNProbe
-from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe
+from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe, probe_roc
 
 __all__ = [
     "Comparison",
@@ -16,4 +16,5 @@ __all__ = [
     "label_efficiency",
     "linear_probe",
     "make_probe",
+    "probe_roc",
 ]

@@ -39,7 +39,11 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
         spread : float
             Standard deviation in units of the root mean square, in [0, 1]; 0 when collapsed.
         effective_rank : float
-            Directions in use, in [1, min(n - 1, d)], or 0 when collapsed.
+            Directions in use, in [1, min(n - 1, d)], or 0 when collapsed: the exponential of the
+            entropy of `spectrum` (Roy and Vetterli 2007).
+        spectrum : ndarray of shape (min(n, d),)
+            Shares of the singular values of the centred embeddings, descending. They sum to 1,
+            or are all 0 when collapsed.
         uniformity : float
             In [-8, 0]; 0 when all embeddings have one direction, the lower the more uniform.
         alignment : float or None
@@ -61,7 +65,7 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
     """
     import torch
 
-    from otcxr_sk.method.diagnostics import effective_rank, spread
+    from otcxr_sk.method.diagnostics import effective_rank, spectrum, spread
 
     embedding = check_array(Z, dtype=np.float64, ensure_min_samples=2, input_name="Z")
     directions, alignment = normalize(embedding), None
@@ -71,9 +75,11 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
             raise ValueError(f"Z_view has shape {view.shape}, Z has {embedding.shape}")
         alignment = float(np.square(directions - normalize(view)).sum(1).mean())
     cloud = torch.tensor(embedding)
+    shares = spectrum(cloud)
     return Bunch(
         spread=spread(cloud),
-        effective_rank=effective_rank(cloud),
+        effective_rank=effective_rank(shares),
+        spectrum=shares.numpy(),
         uniformity=_uniformity(directions),
         alignment=alignment,
     )

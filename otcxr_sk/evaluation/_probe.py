@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
@@ -110,6 +111,63 @@ def _auc_of_probe(
 ) -> float:
     labels, _, fitted, judged = check_task(y, groups, train, test)
     return mean_auc(*judge(probe, check_features(Z, labels), labels, fitted, judged))
+
+
+def probe_roc(
+    Z: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    *,
+    train: ArrayLike,
+    test: ArrayLike,
+    probe: str = "linear",
+) -> Bunch:
+    """ROC curve of a probe on test patients.
+
+    Parameters
+    ----------
+    Z, y, groups, train, test
+        As for `linear_probe`.
+    probe : {"linear", "knn"}, default="linear"
+        `linear_probe` or `knn_probe`.
+
+    Returns
+    -------
+    roc : :class:`~sklearn.utils.Bunch`
+        fpr, tpr : ndarray of shape (m,)
+            False and true positive rate, in [0, 1], ascending. Of several labels, or of each of
+            several classes against the rest, `tpr` is the mean at every `fpr` (Fawcett 2006,
+            "An introduction to ROC analysis", section 9.1).
+        auc : float
+            Area under that curve: what `linear_probe` or `knn_probe` returns.
+
+    Raises
+    ------
+    ValueError
+        As by `linear_probe`, or `probe` is neither of the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otcxr_sk.evaluation import probe_roc
+    >>> y = np.tile([0, 1], 20)
+    >>> roc = probe_roc(y[:, None], y, np.arange(40), train=range(20), test=range(20, 40))
+    >>> roc.fpr.tolist(), roc.tpr.tolist(), roc.auc
+    ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], 1.0)
+    """
+    labels, _, fitted, judged = check_task(y, groups, train, test)
+    truth, score = judge(probe, check_features(Z, labels), labels, fitted, judged)
+    known = is_known(truth).T
+    curves = [roc_curve(t[k], s[k])[:2] for t, s, k in zip(truth.T, score.T, known, strict=True)]
+    fpr = np.unique(np.concatenate([f for f, _ in curves]))
+    # Curves jump. `interp` gives the last of several values: read backwards, the one before.
+    before = np.mean([np.interp(-fpr, -f[::-1], t[::-1]) for f, t in curves], axis=0)
+    after = np.mean([np.interp(fpr, f, t) for f, t in curves], axis=0)
+    return Bunch(
+        fpr=fpr.repeat(2),
+        tpr=np.stack([before, after], axis=1).ravel(),
+        auc=mean_auc(truth, score),
+    )
 
 
 def judge(

@@ -52,16 +52,23 @@ def spread(embedding: Tensor) -> float:
     return float(deviation / rms.clamp(min=torch.finfo(rms.dtype).tiny))
 
 
-def effective_rank(embedding: Tensor) -> float:
-    """Measure the exponential of the entropy of the spectrum of centred embeddings (n, C).
+def spectrum(embedding: Tensor) -> Tensor:
+    """Shares of the singular values of centred embeddings (n, C), descending, in float64.
 
-    Roy and Vetterli (2007); in [1, min(n - 1, C)], or 0 when all embeddings are the same.
+    They sum to 1, or are all 0 when all embeddings are the same.
     """
     # In float64, which not every accelerator has: rounding must not look like a direction.
     cloud = embedding.cpu().double()
     values = torch.linalg.svdvals(cloud - cloud.mean(0))
     # What float32, in which embeddings come, cannot tell from rounding is no direction.
     if values.sum() <= torch.finfo(torch.float32).eps * cloud.norm():
-        return 0.0
-    share = values / values.sum()
-    return float(torch.special.entr(share).sum().exp())
+        return torch.zeros_like(values)
+    return values / values.sum()
+
+
+def effective_rank(shares: Tensor) -> float:
+    """Measure the exponential of the entropy of a `spectrum` of embeddings (n, C).
+
+    Roy and Vetterli (2007); in [1, min(n - 1, C)], or 0 when all embeddings are the same.
+    """
+    return float(torch.special.entr(shares).sum().exp()) if shares.any() else 0.0

@@ -11,10 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from otcxr_sk.evaluation import label_efficiency
-from otcxr_sk.plotting._display import AxesDisplay, percent
-
-# Okabe and Ito's, told apart with any colour vision; those that show on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+from otcxr_sk.plotting._display import AxesDisplay, colour_of, percent
 
 
 class LabelEfficiencyDisplay(AxesDisplay):
@@ -91,7 +88,7 @@ class LabelEfficiencyDisplay(AxesDisplay):
 
     def _draw(self, ax: Any) -> None:
         for index, (name, curve) in enumerate(self.curves.items()):
-            colour = _COLOURS[index % len(_COLOURS)]
+            colour = colour_of(index)
             ax.fill_between(
                 curve.fractions,
                 curve.mean - curve.std,

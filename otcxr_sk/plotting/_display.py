@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import Any, Self
 
+# Okabe and Ito's, told apart with any colour vision; those that show on white.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
 
 class Display:
     """Base of pictures: matplotlib is needed, and loaded, when one is drawn."""
@@ -53,6 +56,11 @@ class AxesDisplay(Display, ABC):
     @abstractmethod
     def _draw(self, ax: Any) -> None:
         """Draw on the axes, whose spines are set."""
+
+
+def colour_of(index: int) -> str:
+    """Colour of one of several lines."""
+    return _COLOURS[index % len(_COLOURS)]
 
 
 def percent(share: float) -> str:

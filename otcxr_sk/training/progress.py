@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from otcxr_sk.method.diagnostics import effective_rank, spread
+from otcxr_sk.method.diagnostics import effective_rank, spectrum, spread
 from otcxr_sk.training.checkpoint import Checkpoint
 from otcxr_sk.training.plan import EpochPlan
 
@@ -45,7 +45,7 @@ class Tally:
         return {
             **{name: float(value) / n_images for name, value in self.sums.items()},
             "spread": spread(seen),
-            "effective_rank": effective_rank(seen),
+            "effective_rank": effective_rank(spectrum(seen)),
         }
 
 

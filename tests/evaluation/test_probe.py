@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import auc, roc_auc_score, roc_curve
 
-from otcxr_sk.evaluation import knn_probe, linear_probe, make_probe
+from otcxr_sk.evaluation import knn_probe, linear_probe, make_probe, probe_roc
 
 laws = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -79,6 +79,29 @@ def test_a_knn_probe_ignores_rotation_and_the_length_of_an_embedding(study, seed
     turned = random.uniform(0.1, 10, (200, 1)) * study.Z @ rotation
     results = [knn_probe(Z, study.labels, study.patients, **study.parts) for Z in (study.Z, turned)]
     np.testing.assert_allclose(*results)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("task", ["classes", "labels"])
+@pytest.mark.parametrize(("name", "probe"), [("linear", linear_probe), ("knn", knn_probe)])
+def test_the_area_under_the_curve_is_the_auc_of_the_probe(study, name, probe, task, tied):
+    Z = study.Z.round() if tied else study.Z
+    options = getattr(study, task), study.patients
+    found = probe_roc(Z, *options, **study.parts, probe=name)
+    assert found.auc == probe(Z, *options, **study.parts)
+    assert auc(found.fpr, found.tpr) == pytest.approx(found.auc)
+    for rates in (found.fpr, found.tpr):
+        assert (rates[0], rates[-1]) == (0, 1)
+        assert (np.diff(rates) >= 0).all()
+
+
+def test_the_curve_of_one_label_is_scikit_learns(study):
+    y, (train, test) = study.labels[:, 0], study.parts.values()
+    score = make_probe().fit(study.Z[train], y[train]).predict_proba(study.Z[test])[:, 1]
+    fpr, tpr, _ = roc_curve(y[test], score)
+    found = probe_roc(study.Z, y, study.patients, **study.parts)
+    expected = set(zip(fpr, tpr, strict=True))
+    assert expected == set(zip(found.fpr, found.tpr, strict=True))
 
 
 def test_knn_finds_the_labels_of_copies():

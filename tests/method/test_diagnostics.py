@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcxr_sk.method.diagnostics import effective_rank, matching_accuracy, spread
+from otcxr_sk.method.diagnostics import effective_rank, matching_accuracy, spectrum, spread
 from otcxr_sk.method.geometry import inside, neighbours
 from otcxr_sk.method.views import ViewSampler
 
@@ -91,13 +91,18 @@ def test_spread_is_a_share_that_scaling_leaves_alone(seed, scale):
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_effective_rank_of_equal_singular_values_is_their_number(rank):
     directions = torch.eye(8)[:rank]
-    assert effective_rank(torch.cat([directions, -directions])) == pytest.approx(rank)
+    assert effective_rank(spectrum(torch.cat([directions, -directions]))) == pytest.approx(rank)
 
 
 def test_effective_rank_of_two_unequal_values_is_the_exponential_of_their_entropy():
     cloud = torch.tensor([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
     expected = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-    assert effective_rank(cloud) == pytest.approx(expected)
+    assert effective_rank(spectrum(cloud)) == pytest.approx(expected)
+
+
+def test_the_spectrum_holds_the_shares_of_the_singular_values_in_order():
+    cloud = torch.tensor([[0, 1.0], [0, -1], [3, 0], [-3, 0]])
+    assert spectrum(cloud).tolist() == pytest.approx([0.75, 0.25])
 
 
 @laws
@@ -107,9 +112,9 @@ def test_effective_rank_ignores_scale_shift_and_rotation_and_keeps_its_bounds(
 ):
     cloud = sample(seed, (n, width)).double()
     rotation = torch.linalg.qr(sample(seed + 1, (width, width)).double()).Q
-    rank = effective_rank(cloud)
+    rank = effective_rank(spectrum(cloud))
     assert 1 - 1e-9 <= rank <= min(n - 1, width) + 1e-9
-    assert effective_rank(scale * cloud @ rotation + 5) == pytest.approx(rank, rel=1e-6)
+    assert effective_rank(spectrum(scale * cloud @ rotation + 5)) == pytest.approx(rank, rel=1e-6)
 
 
 @laws
@@ -117,4 +122,4 @@ def test_effective_rank_ignores_scale_shift_and_rotation_and_keeps_its_bounds(
 def test_the_same_vector_over_and_over_has_rank_zero(seed, n):
     vector = sample(seed, (1, 64))
     for same in (vector, vector.double()):
-        assert effective_rank(same.expand(n, -1)) == 0
+        assert effective_rank(spectrum(same.expand(n, -1))) == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from otcxr_sk.method.diagnostics import effective_rank
+from otcxr_sk.method.diagnostics import effective_rank, spectrum
 from otcxr_sk.method.encoders import build_encoder
 from otcxr_sk.method.geometry import FLOOR, true_plan
 from otcxr_sk.method.model import OTCXRModel
@@ -171,7 +171,9 @@ def train(loss, steps=60, **options):
         loss(model(views, affine)[0]).backward()
         optimiser.step()
     with torch.no_grad():
-        rank = effective_rank(torch.cat(model.infuse(*model.dense_tokens(views))).flatten(0, 1))
+        rank = effective_rank(
+            spectrum(torch.cat(model.infuse(*model.dense_tokens(views))).flatten(0, 1))
+        )
         projections = model.projector(model.encoder(views)[1].mean((2, 3)))
         return rank, projections.std(0).mean().item()
 
