@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import re
 
 import ablate
 import compare_peers
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import dense, features, protocol
+from peers import dense, features, protocol, report
 from peers.cache import Cache
 from peers.features import Method, Setting, ours, resized
 from peers.pretrain import Budget, random_encoder
@@ -246,6 +247,25 @@ def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
     found = [row for row in read_rows(out) if row["probe"] == "dense"]
     assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
     assert all(0 <= float(row["score"]) <= 1 for row in found)
+
+
+def test_the_overview_holds_means_of_tasks_over_seeds_and_the_best_is_bold(tmp_path):
+    scores = {"pixels": [(0.5, 0.7), (0.6, 0.8)], "otcxr": [(0.7, 0.8), (0.8, 0.9)]}
+    known = {"probe": "linear", "labels": 0.1, "weight": None, "learning_rate": 0.01}
+    known |= {"matching_accuracy": None, "matching_chance": None, "cpu_seconds": 3.2}
+    rows = [
+        {"method": method, "seed": seed, "task": task, "score": score, **known}
+        | {"ours_less_it_difference": None}
+        for method, of_seeds in scores.items()
+        for seed, of_tasks in enumerate(of_seeds)
+        for task, score in zip("ab", of_tasks, strict=True)
+    ]
+    report.write_tables(rows, tmp_path / "out.md", {"mean": ("a", "b")})
+    text = (tmp_path / "out.md").read_text(encoding="utf-8")
+    overview, *tables = re.split(r"^## .*$", text, flags=re.MULTILINE)
+    assert "| pixels | 0.650 ± 0.071 |  |  | 3 | 0.01 |  |" in overview
+    assert "| otcxr | **0.800 ± 0.071** |  |  | 3 | 0.01 |  |" in overview
+    assert "| pixels | 0.550 ± 0.071 |\n| otcxr | **0.750 ± 0.071** |" in tables[0]
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -55,6 +55,7 @@ def read_study(options):
             found.groups,
             dict(zip(found.label_names, found.labels.T.astype(float), strict=True)),
             {name: resized_masks(mask, options.image_size) for name, mask in masks.items()},
+            together="mean of findings",
         )
     images, patients, column = read_columns(options.data, options.classes)
     values, classes = np.unique(column, return_inverse=True)
@@ -138,8 +139,8 @@ def main(arguments=None):
     cache = Cache(options.cache)
     rows = evaluate(Protocol(study, budget, cache), methods, options.seeds)
     write_csv(rows, options.out)
-    write_tables(rows, options.out.with_suffix(".md"))
     write_figure(rows, options.out.with_suffix(".png"))
+    write_tables(rows, options.out.with_suffix(".md"), study.overview())
     print(options.out.with_suffix(".md").read_text(encoding="utf-8"))
     if cache.others:
         print(

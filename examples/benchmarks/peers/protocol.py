@@ -46,6 +46,8 @@ class Study:
         Of several kinds each, judged together; S is the size that encoders see.
     transfer : Study, optional
         Images of another source, as large, that no method learns from.
+    together : str, optional
+        Name of the mean over all tasks; by default each stands for itself.
     """
 
     images: np.ndarray
@@ -53,6 +55,16 @@ class Study:
     tasks: dict
     masks: dict = field(default_factory=dict)
     transfer: "Study | None" = None
+    together: str | None = None
+
+    def overview(self):
+        """Tasks whose scores are averaged, by the name of their mean."""
+        if self.together:
+            found = {self.together: tuple(self.tasks)}
+        else:
+            found = {task: (task,) for task in self.tasks}
+        others = self.transfer.tasks if self.transfer else ()
+        return found | {task: (task,) for task in (*others, *self.masks)}
 
     def parts(self):
         """Rows to fit on, to select on and to test on; no two share a patient."""

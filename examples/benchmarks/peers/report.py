@@ -8,6 +8,14 @@ import numpy as np
 from .features import OURS
 
 PROBES = {"linear": "", "knn": "kNN ", "dense": "Dice "}
+# What else there is to say of a method: column and format.
+FACTS = {
+    "matching": ("matching_accuracy", ".2f"),
+    "chance": ("matching_chance", ".2f"),
+    "CPU s": ("cpu_seconds", ".0f"),
+    "learning rate": ("learning_rate", "g"),
+    "weight": ("weight", "g"),
+}
 
 
 def write_csv(rows, file):
@@ -29,50 +37,80 @@ def values(rows, column, **where):
     return np.array([row[column] for row in found if row[column] is not None], float)
 
 
-def write_tables(rows, file):
-    """For every task the scores, and the differences from ours."""
-    chance = values(rows, "matching_chance")
+def write_tables(rows, file, overview):
+    """Write what was found in short, and then for every task with the differences from ours.
+
+    `overview` names means of tasks, as `Study.overview`.
+    """
     lines = [
+        f"# Results: {file.stem}",
+        "",
         f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
-        "the share of the other patients whose labels are used. Matching: accuracy of the",
-        "encoder's own tokens. CPU s: of pre-training and embedding.",
-        *([f"Matching chance: {chance.mean():.2f}."] if len(chance) else []),
+        "the share of the other patients whose labels are used; Dice of masks that a linear head",
+        "finds on the dense maps, by the share of patients annotated. The best is bold. Matching:",
+        "accuracy of the encoder's own tokens. CPU s: of pre-training and embedding. Learning rate",
+        f"and weight: chosen on validation patients. [Every score]({file.stem}.csv).",
+        *_table(rows, overview, ("linear", "dense"), FACTS),
+        "",
+        f"![The same as a picture]({file.stem}.png)",
     ]
     for task in unique(rows, "task"):
+        lines += ["", f"## {task}", *_table(rows, {"": (task,)}, PROBES, {})]
         of_task = [row for row in rows if row["task"] == task]
-        methods, fractions = unique(of_task, "method"), unique(of_task, "labels")
-        columns = [(p, f) for p in unique(of_task, "probe") for f in fractions]
-        scores = {
-            method: [values(of_task, "score", method=method, probe=p, labels=f) for p, f in columns]
-            for method in methods
-        }
-        best = np.max([[auc.mean() for auc in row] for row in scores.values()], axis=0)
-        heads = [f"{PROBES[probe]}{100 * fraction:g} %" for probe, fraction in columns]
-        lines += ["", *_head([task, *heads, "matching", "CPU s"])]
-        for method, row in scores.items():
-            cells = [_score(auc, auc.mean() >= top) for auc, top in zip(row, best, strict=True)]
-            matching = values(of_task, "matching_accuracy", method=method)
-            seconds = values(of_task, "cpu_seconds", method=method).mean()
-            cells += [f"{matching.mean():.2f}" if len(matching) else "", f"{seconds:.0f}"]
-            lines.append(_line([method, *cells]))
         if len(values(of_task, "ours_less_it_difference")):
+            fractions = unique(of_task, "labels")
             lines += [
                 "",
                 "Ours less it, linear probe, with 95 % intervals by patient (means over seeds of",
                 "the difference and of the ends):",
                 "",
-                *_head([task, *(f"{100 * fraction:g} %" for fraction in fractions)]),
+                *_head(["", *(f"{100 * fraction:g} %" for fraction in fractions)]),
             ]
-            for method in methods:
+            for method in unique(of_task, "method"):
                 if method != OURS:
                     cells = [_difference(of_task, method=method, labels=f) for f in fractions]
                     lines.append(_line([method, *cells]))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _score(auc, best):
-    cell = f"{auc.mean():.3f} ± {auc.std(ddof=1) if len(auc) > 1 else 0:.3f}"
-    return f"**{cell}**" if best else cell
+def _table(rows, means, probes, facts):
+    """Methods by means of tasks, probes and shares of labels; the best of a column is bold."""
+    columns, heads = [], []
+    for name, tasks in means.items():
+        of_mean = [row for row in rows if row["task"] in tasks and row["probe"] in probes]
+        for probe, share in dict.fromkeys((row["probe"], row["labels"]) for row in of_mean):
+            columns.append(
+                [row for row in of_mean if (row["probe"], row["labels"]) == (probe, share)]
+            )
+            heads.append(f"{name} {PROBES[probe]}{100 * share:g} %".strip())
+    methods = unique(itertools.chain(*columns), "method")
+    scores = [[_mean_of_tasks(column, method) for column in columns] for method in methods]
+    best = [
+        max(score.mean() for score in of_column if len(score))
+        for of_column in zip(*scores, strict=True)
+    ]
+    lines = ["", *_head(["", *heads, *facts])]
+    for method, row in zip(methods, scores, strict=True):
+        cells = [_cell(score, top) for score, top in zip(row, best, strict=True)]
+        for fact, form in facts.values():
+            found = values(rows, fact, method=method)
+            cells.append(f"{found.mean():{form}}" if len(found) else "")
+        lines.append(_line([method, *cells]))
+    return lines
+
+
+def _mean_of_tasks(column, method):
+    """Mean over tasks, one a seed."""
+    of_method = [row for row in column if row["method"] == method]
+    of_tasks = [values(of_method, "score", task=task) for task in unique(of_method, "task")]
+    return np.mean(of_tasks, axis=0) if of_tasks else np.array([])
+
+
+def _cell(score, best):
+    if not len(score):
+        return ""
+    cell = f"{score.mean():.3f} ± {score.std(ddof=1) if len(score) > 1 else 0:.3f}"
+    return f"**{cell}**" if score.mean() >= best else cell
 
 
 def _difference(rows, **where):
