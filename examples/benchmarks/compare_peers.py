@@ -139,7 +139,7 @@ def main(arguments=None):
     cache = Cache(options.cache)
     rows = evaluate(Protocol(study, budget, cache), methods, options.seeds)
     write_csv(rows, options.out)
-    write_figure(rows, options.out.with_suffix(".png"))
+    write_figure(rows, options.out.with_suffix(".png"), study.overview())
     write_tables(rows, options.out.with_suffix(".md"), study.overview())
     print(options.out.with_suffix(".md").read_text(encoding="utf-8"))
     if cache.others:

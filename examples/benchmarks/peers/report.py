@@ -127,30 +127,33 @@ def _head(cells):
     return [_line(cells), "|" + "---|" * len(cells)]
 
 
-def write_figure(rows, file):
-    """A panel for each task and fraction; a dot is a mean over seeds, a line their range."""
+def write_figure(rows, file, overview):
+    """A panel for each mean of tasks and share; a dot is a mean over seeds, a line their range."""
     from matplotlib.figure import Figure
 
-    methods, tasks, fractions = (unique(rows, name) for name in ("method", "task", "labels"))
-    size = 2 + 2.6 * len(fractions), 0.8 + (0.5 + 0.24 * len(methods)) * len(tasks)
+    methods, fractions = unique(rows, "method"), unique(rows, "labels")
+    size = 2 + 2.6 * len(fractions), 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(tasks), len(fractions), squeeze=False, sharey=True)
-    for task, panels in zip(tasks, axes, strict=True):
+    axes = figure.subplots(len(overview), len(fractions), squeeze=False, sharey=True)
+    for (name, tasks), panels in zip(overview.items(), axes, strict=True):
         for fraction, ax in zip(fractions, panels, strict=True):
-            here = [row for row in rows if (row["task"], row["labels"]) == (task, fraction)]
+            here = [row for row in rows if row["task"] in tasks and row["labels"] == fraction]
             for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
-                score = values(here, "score", method=method, probe=probe)
+                score = _mean_of_tasks([row for row in here if row["probe"] == probe], method)
+                if not len(score):
+                    continue
                 place, colour = methods.index(method), "#d55e00" if method == OURS else "#0072b2"
                 fill = "white" if probe == "knn" else colour
                 ax.plot([score.min(), score.max()], [place, place], color=colour, zorder=1)
                 ax.plot(score.mean(), place, "o", color=colour, markerfacecolor=fill)
             ax.set_visible(bool(here))
             ax.set_yticks(range(len(methods)), methods)
-            ax.set_title(f"{task}, {100 * fraction:g} % of labels", fontsize="small")
+            ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")
             ax.grid(axis="x", color="0.9")
+            ax.set_axisbelow(True)
             ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].invert_yaxis()
     figure.supxlabel(
         "On test patients: AUC of a linear (filled) and a kNN (open) probe; Dice of masks"
     )
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=100)
