@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import dense, features, protocol, report
+from peers import choosing, dense, features, protocol, report
 from peers.cache import Cache
 from peers.features import Method, Setting, ours, resized
 from peers.pretrain import Budget, random_encoder
@@ -39,7 +39,7 @@ def phantoms():
 def data(phantoms, tmp_path):
     """An .npz of phantoms in three classes."""
     file = tmp_path / "phantoms.npz"
-    classes = np.arange(len(phantoms.images)) % 3
+    classes = np.arange(len(phantoms.images)) // 4 % 3
     np.savez(file, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
     return file
 
@@ -53,7 +53,8 @@ def read_rows(file):
 def comparison(data, tmp_path, monkeypatch):
     """Compare a few methods on three classes of phantoms; gives the rows of the CSV."""
     monkeypatch.setattr(protocol, "FRACTIONS", (0.2, 1.0))
-    monkeypatch.setattr(protocol, "DRAWS", 2)
+    for module in (choosing, protocol):
+        monkeypatch.setattr(module, "DRAWS", 2)
 
     def run(cache, *methods):
         words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 2"
@@ -98,8 +99,8 @@ def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
         told = row["ours_less_it_difference"] != ""
         assert told == (row["method"] != "otcxr" and row["probe"] == "linear")
         assert (row["matching_accuracy"] != "") == (row["method"] != "pixels 16x16")
-    # Of what is searched, five settings; then both seeds, where a seed matters.
-    assert [runs.count(name) for name in methods] == [1, 2, 5 + 2]
+    # Of what is searched, five settings by the first seed; then the other seed, where one matters.
+    assert [runs.count(name) for name in methods] == [1, 2, 5 + 1]
 
 
 def test_images_of_another_source_are_judged_in_folds_and_never_learnt_from(data, tmp_path):
@@ -173,12 +174,32 @@ def test_peers_have_the_views_that_ours_has():
 
 def test_the_test_patients_are_those_of_the_example():
     patients = np.repeat(np.arange(100), 2)
-    _, validation, test = protocol.Study(np.empty((200, 1, 1)), patients, {}).parts()
-    rest, of_example = few_labels.split_off(np.arange(200), patients, few_labels.TEST_SPLIT)
-    np.testing.assert_array_equal(test, of_example)
-    np.testing.assert_array_equal(
-        validation, few_labels.split_off(rest, patients, few_labels.TEST_SPLIT)[1]
-    )
+    parts = protocol.Study(np.empty((200, 1, 1)), patients, {}).parts()
+    of_example = few_labels.split_off(np.arange(200), patients, few_labels.TEST_SPLIT)
+    for part, same in zip(parts, of_example, strict=True):
+        np.testing.assert_array_equal(part, same)
+
+
+def test_labels_that_cannot_be_judged_in_folds_are_an_error_before_the_first_run(tmp_path):
+    y = (np.arange(80) == 0).astype(float)
+    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"rare": y})
+    with pytest.raises(ValueError, match="same two or more classes"):
+        protocol.Protocol(study, BUDGET, Cache(tmp_path))
+
+
+def test_a_setting_is_chosen_by_the_patients_learnt_from(tmp_path):
+    y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
+    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    _, test = study.parts()
+
+    def make(images, fitted, budget, setting, seed):
+        told = (
+            np.isin(np.arange(80), test) if setting.weight == 1 else np.isin(np.arange(80), fitted)
+        )
+        return np.where(told, y, 0.5)[:, None], None
+
+    runs = protocol.Protocol(study, BUDGET, Cache(tmp_path))
+    assert runs.select("method", Method(make, weights=(1, 2))).weight == 2
 
 
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
@@ -240,7 +261,8 @@ def test_dice_is_one_of_the_truth_and_nought_of_its_complement():
 
 def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "FRACTIONS", (1.0,))
-    monkeypatch.setattr(protocol, "DRAWS", 2)
+    for module in (choosing, protocol):
+        monkeypatch.setattr(module, "DRAWS", 2)
     out = tmp_path / "out.csv"
     words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
     compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
@@ -353,7 +375,7 @@ def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
 
     monkeypatch.setattr(ablate, "run", spied)
     monkeypatch.setattr(ablate, "LAPTOP", SMALL)
-    monkeypatch.setattr(ablate, "DRAWS", 2)
+    monkeypatch.setattr(choosing, "DRAWS", 2)
     out = tmp_path / "ablation.csv"
     words = f"{data} --classes kind --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
     variants = ["--variants", ablate.PIXELS, "laptop", "nothing hidden"]

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from compare_peers import read_study
+from peers import choosing
 from peers.cache import Cache, fingerprint
 from peers.dense import dense_features, dice_of_head
 from peers.features import encoder_of, resized
@@ -34,7 +35,7 @@ from peers.protocol import MASK_FRACTIONS
 from sklearn.model_selection import GroupKFold
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
-from otcxr_sk.evaluation import few_labels, label_efficiency
+from otcxr_sk.evaluation import few_labels
 
 PIXELS = "pixels 16x16"
 VARIANTS = {
@@ -51,46 +52,24 @@ VARIANTS = {
     "crops from 0.3": {"crop_scale": (0.3, 1.0)},
     "twice the epochs": {"epochs": 2 * LAPTOP["epochs"]},
 }
-FOLDS, DRAWS = 4, 5
 
 
 def run(study, rows, changed, seed):
     """Pre-train on images without labels and probe them by patient, in folds."""
     images = study.images[rows]
     if changed is None:
-        return {"scores": probe(study, rows, resized(images, 16).flatten(1).numpy())}
+        return {
+            "scores": choosing.scores_in_folds(study, rows, resized(images, 16).flatten(1).numpy())
+        }
     started = time.process_time()
     encoder = OTCXRPretrainer(**{**LAPTOP, **changed}, random_state=seed).fit(images)
     return {
         "cpu_seconds": round(time.process_time() - started),
-        "scores": probe(study, rows, encoder.transform(images)),
+        "scores": choosing.scores_in_folds(study, rows, encoder.transform(images)),
         "dice": find_masks(study, rows, encoder) if study.masks else {},
         # On views of which nothing is hidden, whatever the training hides.
         "matching": encoder.match(images[:256], random_state=0).accuracy,
     }
-
-
-def probe(study, rows, features):
-    """AUC by task and by share of labelled patients."""
-    patients, scores = study.patients[rows], {}
-    for task, labels in study.tasks.items():
-        y = labels[rows]
-        known = np.flatnonzero(~np.isnan(y).reshape(len(y), -1).all(1))
-        found = [
-            label_efficiency(
-                features,
-                y,
-                patients,
-                train=known[fitted],
-                test=known[judged],
-                draws=DRAWS,
-                random_state=0,
-            )
-            for fitted, judged in GroupKFold(FOLDS).split(known, groups=patients[known])
-        ]
-        means = np.mean([fold.mean for fold in found], axis=0)
-        scores[task] = dict(zip(map(str, found[0].fractions), means.tolist(), strict=True))
-    return scores
 
 
 def find_masks(study, rows, estimator):
@@ -110,8 +89,8 @@ def find_masks(study, rows, estimator):
                     few_labels(findings, patients, train=fitted, fraction=share, random_state=draw),
                     judged,
                 ).mean()
-                for fitted, judged in GroupKFold(FOLDS).split(rows, groups=patients)
-                for draw in range(DRAWS)
+                for fitted, judged in GroupKFold(choosing.FOLDS).split(rows, groups=patients)
+                for draw in range(choosing.DRAWS)
             ]
             scores[kind][str(share)] = float(np.mean(found))
     return scores
@@ -137,14 +116,14 @@ def main(arguments=None):
     if options.phantoms:
         together = {"findings": np.column_stack(list(study.tasks.values()))}
         study = dataclasses.replace(study, tasks=together)
-    rows = np.union1d(*study.parts()[:2])
+    rows = study.parts()[0]
     cache = Cache(options.cache)
     data = fingerprint(study.images, study.patients, *study.tasks.values(), *study.masks.values())
     table, numbers_of = [], []
     for seed, name in itertools.product(range(options.seeds), options.variants):
         changed = VARIANTS[name]
         key = {"kind": "ablation", "method": name, "seed": seed, "data": data}
-        key |= {"folds": FOLDS, "draws": DRAWS}
+        key |= {"folds": choosing.FOLDS, "draws": choosing.DRAWS}
         if changed is not None:
             key["parameters"] = OTCXRPretrainer(**{**LAPTOP, **changed}).get_params()
         found = cache.get(key, lambda changed=changed, seed=seed: run(study, rows, changed, seed))

@@ -6,10 +6,11 @@ Every method pre-trains the same encoder on the same images without labels, in t
 epochs, batches, views, with the same optimiser and schedule. Frozen, it is judged by a linear and
 a nearest-neighbour probe fitted on 1 %, 10 % and 100 % of the patients' labels.
 
-A quarter of the patients, the same in every run, is for the test alone. By linear probes
-on a quarter of the others each method's learning rate is chosen from three values, and then its
-main weight or temperature from three; ours is no exception. With what was chosen every method
-learns from all patients but the test's, once for each seed; the seed also draws who is labelled.
+A quarter of the patients, the same in every run, is for the test alone. Every method learns from
+the images of all others, once for each seed; the seed also draws who is labelled. Each method's
+learning rate is chosen from three values, and then its main weight or temperature from three, by
+linear probes of the first seed in four folds of the patients it learnt from, as in `ablate.py`;
+ours is no exception.
 
     python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
     python examples/benchmarks/compare_peers.py --phantoms 1000

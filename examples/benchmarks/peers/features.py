@@ -22,8 +22,8 @@ from otcxr_sk.method.views import ViewSampler
 from .pretrain import pretrain, random_encoder
 
 OURS = "otcxr"
-# Around the laptop setting, the same for all that learn; what a search starts from comes first.
-LEARNING_RATES = tuple(LAPTOP["learning_rate"] * factor for factor in (1, 0.25, 2))
+# From the laptop setting down, the same for all that learn; a search starts from the first.
+LEARNING_RATES = tuple(LAPTOP["learning_rate"] * factor for factor in (1, 1 / 4, 1 / 16))
 GLOBAL_WEIGHTS = tuple(OTCXRPretrainer(**LAPTOP).global_weight * factor for factor in (1, 0.4, 2.5))
 # Side of the images that the ImageNet weights were made for.
 IMAGENET_SIZE = 224
@@ -34,7 +34,7 @@ CONTINUED_RATES = (1e-3, 5e-4)
 
 
 class Setting(NamedTuple):
-    """What is chosen on validation patients; None where a method has nothing to choose."""
+    """What is chosen; None where a method has nothing to choose."""
 
     learning_rate: float | None = None
     weight: float | None = None

@@ -10,6 +10,7 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.evaluation import compare, few_labels, knn_probe, label_efficiency, linear_probe
 
+from . import choosing
 from .cache import fingerprint
 from .dense import dense_features, dice_of_head
 from .features import OURS, Setting, resized
@@ -67,14 +68,9 @@ class Study:
         return found | {task: (task,) for task in (*others, *self.masks)}
 
     def parts(self):
-        """Rows to fit on, to select on and to test on; no two share a patient."""
-        rest, test = self._split(np.arange(len(self.images)))
-        fitted, validation = self._split(rest)
-        return fitted, validation, test
-
-    def _split(self, rows):
+        """Rows to learn and to choose from, and to test on; they share no patient."""
         split = GroupShuffleSplit(1, test_size=0.25, random_state=SPLIT)
-        return (rows[part] for part in next(split.split(rows, groups=self.patients[rows])))
+        return next(split.split(self.patients, groups=self.patients))
 
 
 class Protocol:
@@ -89,7 +85,9 @@ class Protocol:
 
     def __init__(self, study, budget, cache):
         self.study, self.budget, self.cache = study, budget, cache
-        self.fitted, self.validation, self.test = study.parts()
+        self.train, self.test = study.parts()
+        # Labels too rare to choose by are an error now, not after hours.
+        choosing.scores_in_folds(study, self.train, np.zeros((len(self.train), 1)))
         self.pixels = fingerprint(study.images, study.patients)
         self.tasks = fingerprint(*study.tasks.values())
         self.masks = fingerprint(*study.masks.values())
@@ -100,7 +98,7 @@ class Protocol:
             self.transfer = fingerprint(others.images, others.patients, *others.tasks.values())
 
     def select(self, name, method):
-        """Choose a setting by linear probes: the learning rate first, then the weight."""
+        """Choose a setting by probes in folds: the learning rate first, then the weight."""
         setting = Setting(method.learning_rates[0], method.weights[0])
         for word in Setting._fields:
             values = getattr(method, f"{word}s")
@@ -112,32 +110,34 @@ class Protocol:
     def _validate(self, name, method, setting):
         def judge():
             try:
-                run = self._run(name, method, setting, 0, self.fitted)
+                run = self._pretrained(name, method, setting, 0)
             except FloatingPointError as error:
                 return {"score": None, "failed": str(error)}
-            features = self._split(run.pop("features"))[0]
-            scores = self._judge(features, 0, self.fitted, self.validation, ["linear"])
-            return {**run, "score": float(np.mean([score["score"] for score in scores]))}
+            features = self._split(run["features"])[0][self.train]
+            scores = choosing.scores_in_folds(self.study, self.train, features)
+            return {"score": float(np.mean([list(shares.values()) for shares in scores.values()]))}
 
-        key = {**self._key("selection", name, method, setting, 0), **self._judged()}
+        key = self._key("selection", name, method, setting, 0)
+        key |= {"tasks": self.tasks, "folds": choosing.FOLDS, "draws": choosing.DRAWS}
         score = self.cache.get(key, judge)["score"]
         return -np.inf if score is None else score
 
-    def final(self, name, method, setting, seed):
-        """Features, cost, matching and scores of a method on test patients and on transfer."""
-        fitted = np.union1d(self.fitted, self.validation)
+    def _pretrained(self, name, method, setting, seed):
+        """Features, cost, matching and masks of a method that learnt from all but the test."""
         # What no seed changes is made once.
         key = self._key("run", name, method, setting, seed if method.random else 0)
         key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
         key |= {"transfer": self.transfer}
-        run = self.cache.get(
-            key, lambda: self._run(name, method, setting, key["seed"], fitted, self.study.masks)
-        )
+        return self.cache.get(key, lambda: self._run(name, method, setting, key["seed"]))
+
+    def final(self, name, method, setting, seed):
+        """Features, cost, matching and scores of a method on test patients and on transfer."""
+        run = self._pretrained(name, method, setting, seed)
         features, others = self._split(run["features"])
-        judged = {**key, "kind": "scores", "draws_by": seed, **self._judged()}
+        judged = {**run["key"], "kind": "scores", "draws_by": seed, **self._judged()}
 
         def judge():
-            scores = self._judge(features, seed, fitted, self.test)
+            scores = self._judge(features, seed)
             return {"scores": scores + self._judge_transfer(others)}
 
         scores = self.cache.get(judged, judge)["scores"]
@@ -153,7 +153,7 @@ class Protocol:
                     {"other": other["features"], OURS: ours["features"]},
                     y,
                     self.study.patients,
-                    train=np.union1d(self.fitted, self.validation),
+                    train=self.train,
                     test=self.test,
                     reference="other",
                     fractions=FRACTIONS,
@@ -169,12 +169,12 @@ class Protocol:
             "differences"
         ]
 
-    def _run(self, name, method, setting, seed, fitted, masks=()):
-        words = f"{name}, {_describe(setting)}, seed {seed}, {len(fitted)} images"
+    def _run(self, name, method, setting, seed):
+        words = f"{name}, {_describe(setting)}, seed {seed}"
         print(words, end=": ", flush=True)
         started = time.process_time()
         try:
-            features, frozen = method.make(self.images, fitted, self.budget, setting, seed)
+            features, frozen = method.make(self.images, self.train, self.budget, setting, seed)
         except FloatingPointError as error:
             print(f"failed, {error}", flush=True)
             raise
@@ -187,37 +187,37 @@ class Protocol:
             "cpu_seconds": round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-            "dense": self._judge_dense(frozen, fitted, masks) if frozen and masks else [],
+            "dense": self._judge_dense(frozen) if frozen and self.study.masks else [],
         }
 
-    def _judge_dense(self, frozen, fitted, masks):
+    def _judge_dense(self, frozen):
         features = dense_features(frozen, resized(self.study.images, self.budget.image_size))
         y = np.stack(list(self.study.tasks.values()), axis=1)
         scores = []
         for fraction in MASK_FRACTIONS:
             drawn = [
                 few_labels(
-                    y, self.study.patients, train=fitted, fraction=fraction, random_state=draw
+                    y, self.study.patients, train=self.train, fraction=fraction, random_state=draw
                 )
                 for draw in range(DRAWS)
             ]
             patients = [len(np.unique(self.study.patients[rows])) for rows in drawn]
-            for task, truth in masks.items():
+            for task, truth in self.study.masks.items():
                 found = [dice_of_head(features, truth, rows, self.test).mean() for rows in drawn]
                 columns = fraction, np.mean(found), np.std(found, ddof=1), np.mean(patients)
                 scores.append(_score(task, "dense", columns))
         return scores
 
-    def _judge(self, features, seed, train, test, probes=("linear", "knn")):
+    def _judge(self, features, seed):
         scores = []
         for task, y in self.study.tasks.items():
-            for probe in probes:
+            for probe in ("linear", "knn"):
                 found = label_efficiency(
                     features,
                     y,
                     self.study.patients,
-                    train=train,
-                    test=test,
+                    train=self.train,
+                    test=self.test,
                     fractions=FRACTIONS,
                     draws=DRAWS,
                     probe=probe,

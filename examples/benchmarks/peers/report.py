@@ -49,7 +49,7 @@ def write_tables(rows, file, overview):
         "the share of the other patients whose labels are used; Dice of masks that a linear head",
         "finds on the dense maps, by the share of patients annotated. The best is bold. Matching:",
         "accuracy of the encoder's own tokens. CPU s: of pre-training and embedding. Learning rate",
-        f"and weight: chosen on validation patients. [Every score]({file.stem}.csv).",
+        f"and weight: as chosen, not by test patients. [Every score]({file.stem}.csv).",
         *_table(rows, overview, ("linear", "dense"), FACTS),
         "",
         f"![The same as a picture]({file.stem}.png)",

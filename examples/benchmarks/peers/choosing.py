@@ -1,0 +1,45 @@
+"""How a setting is judged before it is chosen: never on test patients."""
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from otcxr_sk.evaluation import label_efficiency
+
+FOLDS, DRAWS = 4, 5
+
+
+def scores_in_folds(study, rows, features):
+    """AUC of linear probes by task and by share of labelled patients, means over folds.
+
+    Parameters
+    ----------
+    study : Study
+    rows : ndarray of int
+        Images to fit and to judge on, patients apart.
+    features : ndarray of shape (n, d)
+        Of these rows.
+
+    Returns
+    -------
+    scores : dict of str to dict of str to float
+        Share of labels as a string, as JSON wants it.
+    """
+    patients, scores = study.patients[rows], {}
+    for task, labels in study.tasks.items():
+        y = labels[rows]
+        known = np.flatnonzero(~np.isnan(y).reshape(len(y), -1).all(1))
+        found = [
+            label_efficiency(
+                features,
+                y,
+                patients,
+                train=known[fitted],
+                test=known[judged],
+                draws=DRAWS,
+                random_state=0,
+            )
+            for fitted, judged in GroupKFold(FOLDS).split(known, groups=patients[known])
+        ]
+        means = np.mean([fold.mean for fold in found], axis=0)
+        scores[task] = dict(zip(map(str, found[0].fractions), means.tolist(), strict=True))
+    return scores
