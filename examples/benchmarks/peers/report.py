@@ -136,6 +136,7 @@ def write_figure(rows, file, overview):
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(overview), len(fractions), squeeze=False, sharey=True)
     for (name, tasks), panels in zip(overview.items(), axes, strict=True):
+        unnamed = True
         for fraction, ax in zip(fractions, panels, strict=True):
             here = [row for row in rows if row["task"] in tasks and row["labels"] == fraction]
             for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
@@ -147,6 +148,8 @@ def write_figure(rows, file, overview):
                 ax.plot([score.min(), score.max()], [place, place], color=colour, zorder=1)
                 ax.plot(score.mean(), place, "o", color=colour, markerfacecolor=fill)
             ax.set_visible(bool(here))
+            ax.tick_params(labelleft=bool(here) and unnamed)
+            unnamed = unnamed and not here
             ax.set_yticks(range(len(methods)), methods)
             ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")
             ax.grid(axis="x", color="0.9")
