@@ -137,7 +137,7 @@ def probe_roc(
         fpr, tpr : ndarray of shape (m,)
             False and true positive rate, in [0, 1], ascending. Of several labels, or of each of
             several classes against the rest, `tpr` is the mean at every `fpr` (Fawcett 2006,
-            "An introduction to ROC analysis", section 9.1).
+            "An introduction to ROC analysis", section 8.1).
         auc : float
             Area under that curve: what `linear_probe` or `knn_probe` returns.
 
