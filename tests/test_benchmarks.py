@@ -197,6 +197,18 @@ def test_a_setting_is_chosen_by_the_patients_learnt_from(tmp_path):
     assert runs.select("method", Method(make, weights=(1, 2))).weight == 2
 
 
+def test_a_setting_of_another_table_is_taken_over_and_not_searched(comparison, tmp_path):
+    chosen = {"pixels 16x16": "", "pca": 16}
+    settings = tmp_path / "settings.csv"
+    lines = [f"{name},,{weight}" for name, weight in chosen.items()]
+    settings.write_text("\n".join(["method,learning_rate,weight", *lines]))
+    rows = comparison("cache", *chosen, "--settings", str(settings))
+    assert {row["method"]: row["weight"] for row in rows} == {"pixels 16x16": "", "pca": "16"}
+    assert not list((tmp_path / "cache").glob("selection-*"))
+    with pytest.raises(SystemExit, match=r"settings.csv names no setting of 'untrained'"):
+        comparison("cache", "untrained", "--settings", str(settings))
+
+
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
     rows = np.arange(len(phantoms.images))
     setting = Setting(learning_rate=1e-3, weight=1.0)

@@ -10,7 +10,8 @@ A quarter of the patients, the same in every run, is for the test alone. Every m
 the images of all others, once for each seed; the seed also draws who is labelled. Each method's
 learning rate is chosen from three values, and then its main weight or temperature from three, by
 linear probes of the first seed in four folds of the patients it learnt from, as in `ablate.py`;
-ours is no exception.
+ours is no exception. With ``--settings`` another table's choices are taken over, for a larger
+encoder or larger images.
 
     python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
     python examples/benchmarks/compare_peers.py --phantoms 1000
@@ -35,7 +36,7 @@ from peers.dense import resized_masks
 from peers.features import available
 from peers.pretrain import Budget
 from peers.protocol import SPLIT, Protocol, Study, evaluate
-from peers.report import write_csv, write_figure, write_tables
+from peers.report import read_settings, write_csv, write_figure, write_tables
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
@@ -104,6 +105,16 @@ def chosen_methods(names):
     return {name: found[name] for name in names or found}
 
 
+def chosen_settings(file, methods):
+    """Settings by method that a table names, each one of those that are tried here."""
+    chosen = read_settings(file)
+    for name, method in methods.items():
+        rate, weight = chosen.get(name, (0, 0))
+        if rate not in method.learning_rates or weight not in method.weights:
+            raise SystemExit(f"{file} names no setting of {name!r} that is tried here")
+    return chosen
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Ours and its peers, with the same care.")
     parser.add_argument("data", nargs="?", type=Path, help=".npz")
@@ -121,6 +132,9 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
     parser.add_argument("--encoder", default=LAPTOP["encoder"])
     parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
+    parser.add_argument(
+        "--settings", type=Path, metavar="CSV", help="a table whose choices are taken over"
+    )
     parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
     parser.add_argument("--out", type=Path, default=Path("peers.csv"))
     options = parser.parse_args(arguments)
@@ -128,6 +142,7 @@ def main(arguments=None):
         parser.error("give DATA or --phantoms")
 
     study, methods = read_study(options), chosen_methods(options.methods)
+    chosen = chosen_settings(options.settings, methods) if options.settings else None
     laptop = OTCXRPretrainer(**LAPTOP)
     budget = Budget(
         encoder=options.encoder,
@@ -138,7 +153,7 @@ def main(arguments=None):
         weight_decay=laptop.weight_decay,
     )
     cache = Cache(options.cache)
-    rows = evaluate(Protocol(study, budget, cache), methods, options.seeds)
+    rows = evaluate(Protocol(study, budget, cache, chosen), methods, options.seeds)
     write_csv(rows, options.out)
     write_figure(rows, options.out.with_suffix(".png"), study.overview())
     write_tables(rows, options.out.with_suffix(".md"), study.overview())

@@ -81,10 +81,12 @@ class Protocol:
     study : Study
     budget : Budget
     cache : Cache
+    chosen : dict of str to Setting, optional
+        Settings of another table by method, taken over instead of searched.
     """
 
-    def __init__(self, study, budget, cache):
-        self.study, self.budget, self.cache = study, budget, cache
+    def __init__(self, study, budget, cache, chosen=None):
+        self.study, self.budget, self.cache, self.chosen = study, budget, cache, chosen
         self.train, self.test = study.parts()
         # Labels too rare to choose by are an error now, not after hours.
         choosing.scores_in_folds(study, self.train, np.zeros((len(self.train), 1)))
@@ -101,10 +103,13 @@ class Protocol:
         """Choose a setting by probes in folds: the learning rate first, then the weight."""
         setting = Setting(method.learning_rates[0], method.weights[0])
         for word in Setting._fields:
-            values = getattr(method, f"{word}s")
-            if len(values) > 1:
-                options = [setting._replace(**{word: value}) for value in values]
+            known = getattr(self.chosen[name], word) if self.chosen else None
+            values = [v for v in getattr(method, f"{word}s") if known in (None, v)]
+            options = [setting._replace(**{word: value}) for value in values]
+            if len(options) > 1:
                 setting = max(options, key=lambda option: self._validate(name, method, option))
+            else:
+                (setting,) = options
         return setting
 
     def _validate(self, name, method, setting):

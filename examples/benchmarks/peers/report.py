@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from .features import OURS
+from .features import OURS, Setting
 
 PROBES = {"linear": "", "knn": "kNN ", "dense": "Dice "}
 # What else there is to say of a method: column and format.
@@ -23,7 +23,20 @@ def write_csv(rows, file):
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         for row in rows:
-            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+            writer.writerow(
+                {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
+def read_settings(file):
+    """Read from such a CSV what was chosen for each method, a `Setting` by its name."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        return {
+            row["method"]: Setting(
+                *(float(row[word]) if row[word] else None for word in Setting._fields)
+            )
+            for row in csv.DictReader(stream)
+        }
 
 
 def unique(rows, column):
