@@ -86,7 +86,7 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     horizontal_flip : float, default=0.0
         Probability that a view is mirrored. The heart is on one side: off by default.
     erase : float, default=0.5
-        Largest share of a view's area that random rectangles hide; 0 hides nothing. It helped on
+        Largest share of the first view that random rectangles hide; 0 hides nothing. It helped on
         radiographs of pneumonia and hurt on phantoms with small findings.
     image_shape : tuple (height, width), default=None
         Shape of the images in flattened rows. None takes them for squares if the number of

@@ -21,7 +21,8 @@ NUMBERS = 8 + 3 * HOLES + 1
 class ViewSampler:
     """Random crop, tone, blur and holes for a batch; every crop is kept as coordinates.
 
-    A view is ``erase(tone(blur(resize(crop(x)))))``. All but the last are linear and separable:
+    A view is ``tone(blur(resize(crop(x))))``, and of the first view parts are hidden. All but that
+    is linear and separable:
     ``contrast * A_y @ x @ A_x.T + brightness`` with one small interpolation matrix per axis, two
     batched matrix products, antialiased, with no intermediate image.
 
@@ -42,9 +43,9 @@ class ViewSampler:
         Largest radius, in pixels of the view, of the triangular smoothing kernel; a radius of
         one pixel is plain linear interpolation. Half of the views are left sharp.
     erase : float
-        Largest share of a view's area, in [0, 1], that four rectangles of equal area and random
-        shape and place hide; the share is drawn uniformly. They show the view's mean, so that
-        what is hidden has to be inferred from what is around it.
+        Largest share of a first view's area, in [0, 1], that four rectangles of equal area and
+        random shape and place hide; the share is drawn uniformly. They show the view's mean, so
+        that what the second view shows has to be inferred from what is around it.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)
@@ -95,8 +96,9 @@ class ViewSampler:
             columns.transpose(1, 2),
         )
         if self.erase:
-            hidden = self._holes(views, draw[8:])
-            views = torch.where(hidden, views.mean((1, 2), keepdim=True), views)
+            first = views[: len(images)]
+            hidden = self._holes(first, draw[8:, : len(images)])
+            first.copy_(torch.where(hidden, first.mean((1, 2), keepdim=True), first))
         return views[:, None], affine
 
     def _holes(self, views: Tensor, draw: Tensor) -> Tensor:
