@@ -207,6 +207,10 @@ def test_a_setting_of_another_table_is_taken_over_and_not_searched(comparison, t
     assert not list((tmp_path / "cache").glob("selection-*"))
     with pytest.raises(SystemExit, match=r"settings.csv names no setting of 'untrained'"):
         comparison("cache", "untrained", "--settings", str(settings))
+    for words in ("method,weight\npca,16", "method,learning_rate,weight\npca,,many"):
+        settings.write_text(words)
+        with pytest.raises(SystemExit, match=r"settings.csv is no table of this script"):
+            comparison("cache", "pca", "--settings", str(settings))
 
 
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):

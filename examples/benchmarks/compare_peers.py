@@ -107,7 +107,10 @@ def chosen_methods(names):
 
 def chosen_settings(file, methods):
     """Settings by method that a table names, each one of those that are tried here."""
-    chosen = read_settings(file)
+    try:
+        chosen = read_settings(file)
+    except (OSError, KeyError, ValueError) as error:
+        raise SystemExit(f"{file} is no table of this script: {error!r}") from None
     for name, method in methods.items():
         rate, weight = chosen.get(name, (0, 0))
         if rate not in method.learning_rates or weight not in method.weights:

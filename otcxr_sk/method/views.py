@@ -22,9 +22,9 @@ class ViewSampler:
     """Random crop, tone, blur and holes for a batch; every crop is kept as coordinates.
 
     A view is ``tone(blur(resize(crop(x))))``, and of the first view parts are hidden. All but that
-    is linear and separable:
-    ``contrast * A_y @ x @ A_x.T + brightness`` with one small interpolation matrix per axis, two
-    batched matrix products, antialiased, with no intermediate image.
+    is linear and separable: ``contrast * A_y @ x @ A_x.T + brightness`` with one small
+    interpolation matrix per axis, two batched matrix products, antialiased, with no intermediate
+    image.
 
     Parameters
     ----------
