@@ -198,19 +198,44 @@ def test_a_setting_is_chosen_by_the_patients_learnt_from(tmp_path):
 
 
 def test_a_setting_of_another_table_is_taken_over_and_not_searched(comparison, tmp_path):
-    chosen = {"pixels 16x16": "", "pca": 16}
     settings = tmp_path / "settings.csv"
-    lines = [f"{name},,{weight}" for name, weight in chosen.items()]
-    settings.write_text("\n".join(["method,learning_rate,weight", *lines]))
-    rows = comparison("cache", *chosen, "--settings", str(settings))
+    columns = "method,seed,labels,learning_rate,weight\n"
+    settings.write_text(columns + "pca,0,1,,16")
+    rows = comparison("cache", "pixels 16x16", "pca", "--settings", str(settings))
     assert {row["method"]: row["weight"] for row in rows} == {"pixels 16x16": "", "pca": "16"}
     assert not list((tmp_path / "cache").glob("selection-*"))
-    with pytest.raises(SystemExit, match=r"settings.csv names no setting of 'untrained'"):
-        comparison("cache", "untrained", "--settings", str(settings))
-    for words in ("method,weight\npca,16", "method,learning_rate,weight\npca,,many"):
+    settings.write_text(columns + "pca,0,1,,17")
+    with pytest.raises(SystemExit, match=r"settings.csv names a setting of 'pca'"):
+        comparison("cache", "pca", "--settings", str(settings))
+    for words in ("method,weight\npca,16", columns, columns + "pca,0,1,,many"):
         settings.write_text(words)
         with pytest.raises(SystemExit, match=r"settings.csv is no table of this script"):
             comparison("cache", "pca", "--settings", str(settings))
+
+
+def test_a_table_that_is_joined_is_as_if_made_at_once(comparison, runs, tmp_path):
+    whole = comparison("cache", "pixels 16x16", "pca", "untrained", "otcxr")
+    part = tmp_path / "part.csv"
+    comparison("cache", "pixels 16x16", "untrained", "otcxr")
+    (tmp_path / "out.csv").rename(part)
+    options = ["--settings", str(part), "--join", str(part)]
+    del runs[:]
+    joined = comparison("elsewhere", "pca", "otcxr", *options)
+    assert without_cost(joined) == without_cost(whole)
+    assert runs.count("otcxr") == 2
+    assert not {"pixels 16x16", "untrained"} & set(runs)
+
+
+def test_a_table_of_other_images_or_epochs_is_not_joined(comparison, tmp_path):
+    rows = comparison("cache", "pixels 16x16")
+    other = tmp_path / "other.csv"
+    for column, value in {"pixels": "0" * 16, "epochs": 2}.items():
+        with open(other, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerow(rows[0] | {column: value})
+        with pytest.raises(SystemExit, match=rf"other.csv cannot be joined: its {column} is"):
+            comparison("cache", "pca", "--join", str(other))
 
 
 def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):

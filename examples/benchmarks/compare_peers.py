@@ -10,8 +10,8 @@ A quarter of the patients, the same in every run, is for the test alone. Every m
 the images of all others, once for each seed; the seed also draws who is labelled. Each method's
 learning rate is chosen from three values, and then its main weight or temperature from three, by
 linear probes of the first seed in four folds of the patients it learnt from, as in `ablate.py`;
-ours is no exception. With ``--settings`` another table's choices are taken over, for a larger
-encoder or larger images.
+ours is no exception. With ``--settings`` another table's choices are taken over instead, for a
+larger encoder or larger images.
 
     python examples/benchmarks/compare_peers.py DATA --classes COLUMN [--pair CLASS CLASS]
     python examples/benchmarks/compare_peers.py --phantoms 1000
@@ -23,8 +23,11 @@ annotated.
 
 Every result is kept in ``--cache``: interrupted, or asked for another method or seed, the script
 does what is missing, and several may share the folder, each with its ``--methods``. It writes
-``--out`` and, beside it, tables in Markdown and a figure. All runs on the CPU. To add a peer, see
-``peers/losses.py``.
+``--out`` and, beside it, tables in Markdown and a figure. All runs on the CPU.
+
+To add a peer, see ``peers/losses.py``. A table that is there need not be made again for it: with
+``--methods otcxr NAME --settings TABLE --join TABLE`` ours is run, to compare with, and the new
+peer, and all other rows are kept.
 """
 
 import argparse
@@ -33,10 +36,10 @@ from pathlib import Path
 import numpy as np
 from peers.cache import Cache
 from peers.dense import resized_masks
-from peers.features import available
+from peers.features import OURS, available
 from peers.pretrain import Budget
 from peers.protocol import SPLIT, Protocol, Study, evaluate
-from peers.report import read_settings, write_csv, write_figure, write_tables
+from peers.report import read_rows, settings_in, write_csv, write_figure, write_tables
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
@@ -105,17 +108,55 @@ def chosen_methods(names):
     return {name: found[name] for name in names or found}
 
 
-def chosen_settings(file, methods):
-    """Settings by method that a table names, each one of those that are tried here."""
+def read_table(file):
+    """Rows that this script wrote."""
     try:
-        chosen = read_settings(file)
+        rows = read_rows(file)
+        if not rows:
+            raise ValueError("no rows")
+        return rows, settings_in(rows)
     except (OSError, KeyError, ValueError) as error:
         raise SystemExit(f"{file} is no table of this script: {error!r}") from None
-    for name, method in methods.items():
-        rate, weight = chosen.get(name, (0, 0))
-        if rate not in method.learning_rates or weight not in method.weights:
-            raise SystemExit(f"{file} names no setting of {name!r} that is tried here")
+
+
+def chosen_settings(file, methods):
+    """Settings by method that a table names, each one of those that are tried here."""
+    _, chosen = read_table(file)
+    for name in chosen.keys() & methods.keys():
+        rate, weight = chosen[name]
+        if rate not in methods[name].learning_rates or weight not in methods[name].weights:
+            raise SystemExit(f"{file} names a setting of {name!r} that is not tried here")
     return chosen
+
+
+def joinable(file, protocol):
+    """Rows of a table of the same images and budget."""
+    rows, _ = read_table(file)
+    for column in rows[0].keys() & protocol.common.keys():
+        here, there = str(protocol.common[column]), rows[0][column]
+        if here != there:
+            raise SystemExit(f"{file} cannot be joined: its {column} is {there}, here {here}")
+    return rows
+
+
+def join(rows, others):
+    """Rows, and those of others for all methods that have none."""
+    ours, before = (
+        {
+            (row["seed"], row["task"], row["probe"], row["labels"]): float(row["score"])
+            for row in table
+            if row["method"] == OURS
+        }
+        for table in (rows, others)
+    )
+    gaps = [abs(ours[key] - before[key]) for key in ours.keys() & before.keys()]
+    if gaps:
+        print(f"scores of {OURS} are within {max(gaps):.4f} of those in the table that is joined")
+    made, order = {row["method"] for row in rows}, [*available()]
+    found = rows + [row for row in others if row["method"] not in made]
+    return sorted(
+        found, key=lambda row: order.index(row["method"]) if row["method"] in order else len(order)
+    )
 
 
 def main(arguments=None):
@@ -138,6 +179,9 @@ def main(arguments=None):
     parser.add_argument(
         "--settings", type=Path, metavar="CSV", help="a table whose choices are taken over"
     )
+    parser.add_argument(
+        "--join", type=Path, metavar="CSV", help="a table whose other methods are kept"
+    )
     parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
     parser.add_argument("--out", type=Path, default=Path("peers.csv"))
     options = parser.parse_args(arguments)
@@ -145,7 +189,7 @@ def main(arguments=None):
         parser.error("give DATA or --phantoms")
 
     study, methods = read_study(options), chosen_methods(options.methods)
-    chosen = chosen_settings(options.settings, methods) if options.settings else None
+    chosen = chosen_settings(options.settings, methods) if options.settings else {}
     laptop = OTCXRPretrainer(**LAPTOP)
     budget = Budget(
         encoder=options.encoder,
@@ -156,7 +200,9 @@ def main(arguments=None):
         weight_decay=laptop.weight_decay,
     )
     cache = Cache(options.cache)
-    rows = evaluate(Protocol(study, budget, cache, chosen), methods, options.seeds)
+    protocol = Protocol(study, budget, cache, chosen)
+    others = joinable(options.join, protocol) if options.join else []
+    rows = join(evaluate(protocol, methods, options.seeds), others)
     write_csv(rows, options.out)
     write_figure(rows, options.out.with_suffix(".png"), study.overview())
     write_tables(rows, options.out.with_suffix(".md"), study.overview())

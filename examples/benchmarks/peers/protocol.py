@@ -83,14 +83,20 @@ class Protocol:
     cache : Cache
     chosen : dict of str to Setting, optional
         Settings of another table by method, taken over instead of searched.
+
+    Attributes
+    ----------
+    common : dict
+        What all results have in common.
     """
 
     def __init__(self, study, budget, cache, chosen=None):
-        self.study, self.budget, self.cache, self.chosen = study, budget, cache, chosen
+        self.study, self.budget, self.cache, self.chosen = study, budget, cache, chosen or {}
         self.train, self.test = study.parts()
         # Labels too rare to choose by are an error now, not after hours.
         choosing.scores_in_folds(study, self.train, np.zeros((len(self.train), 1)))
-        self.pixels = fingerprint(study.images, study.patients)
+        pixels = fingerprint(study.images, study.patients)
+        self.common = {"pixels": pixels, "split": SPLIT, **vars(budget)}
         self.tasks = fingerprint(*study.tasks.values())
         self.masks = fingerprint(*study.masks.values())
         self.images, self.transfer = study.images, None
@@ -103,7 +109,7 @@ class Protocol:
         """Choose a setting by probes in folds: the learning rate first, then the weight."""
         setting = Setting(method.learning_rates[0], method.weights[0])
         for word in Setting._fields:
-            known = getattr(self.chosen[name], word) if self.chosen else None
+            known = getattr(self.chosen.get(name, Setting()), word)
             values = [v for v in getattr(method, f"{word}s") if known in (None, v)]
             options = [setting._replace(**{word: value}) for value in values]
             if len(options) > 1:
@@ -260,9 +266,7 @@ class Protocol:
             "method": name,
             **setting._asdict(),
             "seed": seed,
-            "pixels": self.pixels,
-            "split": SPLIT,
-            **vars(self.budget),
+            **self.common,
             "fixed": method.fixed,
         }
 

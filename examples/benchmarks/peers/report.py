@@ -28,15 +28,27 @@ def write_csv(rows, file):
             )
 
 
-def read_settings(file):
-    """Read from such a CSV what was chosen for each method, a `Setting` by its name."""
+def read_rows(file):
+    """Read such a CSV again; what only has to be written again stays as it stands there."""
     with open(file, newline="", encoding="utf-8") as stream:
-        return {
-            row["method"]: Setting(
-                *(float(row[word]) if row[word] else None for word in Setting._fields)
-            )
+        return [
+            {
+                **{column: value or None for column, value in row.items()},
+                "seed": int(row["seed"]),
+                "labels": float(row["labels"]),
+            }
             for row in csv.DictReader(stream)
-        }
+        ]
+
+
+def settings_in(rows):
+    """What was chosen for each method, a `Setting` by its name."""
+    return {
+        row["method"]: Setting(
+            *(float(row[word]) if row[word] else None for word in Setting._fields)
+        )
+        for row in rows
+    }
 
 
 def unique(rows, column):
