@@ -156,27 +156,27 @@ def write_figure(rows, file, overview):
     """A panel for each mean of tasks and share; a dot is a mean over seeds, a line their range."""
     from matplotlib.figure import Figure
 
-    methods, fractions = unique(rows, "method"), unique(rows, "labels")
-    size = 2 + 2.6 * len(fractions), 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
+    methods, columns = unique(rows, "method"), len(unique(rows, "labels"))
+    size = 2 + 2.6 * columns, 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(overview), len(fractions), squeeze=False, sharey=True)
+    axes = figure.subplots(len(overview), columns, squeeze=False, sharey=True)
     for (name, tasks), panels in zip(overview.items(), axes, strict=True):
-        unnamed = True
-        for fraction, ax in zip(fractions, panels, strict=True):
-            here = [row for row in rows if row["task"] in tasks and row["labels"] == fraction]
+        of_tasks = [row for row in rows if row["task"] in tasks]
+        for fraction, ax in itertools.zip_longest(unique(of_tasks, "labels"), panels):
+            here = [row for row in of_tasks if row["labels"] == fraction]
+            ax.set_visible(bool(here))
             for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
                 score = _mean_of_tasks([row for row in here if row["probe"] == probe], method)
                 if not len(score):
                     continue
-                place, colour = methods.index(method), "#d55e00" if method == OURS else "#0072b2"
+                place = methods.index(method)
+                colour = "#d55e00" if method.startswith(OURS) else "#0072b2"
                 fill = "white" if probe == "knn" else colour
                 ax.plot([score.min(), score.max()], [place, place], color=colour, zorder=1)
                 ax.plot(score.mean(), place, "o", color=colour, markerfacecolor=fill)
-            ax.set_visible(bool(here))
-            ax.tick_params(labelleft=bool(here) and unnamed)
-            unnamed = unnamed and not here
             ax.set_yticks(range(len(methods)), methods)
-            ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")
+            if here:
+                ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")
             ax.grid(axis="x", color="0.9")
             ax.set_axisbelow(True)
             ax.spines[["top", "right"]].set_visible(False)
