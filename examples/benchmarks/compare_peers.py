@@ -135,7 +135,9 @@ def joinable(file, protocol):
     for column in rows[0].keys() & protocol.common.keys():
         here, there = str(protocol.common[column]), rows[0][column]
         if here != there:
-            raise SystemExit(f"{file} cannot be joined: its {column} is {there}, here {here}")
+            raise SystemExit(
+                f"{file} is of other images or another budget: its {column} is {there}, here {here}"
+            )
     return rows
 
 

@@ -139,7 +139,9 @@ def _cell(score, best):
 
 
 def _difference(rows, **where):
-    parts = (values(rows, f"ours_less_it_{c}", **where) for c in ("difference", "low", "high"))
+    parts = [values(rows, f"ours_less_it_{c}", **where) for c in ("difference", "low", "high")]
+    if not len(parts[0]):
+        return ""
     middle, low, high = (part.mean() for part in parts)
     return f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
 
