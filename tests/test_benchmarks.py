@@ -229,7 +229,7 @@ def test_a_table_that_is_joined_is_as_if_made_at_once(comparison, runs, tmp_path
 def test_a_table_of_other_images_or_epochs_is_not_joined(comparison, tmp_path):
     rows = comparison("cache", "pixels 16x16")
     other = tmp_path / "other.csv"
-    for column, value in {"pixels": "0" * 16, "epochs": 2}.items():
+    for column, value in {"pixels": "0" * 16, "epochs": 2, "encoder": None}.items():
         with open(other, "w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()

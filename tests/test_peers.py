@@ -56,6 +56,19 @@ def test_the_overview_holds_means_of_tasks_over_seeds_and_the_best_is_bold(tmp_p
     assert "| pixels | 0.550 ± 0.071 |\n| otcxr | **0.750 ± 0.071** |" in tables[0]
 
 
+def test_a_method_that_was_not_compared_with_ours_has_no_difference(tmp_path):
+    known = {"task": "a", "probe": "linear", "labels": 1.0, "seed": 0, "score": 0.5}
+    known |= {column: None for column, _ in report.FACTS.values()}
+    rows = [
+        {"method": name, **known}
+        | {f"ours_less_it_{part}": value for part in ("difference", "low", "high")}
+        for name, value in {"pixels": 0.1, "pca": None, "otcxr": None}.items()
+    ]
+    report.write_tables(rows, tmp_path / "out.md", {"a": ("a",)})
+    text = (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert "| pixels | +0.100 (+0.100 to +0.100) |\n| pca |  |\n" in text
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_teaches_its_encoder_finite_things(name):
     pytest.importorskip("lightly", reason='peers need pip install "otcxr-sk[benchmarks]"')

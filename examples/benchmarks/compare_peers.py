@@ -38,8 +38,8 @@ from peers.cache import Cache
 from peers.dense import resized_masks
 from peers.features import OURS, available
 from peers.pretrain import Budget
-from peers.protocol import SPLIT, Protocol, Study, evaluate
-from peers.report import read_rows, settings_in, write_csv, write_figure, write_tables
+from peers.protocol import OF_KEY, SPLIT, Protocol, Study, evaluate
+from peers.report import read_rows, read_settings, write_csv, write_figure, write_tables
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
@@ -108,20 +108,17 @@ def chosen_methods(names):
     return {name: found[name] for name in names or found}
 
 
-def read_table(file):
-    """Rows that this script wrote."""
+def read_table(read, file):
+    """Read a file that this script wrote."""
     try:
-        rows = read_rows(file)
-        if not rows:
-            raise ValueError("no rows")
-        return rows, settings_in(rows)
+        return read(file)
     except (OSError, KeyError, ValueError) as error:
         raise SystemExit(f"{file} is no table of this script: {error!r}") from None
 
 
 def chosen_settings(file, methods):
     """Settings by method that a table names, each one of those that are tried here."""
-    _, chosen = read_table(file)
+    chosen = read_table(read_settings, file)
     for name in chosen.keys() & methods.keys():
         rate, weight = chosen[name]
         if rate not in methods[name].learning_rates or weight not in methods[name].weights:
@@ -131,10 +128,10 @@ def chosen_settings(file, methods):
 
 def joinable(file, protocol):
     """Rows of a table of the same images and budget."""
-    rows, _ = read_table(file)
-    for column in rows[0].keys() & protocol.common.keys():
-        here, there = str(protocol.common[column]), rows[0][column]
-        if here != there:
+    rows = read_table(read_rows, file)
+    for column in OF_KEY:
+        here, there = protocol.common.get(column), rows[0].get(column)
+        if column in protocol.common and str(here) != there:
             raise SystemExit(
                 f"{file} is of other images or another budget: its {column} is {there}, here {here}"
             )
@@ -154,11 +151,10 @@ def join(rows, others):
     gaps = [abs(ours[key] - before[key]) for key in ours.keys() & before.keys()]
     if gaps:
         print(f"scores of {OURS} are within {max(gaps):.4f} of those in the table that is joined")
-    made, order = {row["method"] for row in rows}, [*available()]
+    made = {row["method"] for row in rows}
+    place = {name: place for place, name in enumerate(available())}
     found = rows + [row for row in others if row["method"] not in made]
-    return sorted(
-        found, key=lambda row: order.index(row["method"]) if row["method"] in order else len(order)
-    )
+    return sorted(found, key=lambda row: place.get(row["method"], len(place)))
 
 
 def main(arguments=None):

@@ -27,7 +27,7 @@ EPSILON = OTCXRPretrainer(**LAPTOP).epsilon
 
 _DIFFERENCE = ("difference", "low", "high")
 _OF_RUN = ("cpu_seconds", "matching_accuracy", "matching_chance")
-_OF_KEY = (
+OF_KEY = (
     *("learning_rate", "weight", "encoder", "image_size", "epochs", "batch_size"),
     *("pixels", "split"),
 )
@@ -308,7 +308,7 @@ def evaluate(protocol, methods, seeds):
                     **score,
                     **{f"ours_less_it_{part}": row.get(part) for part in _DIFFERENCE},
                     **{column: run[column] for column in _OF_RUN},
-                    **{column: run["key"][column] for column in _OF_KEY},
+                    **{column: run["key"][column] for column in OF_KEY},
                     **run["made_by"],
                 }
             )

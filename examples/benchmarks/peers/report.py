@@ -31,7 +31,7 @@ def write_csv(rows, file):
 def read_rows(file):
     """Read such a CSV again; what only has to be written again stays as it stands there."""
     with open(file, newline="", encoding="utf-8") as stream:
-        return [
+        rows = [
             {
                 **{column: value or None for column, value in row.items()},
                 "seed": int(row["seed"]),
@@ -39,15 +39,18 @@ def read_rows(file):
             }
             for row in csv.DictReader(stream)
         ]
+    if not rows:
+        raise ValueError("no rows")
+    return rows
 
 
-def settings_in(rows):
-    """What was chosen for each method, a `Setting` by its name."""
+def read_settings(file):
+    """Read from such a CSV what was chosen for each method, a `Setting` by its name."""
     return {
         row["method"]: Setting(
             *(float(row[word]) if row[word] else None for word in Setting._fields)
         )
-        for row in rows
+        for row in read_rows(file)
     }
 
 
