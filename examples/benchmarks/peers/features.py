@@ -1,7 +1,7 @@
 """Every method as a way from images to features."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -31,6 +31,9 @@ CHUNK = 128
 # Training that goes on from there needs few epochs and small steps.
 CONTINUED = {"image_size": 128, "match_stride": 16, "batch_size": 64, "epochs": 3}
 CONTINUED_RATES = (1e-3, 5e-4)
+# Peers that go on from there as well, with the weight that a start at random took wherever it was
+# searched.
+CONTINUED_PEERS = {"simclr": 0.1, "vicreg": 1.0}
 
 
 class Setting(NamedTuple):
@@ -125,10 +128,16 @@ def untrained(images, fitted, budget, setting, seed):
 
 
 def pretrained(peer, images, fitted, budget, setting, seed):
+    return taught(peer, random_encoder(budget, seed), images, fitted, budget, setting, seed)
+
+
+def taught(peer, encoder, images, fitted, budget, setting, seed):
+    """Features by an encoder that a peer trains from where it is."""
     x = resized(images, budget.image_size)
     mean, std = float(x[fitted].mean()), float(x[fitted].std())
     encoder = pretrain(
         lambda encoder: peer(encoder, setting.weight),
+        encoder,
         (x[fitted] - mean) / std,
         budget,
         setting.learning_rate,
@@ -194,6 +203,13 @@ def continued(images, fitted, budget, setting, seed):
     return estimator.fit(images[fitted]).transform(images), None
 
 
+def continued_by(peer, images, fitted, budget, setting, seed):
+    """The same by a peer."""
+    budget = replace(budget, **CONTINUED)
+    encoder = imagenet_encoder(budget.image_size, budget.match_stride)
+    return taught(peer, encoder, images, fitted, budget, setting, seed)[0], None
+
+
 def available():
     """All methods whose packages are installed, by name."""
     views = {"views": vars(ViewSampler())}
@@ -206,6 +222,8 @@ def available():
         found["imagenet"] = Method(partial(imagenet, None), random=False)
         for size in (CONTINUED["image_size"], IMAGENET_SIZE):
             found[f"imagenet {size} px"] = Method(partial(imagenet, size), random=False)
+    size = CONTINUED["image_size"]
+    later = {}
     if find_spec("lightly"):
         from .losses import PEERS
 
@@ -213,10 +231,20 @@ def available():
             name: Method(partial(pretrained, peer), LEARNING_RATES, peer.weights, fixed=views)
             for name, peer in PEERS.items()
         }
+        later = {
+            f"{name} from imagenet, {size} px": Method(
+                partial(continued_by, PEERS[name]),
+                CONTINUED_RATES,
+                (weight,),
+                fixed={**views, **CONTINUED},
+            )
+            for name, weight in CONTINUED_PEERS.items()
+        }
     parameters = OTCXRPretrainer(**LAPTOP).get_params()
     found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
+    later[f"{OURS} from imagenet, {size} px"] = Method(
+        continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
+    )
     if "imagenet" in found:
-        found[f"{OURS} from imagenet, {CONTINUED['image_size']} px"] = Method(
-            continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
-        )
+        found |= later
     return found

@@ -37,13 +37,15 @@ def random_encoder(budget, seed):
     return encoder.eval()
 
 
-def pretrain(make_peer, images, budget, learning_rate, seed):
+def pretrain(make_peer, encoder, images, budget, learning_rate, seed):
     """Train a peer's encoder.
 
     Parameters
     ----------
     make_peer : callable
         Puts heads on an encoder: gives a `Peer`.
+    encoder : Encoder
+        Where to start from; it is trained itself.
     images : Tensor of shape (n, 1, H, W)
         Standardised.
     budget : Budget
@@ -62,7 +64,6 @@ def pretrain(make_peer, images, budget, learning_rate, seed):
         The loss is no longer finite.
     """
     sampler = ViewSampler()
-    encoder = random_encoder(budget, seed)
     per_epoch = math.ceil(len(images) / budget.batch_size)
     steps = per_epoch * budget.epochs
     with private_randomness(seed, CPU):
