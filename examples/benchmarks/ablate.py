@@ -23,6 +23,7 @@ import csv
 import dataclasses
 import itertools
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +55,15 @@ VARIANTS = {
 }
 
 
-def run(study, rows, changed, seed):
+def run(study, rows, parameters, seed):
     """Pre-train on images without labels and probe them by patient, in folds."""
     images = study.images[rows]
-    if changed is None:
+    if parameters is None:
         return {
             "scores": choosing.scores_in_folds(study, rows, resized(images, 16).flatten(1).numpy())
         }
     started = time.process_time()
-    encoder = OTCXRPretrainer(**{**LAPTOP, **changed}, random_state=seed).fit(images)
+    encoder = OTCXRPretrainer(**parameters, random_state=seed).fit(images)
     return {
         "cpu_seconds": round(time.process_time() - started),
         "scores": choosing.scores_in_folds(study, rows, encoder.transform(images)),
@@ -104,15 +105,16 @@ def main(arguments=None):
     parser.add_argument("--phantoms", type=int, metavar="N", help="N phantom patients, no DATA")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--encoder", default=LAPTOP["encoder"])
+    parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
     parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
     parser.add_argument("--out", type=Path, default=Path("ablation.csv"))
     options = parser.parse_args(arguments)
 
     if (options.data is None) == (options.phantoms is None):
         parser.error("give DATA or --phantoms")
-    study = read_study(
-        argparse.Namespace(transfer=None, image_size=LAPTOP["image_size"], **vars(options))
-    )
+    study = read_study(argparse.Namespace(transfer=None, **vars(options)))
+    setting = {**LAPTOP, "encoder": options.encoder, "image_size": options.image_size}
     if options.phantoms:
         together = {"findings": np.column_stack(list(study.tasks.values()))}
         study = dataclasses.replace(study, tasks=together)
@@ -121,12 +123,12 @@ def main(arguments=None):
     data = fingerprint(study.images, study.patients, *study.tasks.values(), *study.masks.values())
     table, numbers_of = [], []
     for seed, name in itertools.product(range(options.seeds), options.variants):
-        changed = VARIANTS[name]
+        parameters = None if VARIANTS[name] is None else {**setting, **VARIANTS[name]}
         key = {"kind": "ablation", "method": name, "seed": seed, "data": data}
         key |= {"folds": choosing.FOLDS, "draws": choosing.DRAWS}
-        if changed is not None:
-            key["parameters"] = OTCXRPretrainer(**{**LAPTOP, **changed}).get_params()
-        found = cache.get(key, lambda changed=changed, seed=seed: run(study, rows, changed, seed))
+        if parameters:
+            key["parameters"] = OTCXRPretrainer(**parameters).get_params()
+        found = cache.get(key, partial(run, study, rows, parameters, seed))
         scores = {
             f"{task}, {100 * float(share):g} %": score
             for task, shares in found["scores"].items()

@@ -58,6 +58,8 @@ class Method:
         Whether a seed makes a difference.
     fixed : dict
         All else that the result depends on.
+    against : str
+        The method of ours that it is compared with.
     """
 
     make: Callable
@@ -65,6 +67,7 @@ class Method:
     weights: tuple = (None,)
     random: bool = True
     fixed: dict = field(default_factory=dict)
+    against: str = OURS
 
 
 class FrozenEncoder(NamedTuple):
@@ -222,8 +225,8 @@ def available():
         found["imagenet"] = Method(partial(imagenet, None), random=False)
         for size in (CONTINUED["image_size"], IMAGENET_SIZE):
             found[f"imagenet {size} px"] = Method(partial(imagenet, size), random=False)
-    size = CONTINUED["image_size"]
-    later = {}
+    size, later = CONTINUED["image_size"], {}
+    ours_later = f"{OURS} from imagenet, {size} px"
     if find_spec("lightly"):
         from .losses import PEERS
 
@@ -237,12 +240,13 @@ def available():
                 CONTINUED_RATES,
                 (weight,),
                 fixed={**views, **CONTINUED},
+                against=ours_later,
             )
             for name, weight in CONTINUED_PEERS.items()
         }
     parameters = OTCXRPretrainer(**LAPTOP).get_params()
     found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
-    later[f"{OURS} from imagenet, {size} px"] = Method(
+    later[ours_later] = Method(
         continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
     )
     if "imagenet" in found:

@@ -296,8 +296,9 @@ def evaluate(protocol, methods, seeds):
     rows = []
     for (name, seed), run in finals.items():
         differences = {}
-        if name != OURS and (OURS, seed) in finals:
-            found = protocol.difference(finals[OURS, seed], run, seed)
+        against = finals.get((methods[name].against, seed))
+        if name != OURS and against:
+            found = protocol.difference(against, run, seed)
             differences = {(row["task"], "linear", row["fraction"]): row for row in found}
         for score in run["scores"]:
             row = differences.get((score["task"], score["probe"], score["labels"]), {})

@@ -90,7 +90,8 @@ def write_tables(rows, file, overview):
             lines += [
                 "",
                 "Ours less it, linear probe, with 95 % intervals by patient (means over seeds of",
-                "the difference and of the ends):",
+                "the difference and of the ends). Peers that go on from ImageNet's weights are",
+                "compared with ours from there, all others with ours from a random start:",
                 "",
                 *_head(["", *(f"{100 * fraction:g} %" for fraction in fractions)]),
             ]
