@@ -71,6 +71,17 @@ def test_a_method_that_was_not_compared_with_ours_has_no_difference(tmp_path):
     assert "| pixels | +0.100 (+0.100 to +0.100) |\n| pca |  |\n" in text
 
 
+def test_what_no_method_was_judged_by_has_no_panel(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs otcxr-sk[plots]")
+    known = {"method": "pca", "probe": "linear", "labels": 1.0, "score": 0.5}
+    rows = [{**known, "task": "a", "seed": seed} for seed in range(2)]
+    overviews = {"one": {"a": ("a",)}, "two": {"a": ("a",), "masks": ("masks",)}}
+    for name, overview in overviews.items():
+        report.write_figure(rows, tmp_path / name, overview)
+    one, two = ((tmp_path / f"{name}.png").read_bytes() for name in overviews)
+    assert one == two
+
+
 def test_a_method_is_compared_with_the_one_of_ours_that_it_is_against(tmp_path):
     y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
 

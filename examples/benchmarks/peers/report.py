@@ -162,6 +162,9 @@ def write_figure(rows, file, overview):
     """A panel for each mean of tasks and share; a dot is a mean over seeds, a line their range."""
     from matplotlib.figure import Figure
 
+    # Masks are not looked for by every method.
+    judged = unique(rows, "task")
+    overview = {name: tasks for name, tasks in overview.items() if {*tasks} & {*judged}}
     methods, columns = unique(rows, "method"), len(unique(rows, "labels"))
     size = 2 + 2.6 * columns, 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
     figure = Figure(figsize=size, layout="constrained")
