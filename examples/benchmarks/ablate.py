@@ -143,6 +143,8 @@ def main(arguments=None):
             {
                 "variant": name,
                 "seed": seed,
+                "encoder": options.encoder,
+                "image_size": options.image_size,
                 **{word: round(value, 4) for word, value in numbers.items()},
                 "cpu_seconds": found.get("cpu_seconds", np.nan),
                 **found["made_by"],

@@ -225,30 +225,31 @@ def available():
         found["imagenet"] = Method(partial(imagenet, None), random=False)
         for size in (CONTINUED["image_size"], IMAGENET_SIZE):
             found[f"imagenet {size} px"] = Method(partial(imagenet, size), random=False)
-    size, later = CONTINUED["image_size"], {}
-    ours_later = f"{OURS} from imagenet, {size} px"
+    peers = {}
     if find_spec("lightly"):
         from .losses import PEERS
 
+        peers = PEERS
+    found |= {
+        name: Method(partial(pretrained, peer), LEARNING_RATES, peer.weights, fixed=views)
+        for name, peer in peers.items()
+    }
+    parameters = OTCXRPretrainer(**LAPTOP).get_params()
+    found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
+    if "imagenet" in found:
+        where = f"from imagenet, {CONTINUED['image_size']} px"
         found |= {
-            name: Method(partial(pretrained, peer), LEARNING_RATES, peer.weights, fixed=views)
-            for name, peer in PEERS.items()
-        }
-        later = {
-            f"{name} from imagenet, {size} px": Method(
-                partial(continued_by, PEERS[name]),
+            f"{name} {where}": Method(
+                partial(continued_by, peers[name]),
                 CONTINUED_RATES,
                 (weight,),
                 fixed={**views, **CONTINUED},
-                against=ours_later,
+                against=f"{OURS} {where}",
             )
             for name, weight in CONTINUED_PEERS.items()
+            if name in peers
         }
-    parameters = OTCXRPretrainer(**LAPTOP).get_params()
-    found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed={**views, **parameters})
-    later[ours_later] = Method(
-        continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
-    )
-    if "imagenet" in found:
-        found |= later
+        found[f"{OURS} {where}"] = Method(
+            continued, CONTINUED_RATES, fixed={**views, **parameters, **CONTINUED}
+        )
     return found
