@@ -1,27 +1,46 @@
 """Self-supervised chest X-ray embeddings by optimal transport, inside scikit-learn.
 
+Start with `OTCXRPretrainer`. The subpackages:
+
+- `datasets`: published sets and your own, with patients and labels; synthetic chest X-rays
+- `evaluation`: probes, comparisons and health of embeddings, patients kept apart
+- `images`: files and arrays to gray images; DICOM
+- `plotting`: displays
+- `training`: callbacks, checkpoints, the optimizer
+
 Names load what they need when they are first used: importing the package loads no torch.
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from otcxr_sk._face import lazy_face
+from otcxr_sk._version import __version__
 
 if TYPE_CHECKING:
+    from otcxr_sk import datasets, estimators, evaluation, images, method, plotting, training
     from otcxr_sk.estimators import LAPTOP, OTCXRPretrainer
+    from otcxr_sk.images import Cache
+    from otcxr_sk.method import Objective, Views
+    from otcxr_sk.training import Checkpoint, Optimizer
 
-__version__ = version("otcxr-sk")
+_ROOMS = ["images", "training", "method", "estimators", "datasets", "evaluation", "plotting"]
 
-_ROOMS = {"OTCXRPretrainer": "otcxr_sk.estimators", "LAPTOP": "otcxr_sk.estimators"}
+__all__ = [
+    "LAPTOP",
+    "Cache",
+    "Checkpoint",
+    "OTCXRPretrainer",
+    "Objective",
+    "Optimizer",
+    "Views",
+    "__version__",
+    "datasets",
+    "estimators",
+    "evaluation",
+    "images",
+    "method",
+    "plotting",
+    "training",
+]
 
-__all__ = ["LAPTOP", "OTCXRPretrainer", "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(_ROOMS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+__getattr__, __dir__ = lazy_face(__name__, __all__, _ROOMS)

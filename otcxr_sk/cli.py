@@ -1,24 +1,26 @@
-"""Command line: `otcxr-sk demo` and `otcxr-sk info`."""
+"""The commands `otcxr-sk demo` and `otcxr-sk info`."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from sklearn.utils import Bunch
+    from sklearn.pipeline import Pipeline
 
     from otcxr_sk import OTCXRPretrainer
+    from otcxr_sk.datasets import Radiographs
 
-# Enough for embeddings to pass raw pixels on most findings, in minutes on two cores: so few images
-# need more passes than the laptop setting has.
+# Enough for the embedding to beat raw pixels on most findings, in minutes on two cores. With so few
+# images, that takes more epochs than LAPTOP has.
 DEMO_PATIENTS = 700
 DEMO_SIZE = 96
 DEMO_EPOCHS = 24
@@ -31,168 +33,160 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = commands.add_parser(
         "demo",
         help="pre-train, embed, predict findings on unseen patients, save and reload",
-        description="Pre-train on unlabelled images, predict findings on unseen patients from "
-        "the embedding, from raw pixels and from the untrained encoder, save and reload the "
-        "model. Without --data, on synthetic chest radiographs.",
+        description="Pre-train on unlabeled images; predict findings on unseen patients from the "
+        "embedding, from raw pixels and from an untrained encoder; save and reload the model. "
+        "Without --data, synthetic chest radiographs are used.",
     )
     demo.add_argument("--data", type=Path, metavar="DIR_OR_NPZ", help="folder of images, or .npz")
-    demo.add_argument(
-        "--labels", type=Path, metavar="CSV", help="columns path, patient_id, and one per label"
-    )
+    demo.add_argument("--labels", type=Path, metavar="CSV", help="columns path, patient_id, labels")
     demo.add_argument("--out", type=Path, default=Path("otcxr_demo"), help="folder for the results")
-    demo.add_argument("--epochs", type=int, default=None, help="passes over the training images")
-    demo.add_argument("--seed", type=int, default=0, help="of the split and of the training")
+    demo.add_argument("--epochs", type=int, help="training epochs")
+    demo.add_argument("--seed", type=int, default=0, help="random seed")
     info = commands.add_parser(
         "info",
-        help="tell what a run is and how far it has come, also while it goes on",
-        description="Tell what a run is, how far it has come and whether its newest checkpoint is "
-        "whole, also while it goes on; or what a saved encoder is. Changes nothing.",
+        help="describe a training run, even while it is running, or a saved encoder",
+        description="Describe a training run, its progress and the state of its newest checkpoint, "
+        "even while it is running; or describe a saved encoder. Nothing is changed.",
     )
-    info.add_argument(
-        "run", type=Path, metavar="RUN", help="a checkpoint_dir, or a file of save_encoder"
-    )
+    info.add_argument("run", type=Path, metavar="RUN", help="checkpoint folder, or saved encoder")
     options = parser.parse_args(argv)
+    if options.command == "demo" and options.labels and not options.data:
+        demo.error("--labels needs --data")
     try:
-        if options.command == "info":
-            return _info(options)
-        if options.labels and not options.data:
-            demo.error("--labels goes with --data")
-        return _demo(options)
+        run = _info if options.command == "info" else _demo
+        run(options)
+        # A closed pipe must be noticed here, not at exit.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has left. Without this, the flush at exit would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"otcxr-sk: {error}", file=sys.stderr)
         return 2
-
-
-def _info(options: argparse.Namespace) -> int:
-    from otcxr_sk.training.inspection import describe
-
-    print(describe(options.run))
     return 0
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _info(options: argparse.Namespace) -> None:
+    from otcxr_sk.training import describe
+
+    print(describe(options.run))
+
+
+def _demo(options: argparse.Namespace) -> None:
     from otcxr_sk.plotting import MatchingDisplay
 
     MatchingDisplay.require_matplotlib()
-    import joblib
     from sklearn.model_selection import GroupShuffleSplit
     from sklearn.pipeline import Pipeline
 
     from otcxr_sk import LAPTOP, OTCXRPretrainer
-    from otcxr_sk.datasets import load_labelled, make_chest_phantoms
-    from otcxr_sk.evaluation import make_probe
+    from otcxr_sk.evaluation import linear_probe, make_probe, pixel_features
 
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.data:
-        data = load_labelled(options.data, options.labels)
-        images = data.X
-    else:
-        print("Drawing synthetic chest radiographs ...")
-        data = make_chest_phantoms(DEMO_PATIENTS, image_size=DEMO_SIZE, random_state=options.seed)
-        images = data.images
+    data = _read(options)
+    X, groups = np.asarray(data.X), data.groups
+    labels = dict(zip(data.label_names, data.labels.T, strict=True))
     split = GroupShuffleSplit(1, test_size=0.3, random_state=options.seed)
-    train, test = next(split.split(data.groups, groups=data.groups))
+    train, test = next(split.split(X, groups=groups))
+    targets = {name: y for name, y in labels.items() if _has_both_classes(y[train])}
+    if not targets:
+        raise ValueError(
+            "the demo needs a label that is 0 for some of the training images and 1 for others; "
+            f"labels found: {', '.join(labels) or 'none'}. Add labels (--labels) or images"
+        )
     print(
-        f"{len(data.groups)} images of {len(np.unique(data.groups))} patients; pre-training on "
-        f"{len(train)} images without labels, patients of the other {len(test)} unseen"
+        f"{len(X)} images of {len(np.unique(groups))} patients. Pre-training on {len(train)} "
+        f"images without labels; the other {len(test)} are of unseen patients."
     )
 
-    settings = dict(LAPTOP, random_state=options.seed, verbose=1)
+    settings = {**LAPTOP, "random_state": options.seed}
     if not options.data:
         settings["epochs"] = DEMO_EPOCHS
     if options.epochs is not None:
         settings["epochs"] = options.epochs
     started = time.perf_counter()
-    encoder = OTCXRPretrainer(**settings).fit(_rows(images, train))
-    print(f"Pre-trained in {time.perf_counter() - started:.0f} s. {_learnt(encoder)}")
+    encoder = OTCXRPretrainer(**settings, verbose=1).fit(X[train])
+    print(f"Pre-trained in {time.perf_counter() - started:.0f} s. {_matching(encoder)}")
 
-    untrained = OTCXRPretrainer(**{**settings, "epochs": 0, "verbose": 0})
-    features = {
-        "raw pixels": _pixels(images),
-        "untrained": untrained.fit(_rows(images, train)).transform(images),
-        "otcxr": encoder.transform(images),
+    untrained = OTCXRPretrainer(**{**settings, "epochs": 0}).fit(X[train])
+    Z = encoder.transform(X)
+    features = {"raw pixels": pixel_features(X), "untrained": untrained.transform(X), "otcxr": Z}
+    scores = {
+        name: [linear_probe(F, y, groups, train=train, test=test) for F in features.values()]
+        for name, y in targets.items()
+        if _has_both_classes(y[test])
     }
-    _print_table(data, features, train, test)
+    _print_table(features, labels, scores)
 
-    pipelines = {}
-    for name, y in zip(data.label_names, np.asarray(data.labels, float).T, strict=True):
+    pipelines, predictions = {}, {}
+    for name, y in targets.items():
         known = train[~np.isnan(y[train])]
-        if len(np.unique(y[known])) == 2:
-            probe = make_probe().fit(features["otcxr"][known], y[known])
-            pipelines[name] = Pipeline([("otcxr", encoder), ("probe", probe)])
+        probe = make_probe().fit(Z[known], y[known])
+        pipelines[name] = Pipeline([("otcxr", encoder), ("probe", probe)])
+        predictions[name] = probe.predict_proba(Z[test])[:, 1]
     model_file = options.out / "model.joblib"
-    joblib.dump(pipelines, model_file, compress=1)
-    reloaded = joblib.load(model_file)
-    predictions = {
-        name: pipeline["probe"].predict_proba(features["otcxr"][test])[:, 1]
-        for name, pipeline in pipelines.items()
-    }
-    first = next(iter(reloaded))
-    again = reloaded[first].predict_proba(_rows(images, test))[:, 1]
-    if not np.allclose(again, predictions[first], rtol=1e-4, atol=1e-6):
-        print("otcxr-sk: the reloaded model predicts something else", file=sys.stderr)
-        return 1
+    _save(pipelines, model_file, X[test], predictions)
+    columns = [[f"{share:.4f}" for share in column] for column in predictions.values()]
     with open(options.out / "predictions.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["row", "patient_id", *predictions])
-        for place, row in enumerate(test):
-            values = (f"{column[place]:.4f}" for column in predictions.values())
-            writer.writerow([row, data.groups[row], *values])
-    display = MatchingDisplay.from_estimator(
-        encoder, _rows(images, test[:3]), random_state=options.seed
-    )
+        writer.writerows(zip(test, groups[test], *columns, strict=True))
+    display = MatchingDisplay.from_estimator(encoder, X[test[:3]], random_state=options.seed)
     display.figure_.savefig(options.out / "matching.png", dpi=120)
 
-    print("Saved, reloaded, same predictions. Results:")
-    print(f"  {model_file}: {model_file.stat().st_size / 1e6:.0f} MB, a Pipeline per finding")
-    print(f"  {options.out / 'predictions.csv'}: findings of unseen patients")
-    print(f"  {options.out / 'matching.png'}: what was matched with what")
-    return 0
+    print("Saved and reloaded the model; its predictions are the same. Results:")
+    print(f"  {model_file}: a Pipeline for each finding, {model_file.stat().st_size / 1e6:.0f} MB")
+    print(f"  {options.out / 'predictions.csv'}: predicted findings of unseen patients")
+    print(f"  {options.out / 'matching.png'}: which parts of two views were matched")
 
 
-def _rows(images: Any, rows: np.ndarray) -> Any:
-    return [images[row] for row in rows] if isinstance(images, list) else images[rows]
+def _read(options: argparse.Namespace) -> Radiographs:
+    from otcxr_sk.datasets import load_labelled, make_chest_phantoms
+
+    if options.data:
+        return load_labelled(options.data, options.labels)
+    print("Drawing synthetic chest radiographs ...")
+    return make_chest_phantoms(DEMO_PATIENTS, image_size=DEMO_SIZE, random_state=options.seed)
 
 
-def _pixels(images: Any) -> np.ndarray:
-    from otcxr_sk.images import ArraySource, PathSource
-
-    source = PathSource(images) if isinstance(images, list) else ArraySource(images)
-    return source.read(np.arange(len(source)), 16).reshape(len(source), -1)
+def _has_both_classes(y: np.ndarray) -> bool:
+    return {0, 1} <= set(y)
 
 
-def _learnt(encoder: OTCXRPretrainer) -> str:
+def _matching(encoder: OTCXRPretrainer) -> str:
     if not encoder.n_epochs_:
         return "The encoder is untrained."
-    accuracy, chance = (
-        encoder.history_[name][-1] for name in ("matching_accuracy", "matching_chance")
-    )
+    accuracy, chance = (encoder.history_[f"matching_{name}"][-1] for name in ("accuracy", "chance"))
     return f"Matching accuracy {accuracy:.2f} (chance {chance:.2f})."
 
 
 def _print_table(
-    data: Bunch, features: dict[str, np.ndarray], train: np.ndarray, test: np.ndarray
+    columns: Iterable[str], labels: Iterable[str], scores: Mapping[str, Sequence[float]]
 ) -> None:
-    from otcxr_sk.evaluation import linear_probe
-
     title = "AUC on unseen patients"
-    width = max(map(len, [title, *data.label_names]))
-    print(f"\n{title:<{width}}" + "".join(f"{name:>12}" for name in features))
-    means = []
-    for name, y in zip(data.label_names, np.asarray(data.labels, float).T, strict=True):
-        known = [rows[~np.isnan(y[rows])] for rows in (train, test)]
-        if any(len(np.unique(y[rows])) < 2 for rows in known):
-            print(f"{name:<{width}}  one class only in train or test, left out")
-            continue
-        scores = [
-            linear_probe(Z, y, data.groups, train=known[0], test=known[1])
-            for Z in features.values()
-        ]
-        means.append(scores)
-        print(f"{name:<{width}}" + "".join(f"{score:>12.3f}" for score in scores))
-    if means:
-        row = "".join(f"{score:>12.3f}" for score in np.mean(means, axis=0))
-        print(f"{'mean':<{width}}{row}\n")
+    width = max(map(len, [title, *labels]))
+    print(f"\n{title:<{width}}" + "".join(f"{name:>12}" for name in columns))
+    for name in labels:
+        if name in scores:
+            print(f"{name:<{width}}" + "".join(f"{auc:>12.3f}" for auc in scores[name]))
+        else:
+            print(f"{name:<{width}}  skipped: only one class in train or in test")
+    if scores:
+        mean = np.mean(list(scores.values()), axis=0)
+        print(f"{'mean':<{width}}" + "".join(f"{auc:>12.3f}" for auc in mean) + "\n")
+
+
+def _save(
+    pipelines: dict[str, Pipeline], file: Path, X: np.ndarray, predictions: dict[str, np.ndarray]
+) -> None:
+    """Save pipelines and check that the first one, reloaded, predicts the same from `X`."""
+    import joblib
+
+    joblib.dump(pipelines, file, compress=1)
+    name, reloaded = next(iter(joblib.load(file).items()))
+    if not np.allclose(reloaded.predict_proba(X)[:, 1], predictions[name], rtol=1e-4, atol=1e-6):
+        sys.exit("otcxr-sk: the predictions of the reloaded model differ")
 
 
 if __name__ == "__main__":

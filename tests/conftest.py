@@ -1,10 +1,13 @@
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+from torch import nn
 
 # Two threads on shared cores make small tensor work many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,9 +22,43 @@ REAL_DATA = Path(os.environ.get("OTCXR_REAL_DATA", BESIDE))
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    import torch
-
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _usual_handler():
+    """Handle Ctrl-C as usual: a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class StoppingEncoder(nn.Module):
+    """An encoder that presses Ctrl-C, or returns NaN, at one of its training passes.
+
+    Passes are counted from 1, and from 1 again in every call of `fit` or `partial_fit`. It has
+    dropout, so that its result depends on the state of the random generators.
+    """
+
+    def __init__(self, interrupt_at=None, fail_at=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(1, 16, 8, stride=8)
+        self.rest = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.interrupt_at, self.fail_at, self.passes = interrupt_at, fail_at, 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.training and self.passes == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        dense = self.rest(self.stem(images))
+        return dense * torch.nan if self.training and self.passes == self.fail_at else dense
+
+
+@pytest.fixture(scope="session")
+def stopping_encoder():
+    return StoppingEncoder
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +89,14 @@ def study():
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Paths of files in the order in which they are decoded."""
+    """List the paths of files in the order in which they are decoded."""
     from otcxr_sk.images import _paths
 
     seen = []
 
-    def counting(path, read=_paths.read_picture):
+    def recording(path, read=_paths.read_gray):
         seen.append(path)
         return read(path)
 
-    monkeypatch.setattr(_paths, "read_picture", counting)
+    monkeypatch.setattr(_paths, "read_gray", recording)
     return seen

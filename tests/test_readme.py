@@ -1,7 +1,11 @@
-"""What the README shows runs."""
+"""What the README and the docs show exists and runs."""
 
+import ast
 import re
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -10,10 +14,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def python_blocks(text):
+    found = re.findall(r"^ *```python\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    return [dedent(block) for block in found]
+
+
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    blocks = python_blocks(README)
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
@@ -24,7 +33,7 @@ def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     sections = page[page.index("## Watch a run") : page.index('## "holds another run"')]
-    blocks = re.findall(r"```python\n(.*?)```", sections, flags=re.DOTALL)
+    blocks = python_blocks(sections)
     assert len(blocks) == 2
     names: dict[str, object] = {}
     for block in blocks:
@@ -36,9 +45,38 @@ def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+    for block in python_blocks(page):
         exec(compile(block, "evaluation.md", "exec"), names)
     assert {file.name for file in tmp_path.iterdir()} == {"roc.png", "health.png"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_blocks_name_what_exists(page):
+    names = {}
+    for block in python_blocks(page.read_text(encoding="utf-8")):
+        nodes = list(ast.walk(ast.parse(block)))
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("otcxr_sk"):
+                room = import_module(node.module)
+                names |= {alias.name: getattr(room, alias.name) for alias in node.names}
+        for node in nodes:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in names:
+                given = {keyword.arg for keyword in node.keywords} - {None}
+                assert given <= signature(names[node.func.id]).parameters.keys(), node.func.id
+
+
+def test_the_benchmarks_that_pages_name_exist_and_have_their_options():
+    sources = sorted((ROOT / "examples" / "benchmarks").rglob("*.py"))
+    options = {
+        option for file in sources for option in re.findall(r'"(--[a-z-]+)"', file.read_text())
+    }
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":
+            continue
+        text = page.read_text(encoding="utf-8").replace("\\\n", "")
+        for script, given in re.findall(r"(examples/[\w/]+\.py)([^\n`]*)", text):
+            assert (ROOT / script).exists(), (page.name, script)
+            assert set(re.findall(r"--[a-z-]+", given)) <= options, (page.name, script, given)
 
 
 def test_there_are_two_setup_commands_of_one_line():

@@ -1,12 +1,16 @@
 """scikit-learn's own checks, none of them excused."""
 
 import pytest
+from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from otcxr_sk import OTCXRPretrainer
+from otcxr_sk import Objective, Optimizer, OTCXRPretrainer, Views
 
 TINY = OTCXRPretrainer("test_resnet", image_size=32, epochs=1, batch_size=8)
+WITH_GROUPS = clone(TINY).set_params(
+    optimizer=Optimizer("lars"), views=Views(erase=0.2), objective=Objective(alpha=2.0)
+)
 
 # scikit-learn runs these on its own estimators, but not in `parametrize_with_checks`.
 UNLISTED = [
@@ -21,20 +25,34 @@ UNLISTED = [
     "check_transformer_get_feature_names_out_pandas",
 ]
 
+ABOUT_PARAMETERS = [
+    "check_dict_unchanged",
+    "check_estimator_cloneable",
+    "check_estimator_repr",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_get_params_invariance",
+    "check_no_attributes_set_in_init",
+    "check_set_params",
+]
 
 # The checks mix arrays and frames on purpose.
-@pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
+pytestmark = pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
+
+
 @parametrize_with_checks([TINY])
 def test_check(estimator, check):
     check(estimator)
 
 
-# The checks mix arrays and frames on purpose.
-@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
-@pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
 @pytest.mark.parametrize("name", UNLISTED)
 def test_unlisted_check(name):
     getattr(estimator_checks, name)("OTCXRPretrainer", TINY)
+
+
+@pytest.mark.parametrize("name", ABOUT_PARAMETERS)
+def test_check_with_groups(name):
+    getattr(estimator_checks, name)("OTCXRPretrainer", clone(WITH_GROUPS))
 
 
 def test_the_checks_are_not_switched_off_by_a_tag():

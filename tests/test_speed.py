@@ -1,6 +1,5 @@
-"""The benchmarks of training: they run, and what they time is what they say."""
+"""The benchmarks of speed: they run, and they time what they claim to."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -11,13 +10,9 @@ import step_cost
 import step_parts
 import torch
 from one_step import OneStep
+from results import read_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
-
-
-def read_rows(file):
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def step():
     return OneStep("resnet10t", 32, 4, "float32", match_stride=8)
 
 
-def test_the_heads_that_are_timed_are_those_of_the_whole(step):
+def test_the_heads_that_are_timed_compute_the_terms_of_the_model(step):
     views, affine = step.views_and_affine
     whole, _ = step.model(views, affine)
     part = step.model.terms(*step.maps[0], affine)
@@ -33,7 +28,7 @@ def test_the_heads_that_are_timed_are_those_of_the_whole(step):
         torch.testing.assert_close(part[name], value)
 
 
-def test_every_part_has_its_gradients(step):
+def test_every_part_computes_its_gradients(step):
     step.encode()
     of_encoder = {id(value) for value in step.model.encoder.parameters()}
     assert {id(v) for v in step.model.parameters() if v.grad is not None} == of_encoder
@@ -43,17 +38,17 @@ def test_every_part_has_its_gradients(step):
     assert all(q.grad.isfinite().all() and q.grad.any() for q in step.tokens)
 
 
-def test_a_part_is_less_than_the_step():
-    ratios, dtype = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
-    assert dtype == torch.float32
+def test_a_part_takes_less_time_than_the_step():
+    ratios, arithmetic = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
+    assert arithmetic == "float32"
     assert 0 < ratios.min() < 1
 
 
 @pytest.mark.skipif(not step_parts.COUNTED.exists(), reason="peak memory is read from Linux")
-def test_parts_of_a_step_tokens_and_memory_are_told(tmp_path):
+def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     out = tmp_path / "parts.csv"
     step_parts.main(["--quick", "--out", str(out)])
-    shares = {row["part"]: float(row["share"]) for row in read_rows(out)}
+    shares = {row["part"]: float(row["share"]) for row in read_csv(out)}
     assert len(shares) == 10 + 3 * 2 + 2 * 2 + 1
     assert shares["  of these, transport"] > 0
     assert 0 < shares["two views of every image"] < 1
@@ -68,13 +63,13 @@ def test_fit_and_the_plain_loop_are_timed_on_the_same_files(tmp_path):
 
     out = tmp_path / "speed.csv"
     training_speed.main(["--quick", "--out", str(out)])
-    rows = {row["what"]: row for row in read_rows(out)}
+    rows = {row["what"]: row for row in read_csv(out)}
     assert rows.keys() == training_speed.OURS.keys() | training_speed.PLAIN.keys()
     plain = float(rows["lightly, float32"]["images_per_s"])
     for row in rows.values():
         ratio = float(row["images_per_s"]) / plain
         assert float(row["times_lightly_float32"]) == pytest.approx(ratio, rel=1e-3)
-    # The first epoch, the look before it and what is built are in the total alone.
+    # Only the total includes the first epoch, the scan before it and building the model.
     fit = rows["fit, float32"]
     assert 0 < float(fit["total_images_per_s"]) < float(fit["images_per_s"])
 
@@ -113,17 +108,17 @@ def run_script(name, *words):
     return done.stdout
 
 
-def test_what_processes_tell_each_other_is_counted():
-    told = run_script("communication.py", "--size", "64")
-    assert "batch norms 15" in told
-    # A statistic of every norm in each direction, and beside them the terms.
-    assert "all_gather  forward    15 calls" in told
-    backward = next(line for line in told.splitlines() if "all_reduce  backward" in line)
+def test_what_processes_send_each_other_is_counted():
+    printed = run_script("communication.py", "--size", "64")
+    assert "batch norms 15" in printed
+    # One call per norm in each direction, and those of the terms.
+    assert "all_gather  forward    15 calls" in printed
+    backward = next(line for line in printed.splitlines() if "all_reduce  backward" in line)
     assert int(backward.split()[2]) > 15
 
 
 @pytest.mark.slow
-def test_processes_are_timed_beside_one():
+def test_processes_are_timed_against_one():
     words = ["--size", "32", "--steps", "1", "--epochs", "3", "--repeats", "1", "--batch-size", "4"]
     ratio = run_script("process_scaling.py", *words).splitlines()[-1]
     assert float(ratio.split()[1]) > 0

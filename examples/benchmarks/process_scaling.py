@@ -1,9 +1,9 @@
 """
-Two processes with a thread each against one process with two threads
-=====================================================================
+Several processes of one thread against one process of several threads
+======================================================================
 
-The same script, the same batches, the same processors; images per second of `fit`, medians and
-range over alternating repeats. The start, the first epoch and the last are left out.
+Images per second of `fit` with the same batches on the same processors: medians and range over
+repeats, taken in turns. The start, the first epoch and the last one are not measured.
 
     python examples/benchmarks/process_scaling.py [--repeats 5] [--processes 2]
         [--encoder resnet18] [--size 128] [--batch-size 64] [--steps 4] [--epochs 4]
@@ -17,6 +17,7 @@ import sys
 import time
 
 import numpy as np
+from timing import report
 from torch.utils.data import Dataset
 
 from otcxr_sk import OTCXRPretrainer
@@ -29,15 +30,15 @@ def parse(words=None):
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=4, help="per epoch")
     parser.add_argument("--epochs", type=int, default=4, help="at least 3")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--fit", action="store_true", help="what every process is started with")
+    parser.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 
 class Clocked(Dataset):
-    """Images that note when they are asked for."""
+    """Images that record when they are read."""
 
     def __init__(self, n, size):
         self.images = np.random.default_rng(0).random((n, size, size), np.float32)
@@ -52,7 +53,7 @@ class Clocked(Dataset):
 
 
 def fit(options):
-    """Print the images per second of this process and those beside it."""
+    """Fit, and print the images per second of all processes together."""
     images = Clocked(options.steps * options.batch_size, options.size)
     OTCXRPretrainer(
         options.encoder,
@@ -72,7 +73,7 @@ def fit(options):
 
 
 def measure(processes, threads):
-    """Fit in processes of so many threads; images per second."""
+    """Start processes of so many threads, and return their images per second."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
         [sys.executable, *(torchrun if processes > 1 else []), *sys.argv, "--fit"],
@@ -96,10 +97,9 @@ def main():
         found.append((measure(1, n), measure(n, 1)))
         print("one process {:.2f} images/s, several {:.2f}".format(*found[-1]), flush=True)
     one, several = np.array(found).T
-    low, middle, high = np.percentile(several / one, [0, 50, 100])
     print(f"one process of {n} threads: {np.median(one):.2f} images/s")
     print(f"{n} processes of one thread: {np.median(several):.2f} images/s")
-    print(f"ratio {middle:.3f}  ({low:.3f} to {high:.3f}), wanted at least 0.9")
+    report("ratio", several / one, ">= 0.9")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@ What the library adds to the decoder
 ====================================
 
 Time from a DICOM file to a 224 px image, over that of the bare decoder and one resize: medians and
-range over alternating repeats in one run. The decoder is pydicom's, or where pydicom alone has
-none, the very codec that the library uses. Time is that of the processor, in one thread.
+range over repeats, taken in turns. The decoder is pydicom's or, for syntaxes that pydicom alone
+cannot decode, the codec that the library uses. Processor time, in one thread.
 
     python examples/benchmarks/read_speed.py [--repeats 15] [--file RADIOGRAPH]
 """
@@ -25,7 +25,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from step_cost import report
+from timing import report, time_in_turns
 
 from otcxr_sk.datasets import make_chest_phantoms
 from otcxr_sk.images import PathSource, read_image
@@ -49,7 +49,7 @@ def jpeg2000(pixels):
     return imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True)
 
 
-# Transfer syntax: encoder of a frame, and the decoder where pydicom alone has none.
+# Transfer syntax: encoder of a frame, and decoder where pydicom alone has none.
 CODECS = {
     uid.ExplicitVRLittleEndian: (None, None),
     uid.DeflatedExplicitVRLittleEndian: (None, None),
@@ -63,13 +63,13 @@ CODECS = {
 
 
 def radiograph(file, side):
-    """Stored values of some picture, 12 bits."""
+    """Return the stored values of a radiograph or of a phantom, 12 bits."""
     if file is not None:
         shown = read_image(file)
     else:
         phantom = make_chest_phantoms(1, image_size=256, random_state=0).images[0] / 255
         shown = np.asarray(Image.fromarray(phantom.astype(np.float32)).resize((side, side)))
-        # Without noise, codecs have nothing to do.
+        # Without noise, the codecs would have too little to do.
         shown = shown + np.random.default_rng(0).normal(0, 0.005, shown.shape)
     return (np.clip(shown, 0, 1) * (2**BITS - 1)).astype(np.uint16)
 
@@ -98,7 +98,7 @@ def write(path, pixels, syntax, encode):
 
 
 def bare(path, decode):
-    """Decode, and resize, as a loop without this library would."""
+    """Decode and resize as code without this library would."""
     dataset = pydicom.dcmread(path)
     if decode is None:
         if dataset.file_meta.TransferSyntaxUID == uid.JPEGBaseline8Bit:
@@ -112,19 +112,8 @@ def bare(path, decode):
     )
 
 
-def compare(repeats, *works):
-    """Milliseconds of every work in every repeat, taken in turns after one warm-up."""
-    taken = np.empty((repeats + 1, len(works)))
-    for repeat in taken:
-        for number, work in enumerate(works):
-            started = time.process_time()
-            work()
-            repeat[number] = 1000 * (time.process_time() - started)
-    return taken[1:].T
-
-
 def keep_memory():
-    """Have glibc keep what is freed, so that neither side pays for pages the other gave back."""
+    """Make glibc keep freed memory, so that neither side pays for pages the other returned."""
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
@@ -132,10 +121,10 @@ def keep_memory():
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="What the library adds to the decoder.")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--side", type=int, default=2048, help="of the phantom, in pixels")
-    parser.add_argument("--file", help="a radiograph to take instead of a phantom")
+    parser.add_argument("--side", type=int, default=2048, help="side of the phantom, in pixels")
+    parser.add_argument("--file", help="a radiograph to use instead of a phantom")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_memory()
@@ -145,13 +134,15 @@ def main(arguments=None):
         path = Path(folder) / "image.dcm"
         for syntax, (encode, decode) in CODECS.items():
             write(path, pixels, syntax, encode)
-            without, ours = compare(
+            seconds = time_in_turns(
                 options.repeats,
-                lambda decode=decode: bare(path, decode),
-                lambda: PathSource([path]).read([0], SIZE),
+                clock=time.process_time,
+                bare=lambda decode=decode: bare(path, decode),
+                ours=lambda: PathSource([path]).read([0], SIZE),
             )
-            label = f"{syntax.name.split(',')[0][:44]}, bare {np.median(without):.1f} ms"
-            report(label, ours / without, "<= 1.15")
+            milliseconds = 1000 * np.median(seconds["bare"])
+            label = f"{syntax.name.split(',')[0][:44]}, bare {milliseconds:.1f} ms"
+            report(label, seconds["ours"] / seconds["bare"], "<= 1.15")
 
 
 if __name__ == "__main__":

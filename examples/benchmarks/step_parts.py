@@ -2,13 +2,13 @@
 Where the time and the memory of a step go
 ==========================================
 
-Parts of a training step as shares of it, how cost grows with tokens and images, and peak memory
-beside the encoder's own. Medians and range over alternating repeats in one run, on noise.
+Parts of a training step as shares of it, how the cost grows with tokens and images, and peak memory
+compared with the encoder alone. Medians and range over repeats, taken in turns, on noise.
 
     python examples/benchmarks/step_parts.py [--repeats 5] [--out parts.csv]
 
-Tokens of an encoder that is not trained are matched in some ten iterations. Trained ones may need
-the fifty that are allowed, so transport is given with these, too.
+Tokens of an untrained encoder are matched in about ten iterations. Those of a trained one may need
+all fifty that are allowed, so the plan is timed with fifty, too.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from one_step import OneStep
-from peers.report import write_csv
+from results import write_csv
 from source_cost import write_files
-from step_cost import compare
+from timing import median_and_range, time_in_turns
 
 from otcxr_sk.images import PathSource
 
@@ -33,24 +33,19 @@ TOKENS = ((224, 32), (224, 16), (448, 16))
 
 
 def share(part, whole):
-    """Median, least and greatest ratio, repeat by repeat."""
-    ratios = part / whole
-    return {
-        "share": float(np.median(ratios)),
-        "low": float(ratios.min()),
-        "high": float(ratios.max()),
-    }
+    """Return the median and the range of the ratios of each repeat."""
+    return dict(zip(("share", "low", "high"), median_and_range(part / whole), strict=True))
 
 
 def show(row):
     seconds = f"{row['seconds']:8.4f} s" if "seconds" in row else 10 * " "
-    told = f"{row['share']:6.3f} ({row['low']:.3f} to {row['high']:.3f})"
-    wanted = f", wanted {row['wanted']}" if row.get("wanted") else ""
-    print(f"  {row['part']:<58}{seconds}  {told}{wanted}", flush=True)
+    shares = f"{row['share']:6.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    target = f", target {row['target']}" if row.get("target") else ""
+    print(f"  {row['part']:<58}{seconds}  {shares}{target}", flush=True)
 
 
 def parts(options, precision):
-    """Rows of the table: every part of a step, and what the library adds to the encoder."""
+    """Return rows for every part of a step, and for what the library adds to the encoder."""
     size, batch = options.size, options.batch
     step = OneStep(options.encoder, size, batch, precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -58,12 +53,12 @@ def parts(options, precision):
 
         def whole():
             source.read(range(batch), size)
-            step.note(*step.learn())
-            step.adamw.step()
-            step.adamw.zero_grad()
+            step.record(*step.learn())
+            step.optimizer.step()
+            step.optimizer.zero_grad()
 
         terms, embedding = step.learn()
-        taken = compare(
+        taken = time_in_turns(
             options.repeats,
             whole=whole,
             encoder=step.encode,
@@ -71,11 +66,11 @@ def parts(options, precision):
             transport=step.transport,
             views=step.draw,
             read=lambda: source.read(range(batch), size),
-            note=lambda: step.note(terms, embedding),
-            update=step.adamw.step,
+            record=lambda: step.record(terms, embedding),
+            update=step.optimizer.step,
             epoch=step.end_epoch,
         )
-    added = taken["heads"] + taken["views"] + taken["note"]
+    added = taken["heads"] + taken["views"] + taken["record"]
     rest = taken["whole"] - taken["encoder"] - taken["read"] - taken["update"]
     named = {
         "encoder, forward and backward": taken["encoder"],
@@ -84,113 +79,113 @@ def parts(options, precision):
         "two views of every image": taken["views"],
         "reading (PNG, 256 px), by no worker": taken["read"],
         "optimiser (AdamW)": taken["update"],
-        "history and the check of the loss": taken["note"],
+        "history and the check of the loss": taken["record"],
         "after every epoch: health, check, copy of the weights": taken["epoch"],
         "what the library adds: heads, views, history": added,
         "whole step less encoder, reading and optimiser": rest,
     }
-    print(f"{options.encoder}, {size} px, batch {batch}, {step.name}: ", end="")
-    print(f"{np.median(taken['whole']):.3f} s a step")
+    print(f"{options.encoder}, {size} px, batch {batch}, {step.arithmetic}: ", end="")
+    print(f"{np.median(taken['whole']):.3f} s per step")
     rows = []
     for part, seconds in named.items():
-        limit = {"what": "<= 0.15"}.get(part.split()[0], "")
+        target = {"what": "<= 0.15"}.get(part.split()[0], "")
         found = {"seconds": float(np.median(seconds)), **share(seconds, taken["whole"])}
-        rows.append({"precision": step.name, "part": part, **found, "wanted": limit})
+        rows.append({"precision": step.arithmetic, "part": part, **found, "target": target})
         show(rows[-1])
     return rows
 
 
 def by_tokens(options):
-    """Rows: transport as a share of the step, by number of tokens."""
+    """Return rows for transport as a share of the step, by number of tokens."""
     batch = options.curve_batch
     print(f"{options.encoder}, transport / step, by tokens; batch {batch}")
     rows = []
     for size, stride in options.tokens:
         step = OneStep(options.encoder, size, batch, "auto", match_stride=stride)
-        taken = compare(
+        taken = time_in_turns(
             options.repeats, step=step.learn, transport=step.transport, plan=step.longest_plan
         )
-        limit = "<= 0.25" if step.n_tokens == 784 else ""
+        target = "<= 0.25" if step.n_tokens == 784 else ""
         for part, label in (("transport", "transport"), ("plan", "plan, 50 iterations")):
             found = {"seconds": float(np.median(taken[part]))}
             found |= share(taken[part], taken["step"])
-            told = f"{step.n_tokens} tokens, {size} px, {label}"
-            rows.append({"precision": step.name, "part": told, **found, "wanted": limit})
+            label = f"{step.n_tokens} tokens, {size} px, {label}"
+            rows.append({"precision": step.arithmetic, "part": label, **found, "target": target})
             show(rows[-1])
-        print(f"    step {1000 * np.median(taken['step']) / batch:.2f} ms an image")
+        print(f"    step {1000 * np.median(taken['step']) / batch:.2f} ms per image")
     return rows
 
 
 def by_images(options):
-    """Rows: time for an image in larger batches over that in a small one."""
+    """Return rows for the time per image in larger batches over that in a small one."""
     size, stride = options.tokens[1]
     batches = [options.curve_batch * k for k in (1, 2, 4)]
     steps = [OneStep(options.encoder, size, b, "auto", match_stride=stride) for b in batches]
-    works = {f"step {step.batch}": step.learn for step in steps}
-    works |= {f"transport {step.batch}": step.transport for step in steps}
-    taken = compare(options.repeats, **works)
+    functions = {f"step {step.batch}": step.learn for step in steps}
+    functions |= {f"transport {step.batch}": step.transport for step in steps}
+    taken = time_in_turns(options.repeats, **functions)
     rows = []
     for part in ("step", "transport"):
         least, *more = (taken[f"{part} {batch}"] / batch for batch in batches)
         for batch, seconds in zip(batches[1:], more, strict=True):
-            label = f"{part} an image, batch {batch} / batch {batches[0]}"
-            limit = "1: linear in images"
-            rows.append({"part": label, **share(seconds, least), "wanted": limit})
+            label = f"{part} per image, batch {batch} / batch {batches[0]}"
+            target = "1: linear in images"
+            rows.append({"part": label, **share(seconds, least), "target": target})
             show(rows[-1])
     return rows
 
 
-def peak(options, work, precision):
-    """Memory, in MiB, that two rounds of a work take at most, beyond weights and images (Linux)."""
+def peak(options, part, precision):
+    """Return the peak memory of two rounds in MiB, beyond weights and images (Linux)."""
     words = f"--encoder {options.encoder} --size {options.size} --batch {options.batch}"
-    command = [sys.executable, __file__, *words.split(), "--peak", work, precision]
+    command = [sys.executable, __file__, *words.split(), "--peak", part, precision]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
 def print_peak(options):
-    work, precision = options.peak
+    part, precision = options.peak
     step = OneStep(options.encoder, options.size, options.batch, precision)
     step.images  # noqa: B018
-    COUNTED.write_text("5")  # the peak so far is forgotten
+    COUNTED.write_text("5")  # resets the peak
     before = resident("VmRSS")
-    for _ in range(2):  # gradients are there from the first on
-        {"encoder": step.encode, "step": step.learn}[work]()
+    for _ in range(2):  # the second starts with gradients, as later steps do
+        {"encoder": step.encode, "step": step.learn}[part]()
     print(resident("VmHWM") - before)
 
 
 def resident(which):
-    """Memory of this process now or at most, in MiB."""
+    """Return the memory of this process, now or at its peak, in MiB."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(which)) / 1024
 
 
 def memory(options):
-    """Rows: peak of a step over that of the encoder alone on two such views."""
+    """Return rows for the peak of a step over that of the encoder alone on the same views."""
     rows = []
     print(f"{options.encoder}, {options.size} px, batch {options.batch}: peak memory")
     for precision in options.precisions:
         bare, ours = (
-            np.array([peak(options, work, precision) for _ in range(options.processes)])
-            for work in ("encoder", "step")
+            np.array([peak(options, part, precision) for _ in range(options.processes)])
+            for part in ("encoder", "step")
         )
         label = f"step / encoder, {np.median(ours):.0f} / {np.median(bare):.0f} MiB, {precision}"
         rows.append(
-            {"precision": precision, "part": label, **share(ours, bare), "wanted": "<= 1.2"}
+            {"precision": precision, "part": label, **share(ours, bare), "target": "<= 1.2"}
         )
         show(rows[-1])
     return rows
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Where the time and memory of a step go.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--out", help="write all rows to this CSV")
-    parser.add_argument("--quick", action="store_true", help="small and few, to try the script")
-    parser.add_argument("--peak", nargs=2, metavar=("WORK", "PRECISION"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", help="CSV file to write all rows to")
+    parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
+    parser.add_argument("--peak", nargs=2, metavar=("PART", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.tokens, options.curve_batch, options.processes = TOKENS, 16, 3
     options.precisions = ("auto", "float32")
@@ -206,8 +201,9 @@ def main(arguments=None):
     rows = [row for precision in options.precisions for row in parts(options, precision)]
     rows += [*by_tokens(options), *by_images(options), *memory(options)]
     if options.out:
-        columns = ("precision", "part", "seconds", "share", "low", "high", "wanted")
-        write_csv([{name: row.get(name, "") for name in columns} for row in rows], options.out)
+        columns = ("precision", "part", "seconds", "share", "low", "high", "target")
+        rows = [{name: row.get(name, "") for name in columns} for row in rows]
+        write_csv(rows, options.out, digits=5)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """
-Training beside the loop that one would otherwise write
-=======================================================
+Training, compared with a hand-written loop
+===========================================
 
 Images per second of `OTCXRPretrainer.fit` and of a plain loop with lightly, on the same PNG files
-(synthetic radiographs), taken in turns in one run: medians and range.
+(synthetic radiographs): medians and range over repeats, taken in turns.
 
     python examples/benchmarks/training_speed.py [--repeats 5] [--out speed.csv]
 
 The plain loop has lightly's SimCLR transform, its VICReg head and loss as in its own examples for
-a ResNet-18, the same timm encoder, AdamW, and the number of workers that is fastest for it. Gray
-radiographs stay gray: Pillow's mode "L" goes through the transform as it is, with one mean and
-standard deviation, and without the steps that change colour alone, which would cost it time. It
-runs in float32 as such loops are written, and with bfloat16 autocast and channels_last. `fit`
-matches the regions of both views beside the image-level loss, reads in its own process unless
-`--num-workers` says otherwise, and its speed is that of a whole epoch after the first: the look
-that it takes at every image before training is told apart, and is in the total.
+a ResNet-18, the same timm encoder, AdamW, and the number of workers that is fastest for it. Images
+stay in Pillow's mode "L", with one mean and standard deviation, and steps of the transform that
+only change colors are switched off, because they would cost the loop time. The loop runs in
+float32, as such loops are usually written, and with bfloat16 autocast and channels_last. `fit`
+matches regions of both views in addition to the image-level loss. It reads images in its own
+process unless ``--num-workers`` is given. Its speed is that of a whole epoch after the first; the
+scan of all images before training is printed separately, and is part of the total.
 """
 
 import argparse
@@ -32,20 +32,20 @@ import torch
 from lightly.loss import VICRegLoss
 from lightly.models.modules.heads import VICRegProjectionHead
 from lightly.transforms import SimCLRTransform
-from peers.report import write_csv
 from PIL import Image
+from results import write_csv
+from timing import median_and_range
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset
 
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
-from otcxr_sk.images import PathSource
-from otcxr_sk.images._scan import scan
+from otcxr_sk.images import PathSource, scan
 
 EPOCHS = 2
 OURS = {"fit, auto": "auto", "fit, float32": "float32"}
 PLAIN = {"lightly, float32": False, "lightly, bfloat16": True}
-WANTED = {"fit, auto": 2.0, "fit, float32": 1.1}
+TARGETS = {"fit, auto": 2.0, "fit, float32": 1.1}
 
 
 def write_images(folder, n, side):
@@ -58,8 +58,8 @@ def write_images(folder, n, side):
     return paths
 
 
-class Pictures(Dataset):
-    """Gray pictures and what a transform makes of them."""
+class TransformedImages(Dataset):
+    """Gray images after a transform."""
 
     def __init__(self, paths, transform):
         self.paths, self.transform = paths, transform
@@ -68,12 +68,12 @@ class Pictures(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        with Image.open(self.paths[index]) as picture:
-            return self.transform(picture.convert("L"))
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image.convert("L"))
 
 
 class PlainLoop:
-    """The loop of a tutorial."""
+    """A loop as in a tutorial."""
 
     def __init__(self, paths, options, size, num_workers, *, mixed):
         transform = SimCLRTransform(
@@ -84,7 +84,7 @@ class PlainLoop:
             normalize={"mean": [0.5], "std": [0.25]},
         )
         self.loader = DataLoader(
-            Pictures(paths, transform),
+            TransformedImages(paths, transform),
             batch_size=options.batch,
             shuffle=True,
             drop_last=True,
@@ -98,18 +98,18 @@ class PlainLoop:
         if mixed:
             self.model.to(memory_format=torch.channels_last)
         self.criterion = VICRegLoss()
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=1e-2)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=1e-2)
 
     def epoch(self):
         for first, second in self.loader:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
                 loss = self.criterion(self.model(first), self.model(second))
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
 
     def speed(self):
-        """Images per second of an epoch."""
+        """Train an epoch, and return its images per second."""
         started = time.perf_counter()
         self.epoch()
         seen = len(self.loader) * self.loader.batch_size
@@ -117,7 +117,7 @@ class PlainLoop:
 
 
 def fastest(paths, options, size, *, mixed):
-    """Plain loop with the number of workers that is best for it."""
+    """Return a plain loop with the number of workers that is fastest for it, and the number."""
     found, few = {}, paths[: 2 * options.batch]
     for num_workers in options.workers:
         loop = PlainLoop(few, options, size, num_workers, mixed=mixed)
@@ -125,8 +125,8 @@ def fastest(paths, options, size, *, mixed):
         found[num_workers] = loop.speed()
         del loop  # and its workers
     best = max(found, key=found.get)
-    told = ", ".join(f"{speed:.1f} with {k}" for k, speed in found.items())
-    print(f"  lightly{', bfloat16' if mixed else ''}, images/s by workers: {told}", flush=True)
+    speeds = ", ".join(f"{speed:.1f} with {k}" for k, speed in found.items())
+    print(f"  lightly{', bfloat16' if mixed else ''}, images/s by workers: {speeds}", flush=True)
     loop = PlainLoop(paths, options, size, best, mixed=mixed)
     loop.epoch()
     return loop, best
@@ -134,7 +134,7 @@ def fastest(paths, options, size, *, mixed):
 
 @contextmanager
 def step_ends():
-    """Times at which optimisers ended a step, whoever runs them."""
+    """Collect the times at which any optimizer ends a step."""
     ends = []
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
@@ -144,7 +144,7 @@ def step_ends():
 
 
 def fit_speed(paths, options, size, precision):
-    """Images per second of the epochs after the first, and of the whole call."""
+    """Return the images per second of the epochs after the first, and of the whole call."""
     estimator = OTCXRPretrainer(
         options.encoder,
         image_size=size,
@@ -164,7 +164,7 @@ def fit_speed(paths, options, size, precision):
 
 
 def measure(paths, options, size):
-    """Rows of the table for a size of image."""
+    """Return the rows of the table for one image size."""
     print(f"{size} px", flush=True)
     loops, workers = {}, dict.fromkeys(OURS, options.num_workers)
     for name, mixed in PLAIN.items():
@@ -180,27 +180,24 @@ def measure(paths, options, size):
             speeds[name].append(loop.speed())
     started = time.perf_counter()
     scan(PathSource(paths), size, num_workers=options.num_workers)
-    look = len(paths) / (time.perf_counter() - started)
-    print(f"  the look before training: {look:.0f} images/s")
+    speed = len(paths) / (time.perf_counter() - started)
+    print(f"  the scan before training: {speed:.0f} images/s")
     return [row(size, name, speeds, totals, workers[name]) for name in speeds]
 
 
 def row(size, name, speeds, totals, num_workers):
     mine = np.array(speeds[name])
     found = {"size": size, "what": name, "workers": num_workers}
-    found |= spread("images_per_s", mine)
+    found |= summary("images_per_s", mine)
     found["total_images_per_s"] = float(np.median(totals[name])) if name in totals else ""
     for plain in PLAIN:
-        found |= spread(f"times_{plain.replace(', ', '_')}", mine / np.array(speeds[plain]))
+        found |= summary(f"times_{plain.replace(', ', '_')}", mine / np.array(speeds[plain]))
     return found
 
 
-def spread(name, numbers):
-    return {
-        name: float(np.median(numbers)),
-        f"{name}_low": float(numbers.min()),
-        f"{name}_high": float(numbers.max()),
-    }
+def summary(name, numbers):
+    names = name, f"{name}_low", f"{name}_high"
+    return dict(zip(names, median_and_range(numbers), strict=True))
 
 
 def show(found):
@@ -212,7 +209,7 @@ def show(found):
     line += f", / lightly bfloat16 {middle('times_lightly_bfloat16')}"
     if found["what"] in OURS:
         line += f"; whole fit {found['total_images_per_s']:.2f} images/s"
-        line += f"; wanted / lightly >= {WANTED[found['what']]}"
+        line += f"; target / lightly >= {TARGETS[found['what']]}"
     print(line, flush=True)
 
 
@@ -223,26 +220,28 @@ def machine():
         named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         name = named[1] if named else name
     versions = {"torch": torch.__version__, "timm": timm.__version__, "numpy": np.__version__}
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     bf16 = "yes" if torch.cpu._is_avx512_bf16_supported() else "no"
     return (
         f"{name}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, bfloat16 {bf16}; "
-        f"Python {platform.python_version()}, {told}; load {os.getloadavg()[0]:.1f}"
+        f"Python {platform.python_version()}, {packages}; load {os.getloadavg()[0]:.1f}"
     )
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Training, compared with a plain loop.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=192)
-    parser.add_argument("--side", type=int, default=256, help="of the files, in pixels")
+    parser.add_argument("--side", type=int, default=256, help="side of the files, in pixels")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--num-workers", type=int, default=0, help="of fit")
-    parser.add_argument("--workers", type=int, nargs="+", help="numbers to try for the plain loop")
-    parser.add_argument("--out", help="write the table to this CSV")
-    parser.add_argument("--quick", action="store_true", help="small and few, to try the script")
+    parser.add_argument("--num-workers", type=int, default=0, help="workers of fit")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", help="numbers of workers to try for the loop"
+    )
+    parser.add_argument("--out", help="CSV file to write the table to")
+    parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
     options = parser.parse_args(arguments)
     if options.quick:
         options.repeats, options.images, options.side, options.sizes = 1, 8, 32, [32]
@@ -257,7 +256,7 @@ def main(arguments=None):
             for found in rows[-len(OURS) - len(PLAIN) :]:
                 show(found)
     if options.out:
-        write_csv(rows, options.out)
+        write_csv(rows, options.out, digits=5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same picture twice, found by what it looks like."""
+"""Find images that appear more than once, by their looks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from otcxr_sk.images import ArraySource, ImageSource, PathSource
+from otcxr_sk.images import ImageSource, as_source
 
 _SIZE = 64
 _FREQUENCIES = 16
 _BITS = _FREQUENCIES**2 - 1
-# Between what copies of a picture differ by and what pictures of different patients do: measured
-# in docs/datasets.md.
+# Separates copies of an image from images of different patients: measured in docs/datasets.md.
 _THRESHOLD = 32
 _MOST_PAIRS = 1_000_000
 _BLOCK_BYTES = 64 * 2**20
@@ -29,24 +28,24 @@ _BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class NearDuplicates:
-    """Pairs of pictures that look the same, the most alike first.
+    """Pairs of images that look the same, the most similar first.
 
     Attributes
     ----------
     pairs : ndarray of intp, shape (m, 2)
-        Rows of the two, the lower one first.
+        Rows of the two images, the lower one first.
     distance : ndarray of intp, shape (m,)
-        Bits of 255 that differ between their hashes.
+        Number of the 255 bits of their hashes that differ.
     exact : ndarray of bool, shape (m,)
-        Whether they are the same to the last bit, as read at 64 x 64 pixels.
+        Whether they are identical when read at 64 x 64 pixels.
     groups : ndarray of shape (n,) or None
-        Patients, as given.
+        Patients, if passed.
     split : ndarray of str, shape (n,), or None
-        Parts, as given.
+        Parts of the split, if passed.
     threshold : int
-        Largest distance of a pair.
+        Maximum distance of a pair.
     source : ImageSource
-        The pictures that were compared.
+        Images that were compared.
     """
 
     pairs: NDArray[np.intp]
@@ -58,35 +57,33 @@ class NearDuplicates:
     source: ImageSource = field(repr=False)
 
     def __len__(self) -> int:
-        """Count the pairs."""
+        """Return the number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, which: NDArray[Any] | slice) -> NearDuplicates:
-        """Some of the pairs: ``found[found.across_groups]``."""
+        """Select pairs: ``found[found.across_groups]``."""
         return replace(
-            self,
-            pairs=self.pairs[which],
-            distance=self.distance[which],
-            exact=self.exact[which],
+            self, pairs=self.pairs[which], distance=self.distance[which], exact=self.exact[which]
         )
 
     @property
     def across_groups(self) -> NDArray[np.bool_] | None:
-        """Which pairs are of two patients; None without patients."""
+        """Whether each pair is of two patients, bool of shape (m,); None without `groups`."""
         return None if self.groups is None else _differ(self.groups, self.pairs)
 
     @property
     def across_splits(self) -> NDArray[np.bool_] | None:
-        """Which pairs are in two parts of the split; None without one."""
+        """Whether each pair is in two parts, bool of shape (m,); None without `split`."""
         return None if self.split is None else _differ(self.split, self.pairs)
 
     def merged_groups(self) -> NDArray[np.intp]:
-        """Patients, numbered anew, that a pair joins made one: what to split by.
+        """Merge patients who share a pair of images, for splits that keep pairs together.
 
         Returns
         -------
         ndarray of intp, shape (n,)
-            From 0. Without patients, every picture stands for one of its own at first.
+            Number of each image's merged patient, from 0. Without `groups`, each image is its own
+            patient before merging.
         """
         own: Any = np.arange(len(self.source)) if self.groups is None else self.groups
         names, codes = np.unique(own, return_inverse=True)
@@ -95,7 +92,7 @@ class NearDuplicates:
         return connected_components(links, directed=False)[1][codes].astype(np.intp)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each pair: ``pandas.DataFrame(found.rows())``."""
+        """Return one dict per pair: ``pandas.DataFrame(found.rows())``."""
         table = []
         for (first, second), distance, exact in zip(
             self.pairs.tolist(), self.distance.tolist(), self.exact.tolist(), strict=True
@@ -109,13 +106,12 @@ class NearDuplicates:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.pairs)} pairs among {len(self.source)} pictures differ in at most "
-            f"{self.threshold} of {_BITS} bits, {int(self.exact.sum())} of them in none of their "
-            "pixels"
+            f"{len(self.pairs)} pairs among {len(self.source)} images differ in at most "
+            f"{self.threshold} of {_BITS} bits; {int(self.exact.sum())} of them are identical"
         ]
         for what, across in (("patients", self.across_groups), ("parts", self.across_splits)):
             if across is not None:
-                lines.append(f"  {int(across.sum())} of two {what}, {int((~across).sum())} of one")
+                lines.append(f"  {int(across.sum())} across {what}, {int((~across).sum())} within")
         return "\n".join(lines)
 
 
@@ -127,28 +123,28 @@ def find_near_duplicates(
     threshold: int = _THRESHOLD,
     n_jobs: int | None = None,
 ) -> NearDuplicates:
-    """Find pictures that are there twice, whole or recompressed, resized or in other gray levels.
+    """Find images that appear more than once: identical, recompressed, resized, brighter or darker.
 
-    Each picture is read at 64 x 64 pixels. The signs of its 255 lowest frequencies but the mean
-    (two-dimensional DCT), each against their median, are its hash; all pairs of hashes are
-    compared.
+    Each image is read at 64 x 64 pixels. Its hash has 255 bits: whether each of the 255 lowest
+    frequencies of its two-dimensional DCT, without the mean, is above their median. All pairs of
+    hashes are compared.
 
-    A crop, shift or rotation of a few per cent is *not* found, nor is a mirrored copy: chest
-    radiographs of different patients look more alike than that.
+    Copies that are cropped, shifted or rotated by a few percent are *not* found, nor are mirrored
+    copies: chest radiographs of different patients are more similar than that.
 
     Parameters
     ----------
     source : ImageSource, array of shape (n, h, w), or sequence of paths
-        Pictures.
+        Images.
     groups : array-like of shape (n,), optional
-        Patients, to tell pairs of one from pairs of two.
+        Patient of each image, to tell pairs within a patient from pairs across patients.
     split : array-like of str, shape (n,), optional
-        Part that each picture is in, to tell pairs within one from pairs across.
+        Part that each image is in, to tell pairs within a part from pairs across parts.
     threshold : int, default=32
-        Largest number of 255 bits by which two hashes of a pair differ. The default was chosen by
+        Maximum number of the 255 bits that may differ within a pair. The default was chosen by
         measurement: see ``docs/datasets.md``.
     n_jobs : int, optional
-        Processes that read pictures; as in scikit-learn.
+        Number of processes that read images, as in scikit-learn.
 
     Returns
     -------
@@ -157,10 +153,15 @@ def find_near_duplicates(
     Raises
     ------
     ValueError
-        If lengths differ, a picture holds NaN, or there are more than a million pairs (as with
-        thousands of blank pictures).
+        If lengths differ, an image contains NaN, or there are more than a million pairs (as among
+        thousands of blank images).
     ImageReadError
         If a file cannot be read.
+
+    See Also
+    --------
+    check_leakage : Check that a split keeps patients apart, by their IDs.
+    otcxr_sk.plotting.NearDuplicatesDisplay : Plot the pairs side by side.
 
     Examples
     --------
@@ -172,9 +173,7 @@ def find_near_duplicates(
     >>> found.pairs.tolist(), found.exact.tolist()
     ([[2, 10], [0, 11]], [True, False])
     """
-    if not isinstance(source, ImageSource):
-        numeric = getattr(np.asarray(source), "dtype", np.dtype(object)).kind in "biuf"
-        source = ArraySource(np.asarray(source)) if numeric else PathSource(source)  # type: ignore[arg-type]
+    source = as_source(source)
     if not 0 <= threshold < _BITS:
         raise ValueError(f"threshold must be 0 to {_BITS - 1}, got {threshold}")
     n = len(source)
@@ -182,11 +181,9 @@ def find_near_duplicates(
     check_consistent_length(np.empty(n), patients, parts)
     batches = [range(start, min(start + 64, n)) for start in range(0, n, 64)]
     done = Parallel(n_jobs=n_jobs)(delayed(_describe)(source, rows) for rows in batches)
-    signs = np.concatenate([signs for signs, _ in done])
-    known: dict[bytes, int] = {}
-    content = np.array([known.setdefault(one, len(known)) for _, more in done for one in more])
+    signs, digests = (np.concatenate(parts) for parts in zip(*done, strict=True))
     pairs, distance = _close_pairs(signs, threshold)
-    exact = ~_differ(content, pairs)
+    exact = ~_differ(digests, pairs)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], ~exact, distance))
     return NearDuplicates(
         pairs[order], distance[order], exact[order], patients, parts, int(threshold), source
@@ -194,7 +191,7 @@ def find_near_duplicates(
 
 
 def _describe(source: ImageSource, rows: range) -> tuple[NDArray[np.int8], list[bytes]]:
-    """Hash, as signs, and digest of what was read, of some pictures."""
+    """Return the hashes (m, 255) of some images, as signs, and digests of their pixels."""
     pixels = source.read(rows, _SIZE)[:, 0]
     waves = dctn(pixels, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     waves = waves.reshape(len(waves), -1)[:, 1:]
@@ -206,23 +203,21 @@ def _describe(source: ImageSource, rows: range) -> tuple[NDArray[np.int8], list[
 def _close_pairs(
     signs: NDArray[np.int8], threshold: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """All pairs of rows that differ in at most `threshold` signs, and in how many."""
+    """Return all pairs of rows that differ in at most `threshold` signs, and their distances."""
     n, bits = signs.shape
-    # Products of signs add up to equal less different ones. BLAS is faster at it than counting
-    # bits, and float32 is exact below 2**24.
+    # The product of two rows is the number of equal signs minus that of different ones. BLAS is
+    # faster than counting bits, and float32 is exact below 2**24.
     vectors = signs.astype(np.float32)
     block = max(1, _BLOCK_BYTES // (4 * n))
     found, distances, total = [], [], 0
     for start in range(0, n, block):
         differ = (bits - vectors[start : start + block] @ vectors[start:].T) / 2
-        first, second = np.nonzero(differ <= threshold)
-        later = second > first
-        first, second = first[later], second[later]
+        first, second = np.nonzero(np.triu(differ <= threshold, k=1))
         total += len(first)
         if total > _MOST_PAIRS:
             raise ValueError(
-                f"more than {_MOST_PAIRS} pairs differ in at most {threshold} bits; leave out "
-                "blank pictures, or lower threshold"
+                f"more than {_MOST_PAIRS} pairs differ in at most {threshold} bits; remove blank "
+                "images, or lower threshold"
             )
         found.append(np.stack([first, second], axis=1) + start)
         distances.append(differ[first, second])

@@ -2,14 +2,20 @@
 
 from otcxr_sk.estimators._parameters import LAPTOP
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._unusable import UnusableImageWarning
-from otcxr_sk.training.checkpoint import CheckpointWarning
-from otcxr_sk.training.collapse import CollapseWarning
+from otcxr_sk.images import UnusableImageWarning
+from otcxr_sk.training import (
+    CheckpointWarning,
+    CollapseWarning,
+    NonFiniteLossError,
+    TrainingInterrupted,
+)
 
 __all__ = [
     "LAPTOP",
     "CheckpointWarning",
     "CollapseWarning",
+    "NonFiniteLossError",
     "OTCXRPretrainer",
+    "TrainingInterrupted",
     "UnusableImageWarning",
 ]

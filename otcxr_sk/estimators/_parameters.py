@@ -1,19 +1,25 @@
-"""The parameters of a pretrainer: what they may be, alone and together."""
+"""The parameters of the pretrainer: constraints on each, and on several together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from numbers import Integral, Real
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
-from otcxr_sk.estimators._unusable import ON_ERROR
-from otcxr_sk.images._resize import RESIZES
-from otcxr_sk.training.optimiser import OPTIMISERS
-from otcxr_sk.training.runtime import PRECISIONS
+from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk.images import RESIZES, Cache
+from otcxr_sk.method import Objective, Views
+from otcxr_sk.training import OPTIMIZERS, PRECISIONS, Callback, Checkpoint, EarlyStopping, Optimizer
 
 # Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
 LAPTOP: Mapping[str, Any] = MappingProxyType(
@@ -27,76 +33,142 @@ LAPTOP: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-MODEL_PARAMETERS = (
-    "encoder",
-    "image_size",
-    "resize",
-    "match_stride",
-    "cv_sim_depth",
-    "epsilon",
-    "transport",
-    "crop_scale",
-    "horizontal_flip",
-    "erase",
-    "alpha",
-    "beta",
-    "eta",
-    "global_weight",
-)
+ON_ERROR = ("raise", "warn", "nan")
+
+_PATH = [str, HasMethods(["__fspath__"])]
+_WEIGHT = [Interval(Real, 0, None, closed="left")]
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_SHARE = [Interval(Real, 0, 1, closed="both")]
+
+
+def _at_least(least: int) -> Interval:
+    return Interval(Integral, least, None, closed="left")
+
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "encoder": [str, HasMethods(["forward", "state_dict"])],
-    "weights": [None, str, HasMethods(["__fspath__"]), HasMethods(["save_encoder"])],
-    "image_size": [Interval(Integral, 1, None, closed="left")],
+    "weights": [None, *_PATH, HasMethods(["save_encoder"])],
+    "image_size": [_at_least(1)],
     "resize": [StrOptions(set(RESIZES))],
-    "epochs": [Interval(Integral, 0, None, closed="left")],
-    "max_time": [None, Interval(Real, 0, None, closed="neither")],
-    "batch_size": [Interval(Integral, 2, None, closed="left")],
-    "accumulate": [Interval(Integral, 1, None, closed="left")],
-    "optimizer": [StrOptions(set(OPTIMISERS))],
-    "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
-    "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
-    "ema": [None, Interval(Real, 0, 1, closed="neither")],
-    "alpha": [Interval(Real, 0, None, closed="left")],
-    "beta": [Interval(Real, 0, None, closed="left")],
-    "eta": [Interval(Real, 0, None, closed="left")],
-    "global_weight": [Interval(Real, 0, None, closed="left")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "cv_sim_depth": [Interval(Integral, 0, None, closed="left")],
-    "transport": [StrOptions({"inverse", "direct"})],
-    "match_stride": [Interval(Integral, 1, None, closed="left")],
-    "crop_scale": [tuple, list],
-    "horizontal_flip": [Interval(Real, 0, 1, closed="both")],
-    "erase": [Interval(Real, 0, 1, closed="both")],
+    "epochs": [_at_least(0)],
+    "batch_size": [_at_least(2)],
+    "accumulate": [_at_least(1)],
+    "learning_rate": [_POSITIVE, StrOptions({"auto"})],
+    "optimizer": [StrOptions(set(OPTIMIZERS)), Optimizer],
+    "views": [None, Views],
+    "objective": [None, Objective],
+    "match_stride": [_at_least(1)],
     "image_shape": [tuple, list, None],
-    "channels": [StrOptions({"first", "last"}), None],
     "device": [str],
     "precision": [StrOptions({"auto", *PRECISIONS})],
-    "num_workers": [Interval(Integral, 0, None, closed="left")],
+    "num_workers": [_at_least(0)],
     "on_error": [StrOptions(set(ON_ERROR))],
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "callbacks": [None, list, tuple],
-    "cache_dir": [None, str, HasMethods(["__fspath__"])],
-    "cache_gb": [Interval(Real, 0, None, closed="neither")],
-    "checkpoint_dir": [None, str, HasMethods(["__fspath__"])],
-    "checkpoint_every": [Interval(Integral, 1, None, closed="left"), timedelta],
+    "cache": [None, *_PATH, Cache],
+    "checkpoint": [None, *_PATH, Checkpoint],
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
 
+_OF_GROUPS: dict[str, dict[str, list[Any]]] = {
+    "optimizer": {
+        "name": [StrOptions(set(OPTIMIZERS))],
+        "weight_decay": _WEIGHT,
+        "clip_norm": [None, _POSITIVE],
+        "ema": [None, Interval(Real, 0, 1, closed="neither")],
+    },
+    "views": {
+        "crop_scale": [tuple, list],
+        "horizontal_flip": _SHARE,
+        "erase": _SHARE,
+        "aspect": [Interval(Real, 1, None, closed="left")],
+        "contrast": _SHARE,
+        "brightness": _WEIGHT,
+        "blur": [Interval(Real, 1, None, closed="left")],
+    },
+    "objective": {
+        "alpha": _WEIGHT,
+        "beta": _WEIGHT,
+        "eta": _WEIGHT,
+        "global_weight": _WEIGHT,
+        "epsilon": [_POSITIVE],
+        "transport": [StrOptions({"inverse", "direct"})],
+        "cv_sim_depth": [_at_least(0)],
+    },
+    "cache": {"folder": _PATH, "max_gb": [_POSITIVE]},
+    "checkpoint": {"folder": _PATH, "every": [_at_least(1), timedelta]},
+}
 
-def check_together(estimator: Any) -> None:
-    """Refuse what no constraint of a single parameter can tell."""
-    scale = estimator.crop_scale
+GROUPS: dict[str, Callable[..., ParameterGroup]] = {
+    "optimizer": Optimizer,
+    "views": Views,
+    "objective": Objective,
+    "cache": Cache,
+    "checkpoint": Checkpoint,
+}
+
+
+class Settings(SimpleNamespace):
+    """Parameters by name, checked, with groups as objects."""
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the parameters of the network and the loss, plain, for `FittedEncoder`."""
+        plain = ("encoder", "image_size", "resize", "match_stride")
+        return {name: getattr(self, name) for name in plain} | {
+            name: getattr(self, name).get_params() for name in ("views", "objective")
+        }
+
+    def with_architecture(self, architecture: Mapping[str, Any]) -> Settings:
+        """Return a copy with another network and loss."""
+        groups = {name: GROUPS[name](**architecture[name]) for name in ("views", "objective")}
+        return Settings(**{**vars(self), **architecture, **groups})
+
+
+def as_group(name: str, value: Any) -> Any:
+    """Return the group that a parameter stands for; None if it switches something off."""
+    if name in ("views", "objective"):
+        return GROUPS[name]() if value is None else value
+    return GROUPS[name](value) if isinstance(value, str | os.PathLike) else value
+
+
+def check_settings(parameters: Mapping[str, Any]) -> Settings:
+    """Fill in the groups, and check them and what parameters must satisfy together."""
+    groups = {name: as_group(name, parameters[name]) for name in GROUPS}
+    for name, group in groups.items():
+        if group is not None:
+            caller = type(group).__name__
+            validate_parameter_constraints(_OF_GROUPS[name], group.get_params(), caller)
+    callbacks = _check_callbacks(parameters["callbacks"], parameters["validation_fraction"])
+    settings = Settings(**{**parameters, **groups, "callbacks": callbacks})
+    scale = settings.views.crop_scale
     numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
     if not numbers or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
-    if estimator.weights is estimator:
-        raise ValueError("weights is this estimator itself; to go on from there use warm_start")
-    if not any((estimator.alpha, estimator.beta, estimator.eta, estimator.global_weight)):
+    if not settings.objective.weights:
         raise ValueError(
-            "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; "
-            "raise one of them"
+            "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; raise one "
+            "of them"
         )
+    return settings
+
+
+def _check_callbacks(callbacks: Any, validation_fraction: float) -> Sequence[Callback]:
+    """Check that callbacks are callbacks, and can do what they are for."""
+    found = list(callbacks or ())
+    for callback in found:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks must be instances of otcxr_sk.training.Callback, got {callback!r}; "
+                "pass scikit-learn's to set_callbacks"
+            )
+    early = [callback for callback in found if isinstance(callback, EarlyStopping)]
+    if sum(callback.restore_best for callback in early) > 1:
+        raise ValueError("only one of several EarlyStopping can have restore_best=True")
+    if not validation_fraction and any(each.monitor == "validation_loss" for each in early):
+        raise ValueError(
+            "EarlyStopping watches 'validation_loss', but no images are held out: set "
+            "validation_fraction, or monitor another number, such as 'effective_rank'"
+        )
+    return found

@@ -1,32 +1,62 @@
-"""OTCXRPretrainer: unlabelled chest X-rays -> an encoder -> embeddings."""
-
-from __future__ import annotations
+"""OTCXRPretrainer: unlabelled chest X-rays to an encoder, any chest X-ray to an embedding."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from copy import copy
 from typing import Any, ClassVar, Self
 
-from otcxr_sk.estimators._fitting import pretrain
-from otcxr_sk.estimators._parameters import CONSTRAINTS
-from otcxr_sk.estimators._stream import StreamEstimator
-from otcxr_sk.estimators._watching import CallbackSupportMixin, with_callbacks
-from otcxr_sk.images._resize import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE
-from otcxr_sk.training.callbacks import Callback
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch, Tags
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted
+
+from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._version import __version__
+from otcxr_sk._warning import warn_user
+from otcxr_sk.estimators._embed import embed
+from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._fit import Outcome, draw_seed, pretrain, pretrain_part
+from otcxr_sk.estimators._inputs import check_groups, check_images
+from otcxr_sk.estimators._parameters import (
+    CONSTRAINTS,
+    GROUPS,
+    ON_ERROR,
+    Settings,
+    as_group,
+    check_settings,
+)
+from otcxr_sk.estimators._sklearn_callbacks import (
+    CallbackSupportMixin,
+    SklearnCallbacks,
+    with_callbacks,
+)
+from otcxr_sk.estimators._state import Learned, Unsaved
+from otcxr_sk.images import (
+    DEFAULT_RESIZE,
+    ImageCache,
+    ImageSource,
+    Resize,
+    leave_out,
+    unusable_table,
+    warn_unusable,
+)
+from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, Views, matching_accuracy
+from otcxr_sk.training import Callback, Optimizer, evaluate
+
+# Format of pickles. Those of version 0.1 name none.
+_STATE_FORMAT = 2
 
 
-class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
+class OTCXRPretrainer(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
-    between the two dense feature maps, with variance and covariance regularisation of both,
-
-    .. math:: L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
-        + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)],
-
-    beside the same three kinds of term on a projection of the pooled map, weighted by
-    `global_weight`. The embedding is the pooled map of the encoder. For :math:`L_{OT}`
-    see `transport`.
+    between the two dense feature maps, with variance and covariance regularization. What is
+    minimized is described by `Objective`. The embedding is the mean of the encoder's last map.
 
     Parameters
     ----------
@@ -34,101 +64,70 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         Name of a timm model, or a module that turns float32 images (B, 1, size, size) into a
         dense map (B, C, h, w). A module is copied, never changed.
     weights : path or fitted OTCXRPretrainer, default=None
-        What to start from: a local file with weights of the named timm model (``.safetensors``,
-        or ``.pth`` of which no code is run), a folder of Hugging Face's with DINOv2's such as
-        RAD-DINO, or another pretrainer's encoder, with those of its heads whose shapes are the
-        same. None starts at random; nothing is ever downloaded.
+        Where training starts. A local file with weights of the named timm model
+        (``.safetensors``, or ``.pth``, from which no code is run); a Hugging Face folder with
+        DINOv2 weights, such as RAD-DINO; or another pretrainer, whose encoder is taken and those
+        of its heads that have the same shapes. None starts at random. Nothing is ever downloaded.
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.
     resize : {"squash", "pad", "crop"}, default="squash"
-        How an image that is no square becomes one: distorted, filled up with black, or cut to
+        How an image that is not square becomes square: distorted, padded with black, or cut to
         its central square.
     epochs : int, default=100
-        Passes over the images. 0 leaves the encoder as it is: the baseline to compare with.
-    max_time : float, default=None
-        Minutes after which no further epoch is begun, earlier parts of a resumed run included. The
-        learning rate, which falls over `epochs`, then ends above zero: better lower `epochs` if
-        the time is known.
+        Passes over the images. 0 leaves the encoder as it is, as a baseline.
     batch_size : int, default=64
-        Images per batch, of all processes together where several train, and per chunk in
-        `transform`.
+        Images per batch, all processes together, and images that `transform` encodes at a time.
     accumulate : int, default=1
-        Batches per step of the optimiser, for steps of more images than fit into memory. Norms of
-        batches, variance and covariance see `batch_size` images at a time all the same.
-    optimizer : {"adamw", "lars"}, default="adamw"
-        LARS is for steps of thousands of images.
+        Batches per optimizer step, for steps of more images than fit into memory. Batch norm,
+        variance and covariance still see `batch_size` images at a time.
     learning_rate : float or "auto", default="auto"
-        Peak; linear warm-up, cosine decay. A number is taken as it is. "auto" is 0.002 (LARS: 0.6)
-        for steps of 64 images and grows with the square root of their number.
-    weight_decay : float, default=0.01
-        Not applied to biases and norms.
-    clip_norm : float, default=None
-        A step whose gradient is longer is made with one of this length.
-    ema : float, default=None
-        Such as 0.999: keep a running average of the weights over about ``1 / (1 - ema)`` steps, and
-        end with the average.
-    alpha, beta, eta : float
-        Weights of the transport, variance and covariance terms.
-    global_weight : float
-        Weight of the image-level term; 0 switches it off.
-    epsilon : float
-        Entropic regularisation of the transport plan; costs lie in [0, 2].
-    cv_sim_depth : int, default=0
-        Number of CV-SIM blocks between dense head and transport.
-    transport : {"inverse", "direct"}, default="inverse"
-        What the transport term is: with "inverse" the divergence of the plan from the true one,
-        known from where the views were cut, so that tokens learn to find their place; with
-        "direct" the cost of the plan, as in the paper.
+        Peak of the learning rate, after a linear warm-up and before a cosine decay to zero. "auto"
+        is 0.002 (LARS: 0.6) for steps of 64 images and grows with the square root of their number.
+    optimizer : {"adamw", "lars"} or Optimizer, default="adamw"
+        An `Optimizer` also sets weight decay, gradient clipping and a running average of the
+        weights.
+    views : Views, default=None
+        How the two views are drawn: crops, flips, hidden parts. None is ``Views()``.
+    objective : Objective, default=None
+        The loss: weights of its terms, and how tokens are matched. None is ``Objective()``.
     match_stride : int, default=16
-        Tokens to match come from the encoder's deepest stage of at most this stride in pixels.
-    crop_scale : tuple of float, default=(0.5, 1.0)
-        Range of the share of an image's area that a view keeps.
-    horizontal_flip : float, default=0.0
-        Probability that a view is mirrored. The heart is on one side: off by default.
-    erase : float, default=0.5
-        Largest share of the first view that random rectangles hide; 0 hides nothing. It helped on
-        radiographs of pneumonia and hurt on phantoms with small findings.
+        The tokens to match come from the deepest stage of the encoder whose stride is at most
+        this, in pixels.
     image_shape : tuple (height, width), default=None
-        Shape of the images in flattened rows. None takes them for squares if the number of
+        Shape of the images in flattened rows. None takes them for square images if the number of
         features is a square number, and for a single row of pixels otherwise.
-    channels : {"first", "last"}, default=None
-        Place of the channel axis in arrays of four dimensions; only needed if both would fit.
     device : str, default="auto"
-        A torch device; "auto" takes CUDA, else MPS, else the CPU. Each of several processes takes
-        a GPU of its own.
-    precision : {"auto", "bf16", "fp16", "float32"}, default="auto"
-        Arithmetic of the encoder; "auto" takes bfloat16 where the device computes it natively.
-        "fp16" is for GPUs that do not, and scales gradients.
+        A torch device. "auto" takes CUDA, else MPS, else the CPU. Where several processes train,
+        each takes a GPU of its own.
+    precision : {"auto", "bfloat16", "float16", "float32"}, default="auto"
+        Arithmetic of the encoder. "auto" takes bfloat16 where the device computes it natively,
+        and float32 elsewhere. "float16" is for GPUs without bfloat16, and scales gradients.
         Heads, transport and losses are always float32.
     num_workers : int, default=0
-        Processes that read images beside each that trains.
+        Processes that read images, for each process that trains.
     on_error : {"raise", "warn", "nan"}, default="raise"
-        What becomes of images that cannot be used. "raise" stops with their names; otherwise
-        `fit` leaves them out (`skipped_`) and `transform` gives them rows of NaN
-        (`unreadable_`), "warn" with a warning.
+        What happens to images that cannot be used. "raise" stops with their names. Otherwise
+        `fit` leaves them out (`skipped_`) and `transform` returns rows of NaN for them
+        (`last_unusable`), "warn" with a warning.
     validation_fraction : float, default=0.0
-        Share of the patients, told by `groups` in `fit`, whose images are held out of training
-        to give ``history_["validation_loss"]``. Without `groups` it is a share of the images, and
-        pictures of one patient on both sides make that loss look better than it is.
+        Share of the patients (`groups` in `fit`) whose images are held out of training to compute
+        ``history_["validation_loss"]``. Without `groups` it is a share of the images: a patient
+        with images on both sides then makes that loss look better than it is.
     callbacks : list of Callback, default=None
-        What looks at a run after every epoch, and may end it: `EarlyStopping`, `CSVLogger`,
-        `TensorBoardLogger` and your own from `otcxr_sk.training`, `KNNProbe` from
-        `otcxr_sk.evaluation`. Called in this order.
-    cache_dir : path, default=None
-        Folder where decoded and resized images of files are kept, so that each is decoded once.
-    cache_gb : float, default=50.0
-        Space that they take there at most, in gigabytes; the least recently used give way.
-    checkpoint_dir : path, default=None
-        Folder where a run is saved as it goes. `fit` goes on with the run that it finds there, and
-        refuses one of other parameters or images. A run on the CPU that was interrupted ends with
-        the very weights of one that was not.
-    checkpoint_every : int or datetime.timedelta, default=1
-        Epochs, or time, from one checkpoint to the next.
+        Called after every epoch, in this order; they may end the run. See `EarlyStopping`,
+        `TimeLimit`, `CSVLogger`, `TensorBoardLogger` and `Callback` in `otcxr_sk.training`, and
+        `KNNProbe` in `otcxr_sk.evaluation`.
+    cache : path or Cache, default=None
+        Folder that keeps decoded and resized images, so that each file is decoded once.
+    checkpoint : path or Checkpoint, default=None
+        Folder that a run is saved to as it goes. `fit` goes on with the run that it finds there
+        and refuses one of other parameters or images. On the CPU, a run that was interrupted ends
+        with the very weights of one that was not.
     warm_start : bool, default=False
         Whether another `fit` goes on from the fitted weights, with their `mean_` and `std_`.
     random_state : int, RandomState instance or None, default=None
-        Same seed, same machine, same weights, whatever `num_workers` and `cache_dir`. Global
-        generators are left alone.
+        Same seed, same machine, same weights, whatever `num_workers`. Global generators are left
+        alone.
     verbose : int, default=0
         Positive shows progress bars.
 
@@ -142,23 +141,31 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         Per epoch: ``loss`` and its terms ``transport``, ``variance``, ``covariance``,
         ``global_invariance``, ``global_variance``, ``global_covariance`` (unweighted);
         ``marginal_error`` (L1, of the plans); ``matching_accuracy`` (share of transported mass
-        within one token of its true place) beside ``matching_chance`` (of a uniform plan);
+        within one token of its true place) and ``matching_chance`` (the same for a uniform plan);
         ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``;
-        ``validation_loss``, if images are held out, by the views of `score`; and what callbacks
-        record, NaN where they do not.
+        ``validation_loss`` if images are held out, on the same views as `score`; and what
+        callbacks record, NaN where they do not.
+    last_unusable : list of dict
+        ``row``, ``file`` and ``reason`` of every image that the last `transform`,
+        `transform_dense` or `score` of this object could not use.
     mean_, std_ : float
-        Of the pixels of the training images at `image_size`, not of those held out; of the first
-        ones, where training went on with others.
+        Of the pixels of the training images at `image_size`, without those held out. Where
+        training went on with other images, of the first ones.
     n_epochs_ : int
         Epochs completed.
-    skipped_ : list of dict
-        ``row``, ``file`` and ``reason`` of every image that `fit` left out.
-    unreadable_ : list of dict
-        The same for the last `transform`, `transform_dense` or `score` by this object.
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
+    skipped_ : list of dict
+        ``row``, ``file`` and ``reason`` of every image that `fit` left out.
     weights_ : ndarray of uint8
         All weights in safetensors format.
+
+    See Also
+    --------
+    Views, Objective, Optimizer, Cache, Checkpoint : Groups of parameters.
+    otcxr_sk.evaluation.linear_probe : How good an embedding is for a task, by patient.
+    otcxr_sk.datasets.load_labelled : Your own images with labels and patients.
+    otcxr_sk.plotting.MatchingDisplay : What was matched with what.
 
     Notes
     -----
@@ -167,15 +174,15 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     ====================================================  =====================================
     flattened rows (n, height * width)                    see `image_shape`
     images (n, height, width)                             grayscale
-    images (n, 1 or 3, h, w) or (n, h, w, 1 or 3)         colour becomes luma, see `channels`
-    map-style torch data set, list of PIL images          first member where items are tuples
+    images (n, 1 or 3, h, w) or (n, h, w, 1 or 3)         color becomes luma
+    map-style torch data set, list of PIL images          of tuples, the first member
     list, array or data-frame column of paths             PNG, JPEG, TIFF, NPY, DICOM
     a folder                                              its images by path, see `list_images`
     ====================================================  =====================================
 
-    Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they
-    are. Arrays, be they in memory, memory maps, HDF5 data sets or Zarr arrays, are never copied
-    whole; files are decoded when needed.
+    Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they are.
+    Arrays may lie in memory, in memory maps, HDF5 data sets or Zarr arrays, and are never copied
+    as a whole; files are decoded when needed.
 
     Patients must not be shared by training and test images: pass patient ids as ``groups`` to
     scikit-learn's splitters.
@@ -193,9 +200,34 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
     >>> enc.fit_transform(images).shape
     (8, 512)
+
+    Unlabelled images first, then a classifier on the embedding, in one Pipeline that is
+    cross-validated by patient:
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GroupKFold, cross_val_score
+    >>> from sklearn.pipeline import make_pipeline
+    >>> data = make_chest_phantoms(12, image_size=32, random_state=0)
+    >>> pipe = make_pipeline(enc, LogisticRegression(C=0.01))
+    >>> sick = data.labels.any(axis=1)
+    >>> len(cross_val_score(pipe, data.images, sick, groups=data.groups, cv=GroupKFold(2)))
+    2
     """
 
+    weights_: NDArray[np.uint8]
+    mean_: float
+    std_: float
+    history_: dict[str, list[float]]
+    skipped_: list[dict[str, Any]]
+    n_epochs_: int
+    embedding_dim_: int
+    encoder_name_: str
+
+    _architecture: dict[str, Any]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+
+    # Metadata routing has no use for a place where the result goes.
+    __metadata_request__transform: ClassVar[dict[str, str]] = {"out": UNUSED}
 
     def __init__(
         self,
@@ -205,37 +237,22 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         image_size: int = 224,
         resize: Resize = DEFAULT_RESIZE,
         epochs: int = 100,
-        max_time: float | None = None,
         batch_size: int = 64,
         accumulate: int = 1,
-        optimizer: str = "adamw",
         learning_rate: float | str = "auto",
-        weight_decay: float = 0.01,
-        clip_norm: float | None = None,
-        ema: float | None = None,
-        alpha: float = 1.0,
-        beta: float = 2.0,
-        eta: float = 0.1,
-        global_weight: float = 10.0,
-        epsilon: float = 0.1,
-        cv_sim_depth: int = 0,
-        transport: str = "inverse",
+        optimizer: str | Optimizer = "adamw",
+        views: Views | None = None,
+        objective: Objective | None = None,
         match_stride: int = 16,
-        crop_scale: tuple[float, float] = (0.5, 1.0),
-        horizontal_flip: float = 0.0,
-        erase: float = 0.5,
         image_shape: tuple[int, int] | None = None,
-        channels: str | None = None,
         device: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         on_error: str = "raise",
         validation_fraction: float = 0.0,
         callbacks: Sequence[Callback] | None = None,
-        cache_dir: Any = None,
-        cache_gb: float = 50.0,
-        checkpoint_dir: Any = None,
-        checkpoint_every: int | timedelta = 1,
+        cache: Any = None,
+        checkpoint: Any = None,
         warm_start: bool = False,
         random_state: Any = None,
         verbose: int = 0,
@@ -245,37 +262,22 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         self.image_size = image_size
         self.resize = resize
         self.epochs = epochs
-        self.max_time = max_time
         self.batch_size = batch_size
         self.accumulate = accumulate
-        self.optimizer = optimizer
         self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.ema = ema
-        self.alpha = alpha
-        self.beta = beta
-        self.eta = eta
-        self.global_weight = global_weight
-        self.epsilon = epsilon
-        self.cv_sim_depth = cv_sim_depth
-        self.transport = transport
+        self.optimizer = optimizer
+        self.views = views
+        self.objective = objective
         self.match_stride = match_stride
-        self.crop_scale = crop_scale
-        self.horizontal_flip = horizontal_flip
-        self.erase = erase
         self.image_shape = image_shape
-        self.channels = channels
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
         self.on_error = on_error
         self.validation_fraction = validation_fraction
         self.callbacks = callbacks
-        self.cache_dir = cache_dir
-        self.cache_gb = cache_gb
-        self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_every = checkpoint_every
+        self.cache = cache
+        self.checkpoint = checkpoint
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -284,19 +286,19 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Pre-train on images without labels.
 
-        Every image is read once before training starts, so that one that cannot be used is
-        reported before any time is spent, and to learn `mean_` and `std_`. With `checkpoint_dir`,
-        a run found there is continued where it was saved, without that look; one that has ended
-        is given back at once. Started by torchrun, all processes train together, each has to be
-        given all images, and all end with the same estimator.
+        Every image is read once before training starts: to report those that cannot be used before
+        any time is spent, and to compute `mean_` and `std_`. With `checkpoint`, a run found there
+        goes on from where it was saved, without that first reading; a run that has ended is
+        returned at once. Under torchrun all processes train together: each has to be given all
+        images, and all end with the same estimator.
 
         Parameters
         ----------
         X : array-like or sequence of paths
-            At least two images; see the class.
+            At least two images; see the notes of the class.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Patient of each image. Used by `validation_fraction`: no patient is on both sides.
+            Patient of each image, for `validation_fraction`: no patient is on both sides.
 
         Returns
         -------
@@ -305,27 +307,417 @@ class OTCXRPretrainer(CallbackSupportMixin, StreamEstimator):
         Raises
         ------
         ValueError
-            A parameter or an image cannot be used, or `checkpoint_dir` holds another run; the
+            A parameter or an image cannot be used, or the checkpoint folder holds another run; the
             message names it, or what differs.
         ImageReadError
-            A file cannot be read; a ValueError, too.
+            A file cannot be read. It is a ValueError, too.
         NonFiniteLossError
             The loss became NaN or infinite. The estimator then is as after the last epoch that
             ended well, if there was one.
-        KeyboardInterrupt
-            After Ctrl-C, when the step under way is done and saved to `checkpoint_dir`. The
-            estimator then has the weights of that step. A second Ctrl-C stops at once.
+        TrainingInterrupted
+            After Ctrl-C, a KeyboardInterrupt: once the current step is done and saved to
+            `checkpoint`. The estimator then has the weights of that step. A second Ctrl-C stops at
+            once.
 
         Warns
         -----
         CheckpointWarning
-            A checkpoint could not be written, and training went on, or the newest was damaged.
+            A checkpoint could not be written and training went on, or the newest was damaged.
         CollapseWarning
-            The embeddings hardly differ between images, told at the first such epoch after the
-            warm-up of the learning rate.
+            The embeddings hardly differ between images, at the first such epoch after the warm-up
+            of the learning rate.
         UnusableImageWarning
             Images were left out, with ``on_error="warn"``.
         """
+        settings = self._settings()
+        source = self._source(X, fitting=True)
+        patients = check_groups(groups, len(source))
+        outcome = pretrain(
+            settings,
+            source,
+            patients,
+            before=self._learned() if self.warm_start else None,
+            callbacks=SklearnCallbacks.of(self, X, y),
+            fitted=lambda learned: copy(self)._take(learned),
+        )
+        return self._end(outcome)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train on some more images, each once, going on from the call before.
+
+        The learning rate rises for 40 steps and then stays at its peak. The optimizer's state is
+        kept from call to call for as long as this object lives. It is not pickled: a copy begins
+        it anew from the weights, and so does the first call after `fit`. `mean_`, `std_`, the
+        network, the views and the objective are those of the first call, or of `fit`. `epochs`,
+        `checkpoint`, `callbacks` and `validation_fraction` play no part.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            At least two images; see the notes of the class. They are read once before they are
+            trained on, as by `fit`.
+        y : ignored
+
+        Returns
+        -------
+        self : OTCXRPretrainer
+            `history_` and `n_epochs_` count every call as an epoch; `skipped_` is of the last.
+
+        Raises
+        ------
+        ValueError, ImageReadError, NonFiniteLossError
+            As by `fit`. The estimator then is as before the call.
+        TrainingInterrupted
+            After Ctrl-C, once the current step is done; the estimator has its weights.
+
+        Warns
+        -----
+        CollapseWarning, UnusableImageWarning
+            As by `fit`.
+        """
+        settings, before = self._settings(), self._learned()
+        source = self._source(X, fitting=before is None, least=2)
+        outcome, stream = pretrain_part(
+            settings, source, before=before, stream=self._unsaved.stream
+        )
+        self._unsaved.stream = stream
+        return self._end(outcome)
+
+    def transform(self, X: Any, *, out: Any = None) -> NDArray[np.float32]:
+        """Embed images, a batch at a time, or with the workers of `joblib.parallel_config`.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            Of any kind that the class takes, not only the one that `fit` saw.
+        out : path or ndarray of float32, default=None
+            Where to put an embedding that does not fit into memory: a ``.npy`` file, which
+            appears only once it is complete, or an array to fill.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, embedding_dim_), float32
+            Mean over the places of the encoder's last dense map. NaN for an image that cannot be
+            used, unless `on_error` is "raise". With `out`, that array, or the file as a read-only
+            memory map.
+
+        See Also
+        --------
+        transform_dense : A vector for every place.
+        otcxr_sk.evaluation.embedding_health : Whether the embedding uses its space.
+        """
+        return self._embed(X, dense=False, out=out)
+
+    def transform_dense(self, X: Any, *, out: Any = None) -> NDArray[np.float32]:
+        """Embed images place by place.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+        out : path or ndarray of float32, default=None
+            As in `transform`.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n, h, w, embedding_dim_), float32
+            The encoder's last dense map; its mean over h and w is what `transform` returns. NaN
+            as there.
+        """
+        return self._embed(X, dense=True, out=out)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the negative loss on images: higher is better, no labels needed.
+
+        The views are the same in every call. Scores can be compared between estimators whose
+        objectives have the same weights.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            At least two images, held out from `fit` if the score is to mean anything. Those that
+            cannot be used are left out, unless `on_error` is "raise"; they are found by reading
+            all images beforehand.
+        y : ignored
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        source = self._usable(self._source(X, fitting=False, least=2))
+        return -evaluate(
+            self._model(),
+            source,
+            self._encoder().draw(seed=0),
+            Objective(**self._architecture["objective"]),
+            size=self._architecture["image_size"],
+            batch_size=self.batch_size,
+            precision=self.precision,
+            num_workers=self.num_workers,
+        )["loss"]
+
+    def match(self, X: Any, *, random_state: Any = None) -> Bunch:
+        """Draw two views of every image and transport the tokens of one to the other.
+
+        Views are drawn as in training, but nothing is hidden (`erase` is 0).
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+            A few images: they are one batch. One that cannot be used is an error.
+        random_state : int, RandomState instance or None, default=None
+            Draws the views.
+
+        Returns
+        -------
+        matching : Bunch
+            ``views`` (n, 2, size, size), float32, standardized; ``affine`` (n, 2, 2, 3), from the
+            normalized coordinates of each view to those of its image (see `Views`); ``plan``
+            (n, N, N), transport plans from tokens of the first view (rows) to those of the second,
+            each summing to 1; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and
+            ``chance``, as ``matching_accuracy`` and ``matching_chance`` in `history_`.
+
+        See Also
+        --------
+        otcxr_sk.plotting.MatchingDisplay : The same as a figure.
+
+        Examples
+        --------
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> images = make_chest_phantoms(2, image_size=32, random_state=0).images
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
+        >>> found = enc.fit(images).match(images, random_state=0)
+        >>> found.grid, found.plan.shape, round(float(found.plan[0].sum()), 3)
+        ((2, 2), (4, 4, 4), 1.0)
+        """
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        draw = self._encoder().draw(draw_seed(random_state), erase=0.0)
+        model = self._model().to(draw.device)
+        rows = np.arange(len(source))
+        images = torch.from_numpy(source.read(rows, self._architecture["image_size"]))
+        with torch.inference_mode():
+            views, affine = draw(images, 0, 0)
+            plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
+            accuracy, chance = matching_accuracy(plan, affine, model.grid)
+        return Bunch(
+            views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
+            affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
+            plan=plan.cpu().numpy(),
+            grid=model.grid,
+            accuracy=float(accuracy),
+            chance=float(chance),
+        )
+
+    def to_torch(self) -> DenseEncoder:
+        """Return a copy of the encoder as a torch module.
+
+        Returns
+        -------
+        encoder : torch.nn.Module
+            In eval mode, on the CPU. It takes images (B, 1, `image_size`, `image_size`), float32,
+            standardized: ``(images - mean_) / std_``. It returns two dense maps, the one that
+            transport matches and the last, (B, C, h, w), whose mean over h and w is the
+            embedding. `encoder.backbone` is timm's model, or your module.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
+        >>> module = enc.fit(images).to_torch()
+        >>> _, last = module((torch.rand(2, 1, 32, 32) - enc.mean_) / enc.std_)
+        >>> last.mean((2, 3)).shape
+        torch.Size([2, 512])
+        """
+        return self._encoder().load().encoder
+
+    def save_encoder(self, path: Any) -> None:
+        """Write the encoder to a file for timm, torch and `weights`, without pickle.
+
+        Parameters
+        ----------
+        path : path
+            A ``.safetensors`` file; an existing one is replaced. It holds the encoder's state dict
+            under its own names, which are timm's. Its metadata, all text, are ``encoder``,
+            ``image_size`` (pixels), ``resize``, ``mean`` and ``std`` (by which images in [0, 1]
+            are standardized) and ``otcxr_sk_version``. The heads are left out.
+
+        Raises
+        ------
+        ValueError
+            `path` has another suffix.
+
+        Examples
+        --------
+        The file in a plain timm model, for images of one channel (transformers also take
+        ``img_size``)::
+
+            timm.create_model("resnet18", in_chans=1, num_classes=0, checkpoint_path=path)
+        """
+        self._encoder().save(path)
+
+    @property
+    def last_unusable(self) -> list[dict[str, Any]]:
+        """Row, file and reason of what the last `transform` or `score` could not use.
+
+        Kept for as long as this object lives, never saved.
+        """
+        found = self._unsaved.unusable
+        if found is None:
+            raise AttributeError("last_unusable is there after transform, transform_dense or score")
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of groups by names such as ``views__erase``.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self : OTCXRPretrainer
+        """
+        for name in {key.partition("__")[0] for key in params if "__" in key} & {*GROUPS}:
+            group = as_group(name, params.get(name, getattr(self, name)))
+            if not isinstance(group, ParameterGroup):
+                raise ValueError(
+                    f"{name} is {group!r} and has no parameters; "
+                    f"set {name}={GROUPS[name].__name__}(...)"
+                )
+            params[name] = group
+        return super().set_params(**params)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedding_dim_
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "_otcxr_sk_version": __version__}
+        state.pop("_beside", None)
+        return {**state, "_otcxr_sk_format": _STATE_FORMAT}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written = state.pop("_otcxr_sk_version", "unknown")
+        if state.pop("_otcxr_sk_format", None) != _STATE_FORMAT:
+            raise ValueError(
+                f"this {type(self).__name__} was saved by otcxr-sk {written}, and {__version__} "
+                "cannot read it: load it with that version, write its encoder with save_encoder, "
+                "and pass that file here as weights=, with epochs=0"
+            )
+        if written != __version__ and "weights_" in state:
+            warn_user(
+                f"this {type(self).__name__} was saved by otcxr-sk {written} and is loaded by "
+                f"{__version__}; its embeddings may differ",
+            )
+        super().__setstate__(state)
+        # As in `_take`: using the estimator must add no attribute.
+        _ = self._unsaved
+
+    @property
+    def _unsaved(self) -> Unsaved:
+        """State of this object that no pickle and no copy has."""
+        if "_beside" not in vars(self):
+            self._beside = Unsaved()
+        return self._beside
+
+    def _settings(self) -> Settings:
         self._validate_params()
-        pretrain(self, X, y, groups)
+        if self.weights is self:
+            raise ValueError("weights is this estimator itself; use warm_start to continue from it")
+        return check_settings(self.get_params(deep=False))
+
+    def _source(self, X: Any, *, fitting: bool, least: int | None = None) -> ImageSource:
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {ON_ERROR}, got {self.on_error!r}")
+        cache = as_group("cache", self.cache)
+        return check_images(
+            X,
+            self,
+            image_shape=self.image_shape,
+            fitting=fitting,
+            least=least,
+            resize=self.resize if fitting else self._architecture["resize"],
+            allow_unusable=self.on_error != "raise",
+            cache=None if cache is None else ImageCache(cache.folder, int(cache.max_gb * 1e9)),
+        )
+
+    def _usable(self, source: ImageSource) -> ImageSource:
+        """Leave out of `source` what `transform` would embed as NaN."""
+        self._unsaved.unusable = []
+        if self.on_error == "raise":
+            return source
+        loaded = self._encoder().read(source, 0, len(source), self.num_workers)
+        problems = [problem for _, found in loaded for problem in found]
+        fate = "They are left out of the score."
+        warn_unusable(problems, len(source), self.on_error, fate)
+        self._unsaved.unusable = unusable_table(problems)
+        return leave_out(source, problems)
+
+    def _embed(self, X: Any, *, dense: bool, out: Any) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        source = self._source(X, fitting=False)
+        embedding, problems = embed(
+            self._encoder(),
+            self._model(),
+            source,
+            dense=dense,
+            out=out,
+            num_workers=self.num_workers,
+            progress=self.verbose > 0,
+        )
+        self._unsaved.unusable = unusable_table(problems)
+        return embedding
+
+    def _encoder(self) -> FittedEncoder:
+        check_is_fitted(self)
+        return FittedEncoder(
+            architecture=self._architecture,
+            weights=self.weights_,
+            mean=self.mean_,
+            std=self.std_,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            on_error=self.on_error,
+        )
+
+    def _model(self) -> OTCXRModel:
+        """The network, built once for as long as this object has the same weights."""
+        unsaved = self._unsaved
+        if unsaved.model is None or unsaved.model_weights is not self.weights_:
+            unsaved.model, unsaved.model_weights = self._encoder().load(), self.weights_
+        return unsaved.model
+
+    def _learned(self) -> Learned | None:
+        return Learned.by(self) if hasattr(self, "weights_") else None
+
+    def _take(self, learned: Learned) -> Self:
+        for name, value in vars(learned).items():
+            setattr(self, name, value)
+        # Created here, because methods must not add attributes.
+        _ = self._unsaved
+        return self
+
+    def _end(self, outcome: Outcome) -> Self:
+        """Take what was learned, then raise the error that ended training early, if one did."""
+        learned, failure = outcome
+        self._take(learned)
+        if failure is not None:
+            raise failure
         return self

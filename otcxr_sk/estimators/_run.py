@@ -1,10 +1,8 @@
-"""Which run a folder of checkpoints belongs to."""
-
-from __future__ import annotations
+"""Whether a checkpoint folder holds the run that `fit` is asked for."""
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,137 +12,151 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import otcxr_sk
-from otcxr_sk.estimators._stream import is_warm
-from otcxr_sk.estimators._watching import early_stopping
-from otcxr_sk.images import ImageSource
-from otcxr_sk.images._problems import Unusable
-from otcxr_sk.images._scan import Scan
-from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints, CheckpointWarning
-from otcxr_sk.training.distributed import ALONE, Processes
-from otcxr_sk.training.warning import warn_user
+from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._version import __version__
+from otcxr_sk._warning import warn_user
+from otcxr_sk.estimators._parameters import Settings
+from otcxr_sk.images import ImageSource, Scan, Unusable
+from otcxr_sk.training import (
+    CheckpointFolder,
+    CheckpointWarning,
+    EarlyStopping,
+    InMemoryCheckpoint,
+    Processes,
+    RunState,
+)
 
-# Parameters that change where, how fast and how long, but not what is computed. Of `random_state`
-# the seed is compared that was drawn from it, and of `callbacks` those that end a run early.
+# Parameters that decide where, how fast and how long a run goes, but not what it computes. Compared
+# are the seed drawn from `random_state`, and those callbacks that end a run early.
 _FREE = {
-    "cache_dir",
-    "cache_gb",
+    "cache",
     "callbacks",
-    "checkpoint_dir",
-    "checkpoint_every",
+    "checkpoint",
     "device",
-    "max_time",
     "num_workers",
     "random_state",
     "verbose",
     "warm_start",
 }
 
-# Images looked at to tell whether they are those of the run.
-_LOOKED_AT = 16
+# Images that are compared with those of the run.
+_COMPARED = 16
 
 
 @dataclass
 class Run:
-    """A run that starts or goes on, and where it is saved, if anywhere.
+    """A run that starts or continues.
 
     Parameters
     ----------
     seed : int
-    checkpoints : Checkpoints or None
-    start : Checkpoint or None
-        Where to go on from.
+    checkpoints : CheckpointFolder, InMemoryCheckpoint or None
+        Where it is saved.
+    start : RunState or None
+        Where it continues from.
     scan : Scan or None
-        What was learnt of the images when the run began.
+        What the scan of the images found when the run began.
     """
 
     seed: int
-    checkpoints: Checkpoints | None = None
-    start: Checkpoint | None = None
+    checkpoints: CheckpointFolder | InMemoryCheckpoint | None = None
+    start: RunState | None = None
     scan: Scan | None = None
 
     def keep_scan(self, found: Scan, n_training: int) -> None:
-        """Save with every checkpoint what was learnt of the images."""
+        """Save with every checkpoint what the scan of the images found."""
         if self.checkpoints is not None:
             self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
 
 
 @contextmanager
 def open_run(
-    estimator: Any,
-    source: ImageSource,
-    seed: int,
-    patients: NDArray[np.intp],
-    processes: Processes = ALONE,
+    settings: Settings, seed: int, processes: Processes, describe: Callable[[], dict[str, Any]]
 ) -> Iterator[Run]:
-    """Start a run, or find the one that an estimator's `checkpoint_dir` holds.
+    """Start a run, or find the one that the folder of `settings.checkpoint` holds.
 
-    Of several processes the first alone reads and writes there, and its seed is that of all. The
-    folder is this run's alone until the block ends.
+    The folder belongs to this run until the block ends. Where several processes train, only the
+    first reads and writes there, and all use its seed.
+
+    Parameters
+    ----------
+    settings : Settings
+    seed : int
+        Of a run that starts.
+    processes : Processes
+    describe : callable
+        Returns what `describe_run` returns for the run that is asked for.
 
     Raises
     ------
     ValueError
-        The folder holds another run or is being used by one, there can be no such folder, or
-        processes were given different parameters or images.
+        The folder cannot be used, holds another run or is being used by one, or processes were
+        given different parameters or images.
     """
     if processes.count > 1:
-        _require_same_everywhere(processes.gather(describe_run(estimator, source, seed, patients)))
+        _require_same_everywhere(processes.gather(describe()))
     with ExitStack() as held:
-        run = processes.from_first(partial(_open_alone, estimator, source, seed, patients, held))
+        run = processes.from_first(partial(_open_alone, settings, seed, describe, held))
         yield run if processes.is_first else replace(run, checkpoints=None)
 
 
 def _open_alone(
-    estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp], held: ExitStack
+    settings: Settings, seed: int, describe: Callable[[], dict[str, Any]], held: ExitStack
 ) -> Run:
-    if estimator.checkpoint_dir is None:
+    if settings.checkpoint is None:
         return Run(seed)
-    checkpoints = Checkpoints(estimator.checkpoint_dir, estimator.checkpoint_every)
+    checkpoints = CheckpointFolder(settings.checkpoint.folder, settings.checkpoint.every)
     held.enter_context(checkpoints.alone())
-    checkpoints.run = describe_run(estimator, source, seed, patients)
+    checkpoints.run = describe()
     start = checkpoints.load()
     if start is None:
         return Run(seed, checkpoints)
     there = start.numbers["run"]
-    any_seed = estimator.random_state is None
+    any_seed = settings.random_state is None
     require_same_run(there, checkpoints.run, checkpoints.folder, any_seed=any_seed)
     checkpoints.run = there
     return Run(there["seed"], checkpoints, start, _unpack_scan(there["scan"]))
 
 
 def describe_run(
-    estimator: Any, source: ImageSource, seed: int, patients: NDArray[np.intp]
+    settings: Settings,
+    source: ImageSource,
+    seed: int,
+    patients: NDArray[np.intp],
+    weights: NDArray[np.uint8] | None = None,
 ) -> dict[str, Any]:
-    """Parameters and images of a run, as far as they decide its result, for JSON.
+    """Describe a run by the parameters and images that decide its result, for JSON.
 
-    Images are told by their number, the names of their files below the folder that all of them
-    share, and the mean of the upper left quarter of up to 16 of them; where some are held out,
-    by their patients, too.
+    Images are identified by their number, by the names of their files below their common folder,
+    and by the mean of the upper left quarter of up to 16 of them; if some are held out, by their
+    patients, too. A warm start is identified by the `weights` that it starts from.
     """
-    parameters = {
-        name: _plain(value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in _FREE
-    }
-    if is_warm(estimator):
-        parameters["warm_start"] = f"from weights {_digest(estimator.weights_.tobytes())}"
-    parameters["callbacks"] = early_stopping(estimator.get_params(deep=False)["callbacks"])
-    watched = parameters["validation_fraction"] > 0
-    rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(np.intp))
-    # One that cannot be used reads as zeros.
-    size = parameters["image_size"]
+    parameters: dict[str, Any] = {}
+    for name, value in vars(settings).items():
+        if isinstance(value, ParameterGroup) and name not in _FREE:
+            parameters |= {f"{name}__{key}": _plain(one) for key, one in value.get_params().items()}
+        elif name not in _FREE:
+            parameters[name] = _plain(value)
+    if weights is not None:
+        parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
+    # They decide when a run ends, and with which weights.
+    early = [repr(each) for each in settings.callbacks if isinstance(each, EarlyStopping)]
+    parameters["callbacks"] = early or None
+    held_out = settings.validation_fraction > 0
+    rows = np.unique(np.linspace(0, len(source) - 1, _COMPARED).astype(np.intp))
+    size = settings.image_size
+    # An image that cannot be used reads as zeros.
     images, _ = source.read_usable(rows, size)
-    # Whole images may all have the same mean.
+    # Whole images may all have been normalized to the same mean.
     quarters = images[:, 0, : (size + 1) // 2, : (size + 1) // 2]
     return {
-        "otcxr_sk": otcxr_sk.__version__,
+        "otcxr_sk": __version__,
         "seed": seed,
         "parameters": parameters,
         "images": {
             "number": len(source),
             "files": _digest_of_files(source),
-            "patients": _digest(patients.astype("<i8").tobytes()) if watched else None,
+            "patients": _digest(patients.astype("<i8").tobytes()) if held_out else None,
             "rows": rows.tolist(),
             "means": quarters.mean(axis=(1, 2), dtype=np.float64).tolist(),
         },
@@ -154,17 +166,17 @@ def describe_run(
 def require_same_run(
     there: Mapping[str, Any], here: Mapping[str, Any], folder: str, *, any_seed: bool
 ) -> None:
-    """Compare what `describe_run` gave for the run in a folder and for the one asked for.
+    """Compare the descriptions of the run in a folder and of the run that is asked for.
 
     Raises
     ------
     ValueError
-        They differ; the message names all that does.
+        They differ; the message names every difference.
 
     Warns
     -----
     CheckpointWarning
-        They differ in the version of this library alone.
+        They differ only in the version of this library.
     """
     differences = _differing_parameters(there["parameters"], here["parameters"])
     if not any_seed and there["seed"] != here["seed"]:
@@ -172,13 +184,13 @@ def require_same_run(
     differences += _differing_images(there["images"], here["images"])
     if differences:
         raise ValueError(
-            f"checkpoint_dir={folder!r} holds another run: {'; '.join(differences)}. Use another "
-            "folder for this run, or the parameters and images of that one to go on with it"
+            f"the checkpoint folder {folder!r} holds another run: {'; '.join(differences)}. Use "
+            "another folder, or the parameters and images of that run to continue it"
         )
     if there["otcxr_sk"] != here["otcxr_sk"]:
         warn_user(
-            f"checkpoint_dir={folder!r}: the run was begun by otcxr-sk {there['otcxr_sk']} and "
-            f"goes on with {here['otcxr_sk']}; it may end with other weights",
+            f"checkpoint folder {folder!r}: the run was begun by otcxr-sk {there['otcxr_sk']} and "
+            f"continues with {here['otcxr_sk']}; it may end with other weights",
             CheckpointWarning,
         )
 
@@ -189,9 +201,9 @@ def _require_same_everywhere(runs: Sequence[Mapping[str, Any]]) -> None:
         differences += _differing_images(there["images"], runs[0]["images"])
         if differences:
             raise ValueError(
-                f"process {rank} (there) was given something else than process 0 (here): "
-                f"{'; '.join(differences)}. Give all processes the same parameters and all the "
-                "images, in the same order: they are shared out inside"
+                f"process {rank} (there) and process 0 (here) were given different input: "
+                f"{'; '.join(differences)}. Give every process the same parameters and all images, "
+                "in the same order; fit distributes the images itself"
             )
 
 
@@ -216,7 +228,7 @@ def _plain(value: Any) -> Any:
         return value
     if hasattr(value, "weights_"):
         return f"{type(value).__qualname__} {_digest(value.weights_.tobytes())}"
-    # A module: its weights at the start are those of the first part of the run in any case.
+    # A module: a run that continues takes its weights from the checkpoint in any case.
     return f"{type(value).__qualname__} {_digest(repr(value).encode())}"
 
 
@@ -225,13 +237,13 @@ def _digest_of_files(source: ImageSource) -> str | None:
     found = [os.path.abspath(file) for file in files if file is not None]
     if not found:
         return None
-    # Where the folder lies may change from one machine to the next.
+    # The folder may lie elsewhere on another machine.
     try:
         shared = os.path.commonpath([os.path.dirname(file) for file in found])
     except ValueError:
         shared = ""
     names = [None if file is None else os.path.abspath(file).removeprefix(shared) for file in files]
-    # JSON escapes what a name may hold beyond ASCII.
+    # JSON escapes names beyond ASCII.
     return _digest(json.dumps(names).encode())
 
 
@@ -255,7 +267,7 @@ def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list
         differences.append("the files have other names or another order")
     if there.get("patients") != here["patients"]:
         differences.append("the groups differ")
-    # Decoders and processors differ by rounding.
+    # Decoders and processors round differently.
     mine, its = (np.array(which["means"], np.float64) for which in (there, here))
     other = ~np.isclose(mine, its, rtol=0, atol=1e-3 * float(np.abs(mine).max()))
     if other.any():

@@ -1,4 +1,4 @@
-"""Embedding by the workers of joblib's context: other processes, other machines."""
+"""Embedding by joblib's workers, in other processes or on other machines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import uuid
 import warnings
 from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,38 +22,26 @@ from joblib import Parallel, delayed, effective_n_jobs, wrap_non_picklable_objec
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
-import otcxr_sk
-from otcxr_sk.estimators._encoding import Encoder, Loaded, load
-from otcxr_sk.images import ImageSource, PathSource
-from otcxr_sk.images._problems import Unusable
+from otcxr_sk._version import __version__
+from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, Loaded
+from otcxr_sk.estimators._state import Weights
+from otcxr_sk.images import ImageSource, PathSource, Unusable
 
-if TYPE_CHECKING:
-    from otcxr_sk.estimators._embedding import EncoderEstimator
+_NO_WEIGHTS = np.empty(0, np.uint8)
 
-# What embedding needs beside the weights. Other parameters may be large, or unfit to be sent.
-_NEEDED = (
-    "_architecture",
-    "mean_",
-    "std_",
-    "batch_size",
-    "device",
-    "precision",
-    "on_error",
-)
-
-# Of a part of the work: its images or its embeddings, whichever are more.
+# Size of a part of the work: of its images or its embeddings, whichever is larger.
 _PART_BYTES = 2**26
 
-# Parts for each worker, at least, so that none is left alone with the last one for long.
+# Least number of parts per worker, so that no worker is left alone with the last part for long.
 _PARTS_EACH = 4
 
-# Seconds without a result after which workers are taken for lost: joblib is not told when Dask
-# gives up a part because every worker that tried it died.
+# Seconds without a result after which workers are considered lost: joblib does not notice when
+# Dask gives up a part because every worker that tried it died.
 SILENCE = 3600
 
 
 class Call(NamedTuple):
-    """A call of `transform` or `transform_dense` as its workers know it."""
+    """A call of `transform` or `transform_dense`, for its workers."""
 
     name: str
     version: str
@@ -61,7 +49,7 @@ class Call(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Embeddings of consecutive images from row `start` on, or the error that stopped them."""
+    """Embeddings of consecutive images from row `start` on, or the error that prevented them."""
 
     start: int
     values: NDArray[np.float32] | None
@@ -70,14 +58,14 @@ class Embedded(NamedTuple):
 
 
 def offered_workers() -> int:
-    """Count the workers that joblib's context offers; 1 is this process alone."""
+    """Count the workers that joblib's context offers; 1 means only this process."""
     return 1 if _is_dask_task() else effective_n_jobs(None)
 
 
 def _is_dask_task() -> bool:
-    """Whether this is a task on a cluster, which has its share of it already.
+    """Whether this already runs on a Dask worker.
 
-    joblib tells its own workers so, but offers Dask's the whole cluster again.
+    joblib's own workers offer no further workers, but a Dask worker offers the whole cluster again.
     """
     if "distributed" not in sys.modules:
         return False
@@ -91,54 +79,58 @@ def _is_dask_task() -> bool:
 
 
 def embed_by_workers(
-    estimator: EncoderEstimator,
+    encoder: FittedEncoder,
     source: ImageSource,
     shape: tuple[int, ...],
     *,
     dense: bool,
     n_workers: int,
+    num_workers: int,
 ) -> Iterator[Embedded]:
-    """Cut the images into parts of whole batches, have them embedded, yield parts as they come.
+    """Have parts of the images embedded by workers, and yield them as they come.
 
-    The batches are those of a single process, so the embeddings are, too. Workers read files
-    themselves; images that lie elsewhere are read here, as many as the workers can take, and sent.
+    Parts consist of the batches that a single process would make, so the embeddings are the same.
+    Workers read files themselves. Other images are read here, no faster than workers take them,
+    and sent.
 
     Parameters
     ----------
-    estimator : EncoderEstimator
-        Fitted.
+    encoder : FittedEncoder
     source : ImageSource
         All images.
     shape : tuple of int
-        Of all embeddings, rows first.
+        Shape of all embeddings, rows first.
     dense : bool
-        Whether maps are wanted.
+        Whether to return dense maps.
     n_workers : int
-        As `offered_workers` gives it.
+        From `offered_workers`.
+    num_workers : int
+        Processes that read images here, if they are not in files.
 
     Yields
     ------
     Embedded
-        Without an error: the first there is by row, as a single process would meet it, is raised.
+        Never with an error: the error of the lowest row, which a single process would meet first,
+        is raised.
     """
-    step = estimator.batch_size
-    image = estimator._architecture["image_size"] ** 2
+    step = encoder.batch_size
+    image = encoder.architecture["image_size"] ** 2
     batch_bytes = 4 * step * max(image, math.prod(shape[1:]))
     share = math.ceil(len(source) / step / n_workers / _PARTS_EACH)
     starts = range(0, len(source), step * max(1, min(share, _PART_BYTES // batch_bytes)))
-    call = Call(uuid.uuid4().hex, otcxr_sk.__version__, dense)
-    # Arrays, since joblib and Dask bring a large one to each worker once, not with every part.
-    packed, weights = np.frombuffer(_pack(estimator), np.uint8), estimator.weights_
+    call = Call(uuid.uuid4().hex, __version__, dense)
+    # Arrays, because joblib and Dask send a large array once per worker, not with every part.
+    packed, weights = np.frombuffer(_pack(encoder), np.uint8), encoder.weights
     errors: list[tuple[int, Exception]] = []
 
     def tasks() -> Iterator[Any]:
-        parts = _parts(estimator, source, starts)
+        parts = _parts(encoder, source, starts, num_workers)
         while not errors:
             try:
                 start, part = next(parts)
             except StopIteration:
                 return
-            # Kept, as workers may still meet an error in a row before.
+            # Not raised yet: workers may still meet an error in an earlier row.
             except Exception as error:
                 errors.append((len(source), error))
                 return
@@ -153,24 +145,23 @@ def embed_by_workers(
         raise min(errors, key=lambda found: found[0])[1]
 
 
-def _pack(estimator: EncoderEstimator) -> bytes:
-    bare = type(estimator).__new__(type(estimator))
-    bare.__dict__.update({name: getattr(estimator, name) for name in _NEEDED})
-    # Modules that were written in a notebook are sent with their code.
+def _pack(encoder: FittedEncoder) -> bytes:
+    bare = replace(encoder, weights=_NO_WEIGHTS)
+    # Modules defined in a notebook are sent with their code.
     return pickle.dumps(wrap_non_picklable_objects(bare, keep_wrapper=False))
 
 
 def _parts(
-    estimator: EncoderEstimator, source: ImageSource, starts: range
+    encoder: FittedEncoder, source: ImageSource, starts: range, num_workers: int
 ) -> Iterator[tuple[int, PathSource | Sent]]:
     if isinstance(source, PathSource):
         folder = os.getcwd()
         for start in starts:
             yield start, source.part(start, min(start + starts.step, len(source)), folder)
         return
-    loaded = load(estimator, source, 0, len(source), estimator.num_workers)
+    loaded = encoder.read(source, 0, len(source), num_workers)
     for start in starts:
-        batches = islice(loaded, starts.step // estimator.batch_size)
+        batches = islice(loaded, starts.step // encoder.batch_size)
         yield start, Sent(pickle.dumps([(images.numpy(), found) for images, found in batches]))
 
 
@@ -178,8 +169,8 @@ def _parts(
 class Sent:
     """Images that were read for a worker.
 
-    Bytes, because joblib keeps a file of every large array until all work is done; and telling
-    their size, because Dask then brings them to the worker without passing its scheduler.
+    Kept as bytes, because joblib keeps a file of every large array until all work is done. Their
+    size is known, so that Dask sends them to the worker without going through its scheduler.
     """
 
     content: bytes
@@ -198,19 +189,19 @@ def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
         if getattr(get_active_backend()[0], "supports_return_generator", False):
             yield from _quietly(Parallel(return_as="generator_unordered", **settings)(tasks))
             return
-        # Other backends give all results at the end, so there have to be many ends.
+        # Other backends return all results at the end, so work is given out in rounds.
         with Parallel(**settings) as parallel:
             for first in tasks:
                 yield from parallel(chain([first], islice(tasks, _PARTS_EACH * n_workers - 1)))
     except multiprocessing.TimeoutError as error:
         raise RuntimeError(
-            f"no worker has sent embeddings for {SILENCE} seconds; look into their logs: they may "
-            "have run out of memory (lower batch_size), or be stuck on a file"
+            f"no worker has sent embeddings for {SILENCE} seconds; check their logs: they may have "
+            "run out of memory (lower batch_size), or be stuck on a file"
         ) from error
     except CancelledError as error:
         raise RuntimeError(
-            f"a worker ended, and with it what it had been sent ({error}); look into its log, and "
-            "run this again. Images in files are safer: other workers can read them, too"
+            f"a worker died, and the images sent to it are lost ({error}); check its log, and run "
+            "this again. Images in files are safer, because other workers can read them, too"
         ) from error
 
 
@@ -220,22 +211,22 @@ def _quietly(results: Generator[Embedded, None, None]) -> Iterator[Embedded]:
         for result in results:  # noqa: UP028
             yield result
     finally:
-        # It would warn of work that was cancelled, beside the error that tells why.
+        # It would warn that work was cancelled, in addition to the error that caused it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             results.close()
 
 
-# Threads of one worker share an encoder, and read one at a time: reading listens to Python's
-# warnings, which all threads have in common.
+# Threads of one worker share an encoder and read one at a time: reading catches Python's warnings,
+# which all threads share.
 _alone = threading.Lock()
-_awake: tuple[str, EncoderEstimator, Encoder] | None = None
+_awake: tuple[str, FittedEncoder, Embedder] | None = None
 
 
 def embed_part(
     call: Call,
     packed: NDArray[np.uint8],
-    weights: NDArray[np.uint8],
+    weights: Weights,
     start: int,
     part: PathSource | Sent,
 ) -> Embedded:
@@ -244,15 +235,15 @@ def embed_part(
     Parameters
     ----------
     call : Call
-        What this is a part of: a worker keeps its encoder from one part to the next.
+        A worker keeps its encoder for all parts of a call.
     packed : ndarray of uint8
-        The estimator without its weights, pickled.
+        The `FittedEncoder` without its weights, pickled.
     weights : ndarray of uint8
-        Its `weights_`.
+        Its weights.
     start : int
         Row of the first image.
     part : PathSource or Sent
-        Files to read, or images that were read.
+        Files to read, or images.
 
     Returns
     -------
@@ -264,22 +255,22 @@ def embed_part(
         The worker has another version of this library.
     """
     global _awake
-    if call.version != otcxr_sk.__version__:
+    if call.version != __version__:
         raise RuntimeError(
-            f"a worker has otcxr-sk {otcxr_sk.__version__}, and {call.version} is needed: install "
-            "the same version everywhere"
+            f"a worker has otcxr-sk {__version__}, but {call.version} is needed: install the same "
+            "version everywhere"
         )
     with _alone:
         if _awake is None or _awake[0] != call.name:
-            estimator = pickle.loads(packed.data)
-            estimator.weights_ = weights
-            _awake = call.name, estimator, Encoder(estimator)
-        _, estimator, encoder = _awake
-    # Dask's workers must not have children, so they read without any.
+            sent: FittedEncoder = pickle.loads(packed.data)
+            encoder = replace(sent, weights=weights)
+            _awake = call.name, encoder, Embedder(encoder, encoder.load())
+        _, encoder, embedder = _awake
+    # Dask's workers must not have child processes.
     loaded = (
         iter(part)
         if isinstance(part, Sent)
-        else load(estimator, part, start, start + len(part), num_workers=0)
+        else encoder.read(part, start, start + len(part), num_workers=0)
     )
     values: list[NDArray[np.float32]] = []
     problems: list[Unusable] = []
@@ -292,6 +283,6 @@ def embed_part(
             return Embedded(start, np.concatenate(values), problems)
         except ValueError as error:
             return Embedded(start, None, [], error)
-        values.append(encoder((images, found), row, call.dense))
+        values.append(embedder((images, found), row, call.dense))
         problems += found
         row += len(images)

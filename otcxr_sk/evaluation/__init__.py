@@ -1,5 +1,6 @@
-"""How good an embedding is for a task, patients kept apart."""
+"""Evaluation of embeddings on patients that no classifier was fitted on."""
 
+from otcxr_sk.evaluation._baseline import pixel_features
 from otcxr_sk.evaluation._comparison import Comparison, compare
 from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
 from otcxr_sk.evaluation._health import embedding_health
@@ -16,5 +17,6 @@ __all__ = [
     "label_efficiency",
     "linear_probe",
     "make_probe",
+    "pixel_features",
     "probe_roc",
 ]

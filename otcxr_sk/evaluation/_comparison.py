@@ -1,6 +1,4 @@
-"""Which embedding is better, and how sure that is."""
-
-from __future__ import annotations
+"""Differences between embeddings, with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,31 +10,35 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state, check_scalar
 
 from otcxr_sk.evaluation._efficiency import draw_rows
-from otcxr_sk.evaluation._probe import judge, mean_auc
+from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
 from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
-# Bounds memory: resamples held at once, a weight each for every test row.
+# Resamples held in memory at once, with a weight for each test row.
 _BLOCK = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Scores of several embeddings and their differences from one; printed, it is a table.
+    """Scores of several embeddings and their differences from one of them.
+
+    Print it to see a table.
 
     Attributes
     ----------
-    names : tuple of str, m of them
-    fractions : tuple of float, f of them
+    names : tuple of str, of length m
+        The embeddings.
+    fractions : tuple of float, of length f
         Share of the training patients whose labels are used.
     reference : str
-        The name that the others are compared with.
+        Name of the embedding that the others are compared with.
     score : ndarray of shape (m, f)
-        AUC on test patients, averaged over draws.
+        AUC on test patients, averaged over draws of labeled patients.
     difference : ndarray of shape (m, f)
-        `score` less that of the reference.
+        `score` minus the score of the reference.
     low, high : ndarray of shape (m, f)
-        Interval of the difference.
+        Confidence interval of the difference.
     confidence_level : float
+        Confidence level of the intervals.
     """
 
     names: tuple[str, ...]
@@ -49,16 +51,11 @@ class Comparison:
     confidence_level: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each fraction and name: ``pandas.DataFrame(comparison.rows())``."""
+        """Return a dict for each fraction and name: ``pandas.DataFrame(comparison.rows())``."""
+        columns = ("score", "difference", "low", "high")
         return [
-            {
-                "fraction": fraction,
-                "name": name,
-                **{
-                    column: float(getattr(self, column)[i, j])
-                    for column in ("score", "difference", "low", "high")
-                },
-            }
+            {"fraction": fraction, "name": name}
+            | {column: float(getattr(self, column)[i, j]) for column in columns}
             for j, fraction in enumerate(self.fractions)
             for i, name in enumerate(self.names)
         ]
@@ -94,16 +91,17 @@ def compare(
 ) -> Comparison:
     """Probe several embeddings of the same images and compare them with one of them.
 
-    All embeddings are fitted on the same draws of labelled patients and judged on the same
-    resamples of test patients, so a difference holds only what differs. Its interval is a
-    percentile bootstrap (Efron and Tibshirani 1993, chapter 13): test patients, not images, are
-    drawn with replacement. It says how far other test patients could have moved the difference
-    between these very classifiers; chance in pre-training and in whom to label is no part of it.
+    All embeddings use the same draws of labeled patients and the same resamples of test patients,
+    so the differences are paired. Their intervals are percentile bootstrap intervals (Efron and
+    Tibshirani 1993, chapter 13) in which test patients, not images, are drawn with replacement.
+    They say how much the difference between these fitted classifiers would vary with other test
+    patients. They do not include the variation from pre-training or from which patients are
+    labeled.
 
     Parameters
     ----------
     features : mapping of str to array-like of shape (n, d)
-        Embeddings by name; the width may differ.
+        Embeddings by name; `d` may differ.
     y, groups, train, test
         As for `linear_probe`.
     reference : str
@@ -111,12 +109,12 @@ def compare(
     fractions, draws, probe
         As for `label_efficiency`.
     n_resamples : int, default=1000
-        Resamples of the test patients. Those that lack a class of a label say nothing about it
+        Number of resamples of the test patients. Those that lack a class of a label have no AUC
         and are left out.
     confidence_level : float, default=0.95
-        Of the intervals, in (0, 1).
+        Confidence level of the intervals, in (0, 1).
     random_state : int, RandomState instance or None, default=None
-        Draws the patients to label, as in `label_efficiency`, and the resamples.
+        Decides which patients are labeled, as in `label_efficiency`, and the resamples.
 
     Returns
     -------
@@ -125,10 +123,16 @@ def compare(
     Raises
     ------
     TypeError
-        `features` is no mapping.
+        `features` is not a mapping.
     ValueError
-        As by `label_efficiency`, `reference` is no name of `features`, or a class has so few
+        As for `label_efficiency`, `reference` is not a name in `features`, or a class has so few
         test patients that more than half of the resamples lack it.
+
+    See Also
+    --------
+    label_efficiency : All the scores of one embedding.
+    pixel_features : A baseline to compare with.
+    otcxr_sk.plotting.ComparisonDisplay : Plot the differences.
 
     Examples
     --------
@@ -137,14 +141,14 @@ def compare(
     >>> y = np.tile([0, 1], 100)
     >>> noise = np.random.default_rng(0).normal(size=(200, 5))
     >>> result = compare(
-    ...     {"noise": noise, "told": noise + 3 * y[:, None]}, y, np.arange(200),
+    ...     {"noise": noise, "signal": noise + 3 * y[:, None]}, y, np.arange(200),
     ...     train=range(100), test=range(100, 200), reference="noise", fractions=[1.0],
     ...     random_state=0,
     ... )
     >>> bool(result.low[1, 0] > 0)
     True
     """
-    labels, patients, fitted, judged = check_task(y, groups, train, test)
+    labels, patients, _, test_rows = check_task(y, groups, train, test)
     if not isinstance(features, Mapping):
         raise TypeError(f"features must map names to arrays, got {type(features).__name__}")
     if reference not in features:
@@ -156,33 +160,32 @@ def compare(
         name: check_features(Z, labels, f"features[{name!r}]") for name, Z in features.items()
     }
     random = check_random_state(random_state)
-    drawn = draw_rows(labels, patients, fitted, fractions, draws, random)
-    counts = resample(patients[judged], n_resamples, random)
+    drawn = draw_rows(y, groups, train, fractions, draws, random)
+    counts = resample(patients[test_rows], n_resamples, random)
 
     score = np.empty((len(embeddings), len(drawn)))
     resampled = np.empty((*score.shape, n_resamples))
     for i, Z in enumerate(embeddings.values()):
         for j, sets in enumerate(drawn.values()):
-            results = [judge(probe, Z, labels, rows, judged) for rows in sets]
+            results = [score_test_rows(probe, Z, labels, rows, test_rows) for rows in sets]
             score[i, j] = np.mean([mean_auc(*result) for result in results])
             resampled[i, j] = np.mean([resampled_auc(*result, *counts) for result in results], 0)
-    # Whether a resample has every class depends on its patients alone.
+    # Whether a resample has every class depends only on its patients, not on the embedding.
     complete = is_known(resampled[0, 0])
     if complete.mean() < 0.5:
         raise ValueError(
             "more than half of the resamples of test patients lack a class of a label: too few "
-            "test patients have it for an interval"
+            "test patients have it to compute an interval"
         )
-    of_reference = list(embeddings).index(reference)
+    base = list(embeddings).index(reference)
     tails = (1 - confidence_level) / 2, (1 + confidence_level) / 2
-    gaps = (resampled - resampled[of_reference])[..., complete]
-    low, high = np.quantile(gaps, tails, axis=-1)
+    low, high = np.quantile((resampled - resampled[base])[..., complete], tails, axis=-1)
     return Comparison(
         names=tuple(embeddings),
         fractions=tuple(drawn),
         reference=reference,
         score=score,
-        difference=score - score[of_reference],
+        difference=score - score[base],
         low=low,
         high=high,
         confidence_level=confidence_level,
@@ -192,40 +195,36 @@ def compare(
 def resample(
     patients: NDArray[Any], n_resamples: int, random: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.int_]]:
-    """Place of each row's patient, and how often each patient is drawn in each resample."""
-    names, place = np.unique(patients, return_inverse=True)
+    """Return the index of each row's patient, and how often each resample has each patient."""
+    names, index = np.unique(patients, return_inverse=True)
     n = len(names)
-    return place, random.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    return index, random.multinomial(n, np.full(n, 1 / n), size=n_resamples)
 
 
 def resampled_auc(
     truth: NDArray[np.float64],
     score: NDArray[np.float64],
-    place: NDArray[np.intp],
+    patient: NDArray[np.intp],
     counts: NDArray[np.int_],
 ) -> NDArray[np.float64]:
-    """Average AUC over labels (m, k) in every resample; NaN where one lacks a class.
+    """Return the mean AUC over labels (m, k) in each resample; NaN where a class is missing.
 
-    The AUC is the share of pairs of a positive and a negative that are in order, ties counting
-    half (Hanley and McNeil 1982). With the negatives sorted once, a running sum of their counts
-    gives for all resamples together how many stand below each positive.
+    The AUC is the share of pairs of a positive and a negative that are in order; ties count half
+    (Hanley and McNeil 1982). With the negatives sorted once, a running sum of their counts gives
+    the number of negatives below each positive, for all resamples at once.
     """
-    blocks = np.array_split(counts, -(-len(counts) // _BLOCK))
     total = np.zeros(len(counts))
-    for told, scored in zip(truth.T, score.T, strict=True):
-        positive, negative = np.flatnonzero(told == 1), np.flatnonzero(told == 0)
+    for actual, scored in zip(truth.T, score.T, strict=True):
+        positive, negative = np.flatnonzero(actual == 1), np.flatnonzero(actual == 0)
         negative = negative[np.argsort(scored[negative])]
-        behind, until = (
-            np.searchsorted(scored[negative], scored[positive], side) for side in ("left", "right")
-        )
-        each = []
-        for block in blocks:
-            of_positive, of_negative = (
-                block.T[place[rows]].astype(float) for rows in (positive, negative)
-            )
-            running = np.vstack([np.zeros(len(block)), of_negative.cumsum(0)])
-            in_order = (of_positive * (running[behind] + running[until])).sum(0) / 2
+        below = np.searchsorted(scored[negative], scored[positive], "left")
+        up_to = np.searchsorted(scored[negative], scored[positive], "right")
+        for start in range(0, len(counts), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            weights = counts[block].T.astype(float)
+            positives, negatives = weights[patient[positive]], weights[patient[negative]]
+            running = np.pad(negatives.cumsum(0), [(1, 0), (0, 0)])
+            in_order = (positives * (running[below] + running[up_to])).sum(0) / 2
             with np.errstate(invalid="ignore"):
-                each.append(in_order / (of_positive.sum(0) * running[-1]))
-        total += np.concatenate(each)
+                total[block] += in_order / (positives.sum(0) * running[-1])
     return total / truth.shape[1]

@@ -1,6 +1,4 @@
-"""How many labels it takes: probes by share of labelled patients."""
-
-from __future__ import annotations
+"""Probes fitted with few labels."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
-from otcxr_sk.evaluation._probe import judge, mean_auc
+from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
 from otcxr_sk.evaluation._task import (
     check_features,
     check_labels,
     check_patients,
     check_rows,
     check_task,
-    is_known,
+    classes_of,
 )
 
 
@@ -30,26 +28,32 @@ def few_labels(
     fraction: float,
     random_state: Any = None,
 ) -> NDArray[np.intp]:
-    """Draw a fraction of the training patients, some of every class.
+    """Draw a fraction of the training patients, with patients of every class.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, k)
-        Classes; or k labels of 0 and 1. NaN where unknown: who has no label is not drawn.
+        Classes; or k labels of 0 and 1. NaN where unknown: patients without a known label are
+        not drawn.
     groups : array-like of shape (n,)
         Patient of each image.
     train : array-like of int
         Rows to draw from.
     fraction : float
-        Share of the patients of every class of every label, in (0, 1]; at least one patient of
-        each is drawn. Of several labels, rare ones make it a larger share of all patients.
+        Share of the patients of each class of each label, in (0, 1], rounded up to whole
+        patients. With several labels, the drawn share of all patients can be larger.
     random_state : int, RandomState instance or None, default=None
-        Who is drawn. A larger fraction contains the smaller ones of the same state.
+        Decides which patients are drawn. With the same int, a larger fraction includes the
+        patients of a smaller one.
 
     Returns
     -------
     rows : ndarray of int
-        All training images of the patients drawn.
+        All training rows of the drawn patients.
+
+    See Also
+    --------
+    label_efficiency : AUC of a probe fitted on such draws.
 
     Examples
     --------
@@ -61,7 +65,18 @@ def few_labels(
     """
     labels = check_labels(y)
     rows = check_rows("train", train, len(labels))
-    return _draw(labels, check_patients(groups, labels), rows, fraction, random_state)
+    patients = check_patients(groups, labels)[rows]
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    order = check_random_state(random_state).permutation(np.unique(patients))
+    drawn = []
+    for column in labels[rows].T:
+        for label in classes_of(column):
+            candidates = order[np.isin(order, patients[column == label])]
+            drawn.append(candidates[: math.ceil(fraction * len(candidates))])
+    if not drawn:
+        raise ValueError("y has no known label in the rows of train")
+    return rows[np.isin(patients, np.concatenate(drawn))]
 
 
 def label_efficiency(
@@ -76,7 +91,7 @@ def label_efficiency(
     probe: str = "linear",
     random_state: Any = None,
 ) -> Bunch:
-    """AUC on test patients by the share of training patients whose labels are used.
+    """Measure the AUC on test patients as a function of the share of labeled training patients.
 
     Parameters
     ----------
@@ -85,29 +100,37 @@ def label_efficiency(
     fractions : sequence of float
         Shares in (0, 1], as for `few_labels`.
     draws : int, default=10
-        How often patients are drawn for each fraction; two or more. All patients are one draw.
+        How often patients are drawn for each fraction, at least 2. The fraction 1 needs only one
+        draw.
     probe : {"linear", "knn"}, default="linear"
         `linear_probe` or `knn_probe`.
     random_state : int, RandomState instance or None, default=None
-        Draws the patients: the same for all features of one int.
+        Decides which patients are drawn. Pass an int to draw the same ones for another `Z`.
 
     Returns
     -------
     efficiency : :class:`~sklearn.utils.Bunch`
         fractions : ndarray of shape (f,)
-            Ascending, each once.
+            Ascending, without repetition.
         scores : ndarray of shape (f, draws)
-            AUC, in [0, 1]. The patients of a draw are among those of the same draw below it.
+            AUC, in [0, 1]. In each column, the patients drawn for a fraction include those drawn
+            for the smaller ones.
         mean, std : ndarray of shape (f,)
-            Mean and standard deviation of a row. The spread is that of the choice of patients to
-            label; the test patients stay the same. 0 where all are labelled.
+            Mean and standard deviation of each row of `scores`. The deviation is due to which
+            patients are labeled (the test patients stay the same); it is 0 for the fraction 1.
         n_patients : ndarray of shape (f,)
-            Patients drawn, on average.
+            Mean number of patients drawn.
 
     Raises
     ------
     ValueError
-        As by `linear_probe`, or a fraction, `draws` or `probe` is not what it can be.
+        As for `linear_probe`, or `fractions`, `draws` or `probe` is invalid.
+
+    See Also
+    --------
+    few_labels : Draw the rows yourself.
+    compare : Differences between embeddings, with confidence intervals.
+    otcxr_sk.plotting.LabelEfficiencyDisplay : Plot the curves of several embeddings.
 
     Examples
     --------
@@ -116,69 +139,49 @@ def label_efficiency(
     >>> y = np.tile([0, 1], 100)
     >>> Z = y[:, None] + np.random.default_rng(0).normal(size=(200, 20))
     >>> parts = {"train": range(100), "test": range(100, 200)}
-    >>> few, all_of_them = label_efficiency(
+    >>> few, all_labels = label_efficiency(
     ...     Z, y, np.arange(200), **parts, fractions=(0.02, 1), random_state=0
     ... ).mean
-    >>> bool(0.5 < few < all_of_them)
+    >>> bool(0.5 < few < all_labels)
     True
     """
-    labels, patients, fitted, judged = check_task(y, groups, train, test)
+    labels, patients, _, test_rows = check_task(y, groups, train, test)
     features = check_features(Z, labels)
-    random = check_random_state(random_state)
-    drawn = draw_rows(labels, patients, fitted, fractions, draws, random)
+    drawn = draw_rows(y, groups, train, fractions, draws, check_random_state(random_state))
     scores = np.empty((len(drawn), draws))
+    n_patients = np.empty(len(drawn))
     for index, sets in enumerate(drawn.values()):
-        scores[index] = [mean_auc(*judge(probe, features, labels, rows, judged)) for rows in sets]
+        scores[index] = [
+            mean_auc(*score_test_rows(probe, features, labels, rows, test_rows)) for rows in sets
+        ]
+        n_patients[index] = np.mean([len(np.unique(patients[rows])) for rows in sets])
     return Bunch(
         fractions=np.array(list(drawn)),
         scores=scores,
         mean=scores.mean(1),
         std=scores.std(1, ddof=1),
-        n_patients=np.array(
-            [np.mean([len(np.unique(patients[rows])) for rows in sets]) for sets in drawn.values()]
-        ),
+        n_patients=n_patients,
     )
 
 
 def draw_rows(
-    labels: NDArray[Any],
-    patients: NDArray[Any],
-    train: NDArray[np.intp],
+    y: ArrayLike,
+    groups: ArrayLike,
+    train: ArrayLike,
     fractions: Sequence[float],
     draws: int,
     random: np.random.RandomState,
 ) -> dict[float, list[NDArray[np.intp]]]:
-    """Rows of every draw by fraction, ascending; one draw where all patients are taken."""
+    """Return the rows of each draw by fraction, ascending; a single draw for the fraction 1."""
     check_scalar(draws, "draws", Integral, min_val=2)
     shares = np.unique(fractions).tolist()
     if not shares:
-        raise ValueError("fractions must be one or more, got none")
+        raise ValueError("fractions must not be empty")
     seeds = random.randint(np.iinfo(np.int32).max, size=draws)
     return {
-        fraction: [
-            _draw(labels, patients, train, fraction, seed)
-            for seed in seeds[: 1 if fraction == 1 else draws]
+        share: [
+            few_labels(y, groups, train=train, fraction=share, random_state=seed)
+            for seed in (seeds[:1] if share == 1 else seeds)
         ]
-        for fraction in shares
+        for share in shares
     }
-
-
-def _draw(
-    labels: NDArray[Any],
-    patients: NDArray[Any],
-    rows: NDArray[np.intp],
-    fraction: float,
-    random_state: Any,
-) -> NDArray[np.intp]:
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    owners = patients[rows]
-    order = check_random_state(random_state).permutation(np.unique(owners))
-    drawn = []
-    for column in labels[rows].T:
-        for label in np.unique(column[is_known(column)]):
-            having = order[np.isin(order, owners[column == label])]
-            drawn.append(having[: math.ceil(fraction * len(having))])
-    if not drawn:
-        raise ValueError("no label of a train row is known")
-    return rows[np.isin(owners, np.concatenate(drawn))]

@@ -1,8 +1,4 @@
-"""Whether an embedding uses its space, without any label."""
-
-from __future__ import annotations
-
-from typing import Any
+"""Measures of an embedding that need no labels."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,17 +10,17 @@ _WORKING_MEMORY = 64  # MiB
 
 
 def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
-    r"""Measure collapse, spread over the sphere, and agreement of two views.
+    r"""Measure collapse, uniformity on the sphere, and agreement of two views.
 
     Alignment and uniformity are those of Wang and Isola (2020), "Understanding contrastive
     representation learning through alignment and uniformity on the hypersphere", section 4.1,
-    with :math:`\alpha = t = 2`, of embeddings `u` scaled to length 1:
+    with :math:`\alpha = t = 2`, for embeddings `u` scaled to length 1:
 
     .. math::
         \mathrm{alignment} = \mathbb{E}_{(u, v)} \|u - v\|^2, \qquad
         \mathrm{uniformity} = \log \mathbb{E}_{u \neq u'} e^{-2 \|u - u'\|^2},
 
-    over pairs of views of an image and over pairs of different images.
+    with expectations over pairs of views of one image and over pairs of different images.
 
     Parameters
     ----------
@@ -39,21 +35,25 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
         spread : float
             Standard deviation in units of the root mean square, in [0, 1]; 0 when collapsed.
         effective_rank : float
-            Directions in use, in [1, min(n - 1, d)], or 0 when collapsed: the exponential of the
-            entropy of `spectrum` (Roy and Vetterli 2007).
+            Number of directions in use, in [1, min(n - 1, d)], or 0 when collapsed: the
+            exponential of the entropy of `spectrum` (Roy and Vetterli 2007).
         spectrum : ndarray of shape (min(n, d),)
-            Shares of the singular values of the centred embeddings, descending. They sum to 1,
-            or are all 0 when collapsed.
+            Singular values of the centered embeddings divided by their sum, descending; all 0
+            when collapsed.
         uniformity : float
-            In [-8, 0]; 0 when all embeddings have one direction, the lower the more uniform.
+            In [-8, 0]; 0 when all embeddings have the same direction, lower is more uniform.
         alignment : float or None
-            In [0, 4]; 0 when both views of each image have the same direction. None without
-            `Z_view`. A collapsed embedding is perfectly aligned: read it beside the others.
+            In [0, 4]; 0 when the two views of each image have the same direction. None without
+            `Z_view`. A collapsed embedding is perfectly aligned, so do not judge by it alone.
 
     Raises
     ------
     ValueError
-        Fewer than two images, a value that is not finite, or views of another shape.
+        There are fewer than two images, a value is not finite, or `Z_view` has another shape.
+
+    See Also
+    --------
+    otcxr_sk.plotting.EmbeddingHealthDisplay : Plot the spectra of several embeddings.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
     """
     import torch
 
-    from otcxr_sk.method.diagnostics import effective_rank, spectrum, spread
+    from otcxr_sk.method import effective_rank, spectrum, spread
 
     embedding = check_array(Z, dtype=np.float64, ensure_min_samples=2, input_name="Z")
     directions, alignment = normalize(embedding), None
@@ -86,17 +86,8 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
 
 
 def _uniformity(directions: NDArray[np.float64]) -> float:
-    def potential(squared: NDArray[Any], start: int) -> NDArray[np.float64]:
-        return np.exp(-2 * squared).sum(1)
-
     n = len(directions)
-    rows = pairwise_distances_chunked(
-        directions,
-        metric="euclidean",
-        squared=True,
-        reduce_func=potential,
-        working_memory=_WORKING_MEMORY,
-    )
-    # Every image also meets itself, at distance 0.
-    total = sum(float(block.sum()) for block in rows) - n
+    blocks = pairwise_distances_chunked(directions, squared=True, working_memory=_WORKING_MEMORY)
+    # Each image is also paired with itself, at distance 0.
+    total = sum(float(np.exp(-2 * squared).sum(1).sum()) for squared in blocks) - n
     return float(np.log(total / (n * (n - 1))))

@@ -1,6 +1,4 @@
-"""A probe of the encoder while it is trained."""
-
-from __future__ import annotations
+"""A probe of the encoder during pre-training."""
 
 import os
 from collections.abc import Iterator
@@ -13,38 +11,43 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from otcxr_sk.evaluation._probe import knn_probe
 from otcxr_sk.evaluation._task import check_labels, check_patients, check_task, is_known
-from otcxr_sk.training.callbacks import Callback, TrainingState
+from otcxr_sk.training import Callback, TrainingState
 
-_PARTS = 5
+_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class KNNProbe(Callback):
-    """Record after an epoch how well neighbours of an image in the embedding tell its label.
+    """Callback that records the AUC of `knn_probe` after each epoch.
 
-    The number is the AUC of `knn_probe`, with its fixed settings, averaged over a 5-fold
-    cross-validation by patient, and stands in `history_`. It costs what `transform` of the
-    labelled images costs; training is left alone. They are part of a pickle of the estimator,
-    unless `callbacks` is set to None before. Choosing by it, as `EarlyStopping` does when
-    it watches it, uses the labels: judge on other patients.
+    The AUC is averaged over a 5-fold cross-validation by patient and appears in `history_`. It
+    costs one `transform` of the labeled images and does not change training. The images are
+    pickled with the estimator, unless you set `callbacks` to None first. If you choose by this
+    number, for example with `EarlyStopping`, you have used the labels: judge the result on other
+    patients.
 
     Parameters
     ----------
     X : array-like or sequence of paths
-        Labelled images, of any kind that the estimator takes. Each must be usable.
+        Labeled images, of any kind that the estimator takes. All must be usable.
     y : array-like of shape (n,) or (n, k)
         Classes, or k labels of 0 and 1, NaN where unknown, as for `knn_probe`.
     groups : array-like of shape (n,), default=None
-        Patient of each image. Without it every image is taken for another patient.
+        Patient of each image. By default, each image is a patient of its own.
     every : int, default=1
-        Epochs from one probe to the next; the last epoch is probed in any case.
+        Number of epochs from one probe to the next. The last epoch is always probed.
     name : str, default="knn_probe"
-        Of the number in the history.
+        Key in `history_`.
 
     Raises
     ------
     ValueError
-        An array is not as described, or a part of the cross-validation lacks a class.
+        An array is not as described, or a fold of the cross-validation lacks a class.
+
+    See Also
+    --------
+    knn_probe : The same probe of any features.
+    otcxr_sk.training.EarlyStopping : Stop when it no longer improves.
 
     Examples
     --------
@@ -69,39 +72,34 @@ class KNNProbe(Callback):
             raise ValueError(f"every must be at least 1 epoch, got {self.every!r}")
         labels = check_labels(self.y)
         if not isinstance(self.X, str | os.PathLike) and len(self.X) != len(labels):
-            raise ValueError(f"KNNProbe has {len(self.X)} images and {len(labels)} rows of labels")
+            raise ValueError(f"KNNProbe got {len(self.X)} images but {len(labels)} rows of labels")
         try:
-            for train, test in self._folds():
-                check_task(self.y, self._patients(), train, test)
+            for fold in self._folds():
+                check_task(self.y, **fold)
         except ValueError as error:
             raise ValueError(
-                f"KNNProbe cannot cross-validate in {_PARTS} parts by patient: {error}"
+                f"KNNProbe cannot run a {_FOLDS}-fold cross-validation by patient: {error}"
             ) from error
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """Embed the images and record the probe."""
+        """Embed the images and record the AUC."""
         if state.epoch % self.every and state.epoch != state.epochs:
             return
         Z = state.estimator().transform(self.X)
-        aucs = [
-            knn_probe(Z, self.y, self._patients(), train=train, test=test)
-            for train, test in self._folds()
-        ]
+        aucs = [knn_probe(Z, self.y, **fold) for fold in self._folds()]
         state.record(self.name, float(np.mean(aucs)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # scikit-learn's clone copies parameters, and images are many. There is no state to share.
+        # scikit-learn's clone would copy the images; without state, one probe can serve all clones.
         return self
 
-    def _patients(self) -> NDArray[Any]:
+    def _folds(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the patients, training and test rows of each fold, as `knn_probe` takes them."""
         labels = check_labels(self.y)
-        return (
-            np.arange(len(labels)) if self.groups is None else check_patients(self.groups, labels)
-        )
-
-    def _folds(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        labels = check_labels(self.y)
-        # Several labels, or unknown ones, cannot be stratified by.
+        groups = np.arange(len(labels)) if self.groups is None else self.groups
+        patients = check_patients(groups, labels)
+        # Only one label, known for all images, can be stratified by.
         stratified = labels.shape[1] == 1 and bool(is_known(labels).all())
-        splitter = StratifiedGroupKFold(_PARTS) if stratified else GroupKFold(_PARTS)
-        return splitter.split(labels, labels[:, 0] if stratified else None, self._patients())
+        splitter = StratifiedGroupKFold(_FOLDS) if stratified else GroupKFold(_FOLDS)
+        for train, test in splitter.split(labels, labels[:, 0], patients):
+            yield {"groups": patients, "train": train, "test": test}

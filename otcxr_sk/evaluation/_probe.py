@@ -1,6 +1,4 @@
-"""Probes: what a simple classifier makes of fixed features."""
-
-from __future__ import annotations
+"""Probes: simple classifiers on fixed features."""
 
 from typing import Any
 
@@ -15,48 +13,61 @@ from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
-# Strong and fixed: nothing is tuned, on test labels least of all.
-PENALTY = 0.01
-NEIGHBOURS = 20
-TEMPERATURE = 0.07
+# Fixed, so that nothing is tuned on the labels that an embedding is judged by.
+_C = 0.01
+_NEIGHBORS = 20
+_TEMPERATURE = 0.07
 
 
 def make_probe() -> Pipeline:
-    """Standardisation and logistic regression with ``C=0.01``, the same for all features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=2000))
+    """Return a pipeline of standardization and logistic regression with ``C=0.01``.
+
+    See Also
+    --------
+    linear_probe : AUC of this pipeline on test patients.
+    """
+    return make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=2000))
 
 
 def linear_probe(
     Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
 ) -> float:
-    """AUC on test patients of a logistic regression fitted on training patients.
+    """Return the AUC on test patients of a logistic regression fitted on training patients.
 
     The classifier is `make_probe`.
 
     Parameters
     ----------
     Z : array-like of shape (n, d)
-        Features, one image a row.
+        Features, one row per image.
     y : array-like of shape (n,) or (n, k)
-        Classes, two or more; or k labels of 0 and 1, for each of which a classifier is fitted.
-        NaN where a label is unknown: there it is neither fitted nor judged.
+        Classes, two or more; or k labels of 0 and 1, with one classifier for each label. Images
+        with an unknown label (NaN) are neither used to fit nor to judge the classifier of that
+        label.
     groups : array-like of shape (n,)
         Patient of each image.
     train, test : array-like of int
-        Rows to fit on and to judge on. Their patients must differ.
+        Rows to fit on and rows to judge on. They must not share patients.
 
     Returns
     -------
     auc : float
-        Area under the ROC curve, in [0, 1]; of each class against the rest, averaged, if there
-        are more than two; averaged over labels if there are several. That of label ``j`` alone
-        is the probe of ``y[:, j]``.
+        Area under the ROC curve, in [0, 1]. With more than two classes, the mean over classes,
+        each against the rest; with several labels, the mean over labels. For label ``j`` alone,
+        pass ``y[:, j]``.
 
     Raises
     ------
     ValueError
-        A patient is in both parts, a class of a label is missing in one of them, or an array is
-        not as described.
+        A patient is in both `train` and `test`, a class of a label is missing in one of them, or
+        an array is not as described.
+
+    See Also
+    --------
+    knn_probe : A nearest-neighbor classifier instead.
+    probe_roc : The ROC curve.
+    label_efficiency : AUC with few labels.
+    compare : Differences between embeddings, with confidence intervals.
 
     Examples
     --------
@@ -66,18 +77,18 @@ def linear_probe(
     >>> linear_probe(y[:, None], y, np.arange(40), train=range(20), test=range(20, 40))
     1.0
     """
-    return _auc_of_probe("linear", Z, y, groups, train, test)
+    return mean_auc(*_check_and_score("linear", Z, y, groups, train, test))
 
 
 def knn_probe(
     Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
 ) -> float:
-    """AUC on test patients of the vote of the most similar images of training patients.
+    """Return the AUC on test patients of a vote of the most similar training images.
 
-    The 20 neighbours of the smallest cosine distance `d` (all, if there are fewer) vote with the
-    weight ``exp(-d / 0.07)``: Wu et al. (2018), "Unsupervised feature learning via
-    non-parametric instance discrimination", with 20 neighbours as in Caron et al. (2021). Unlike
-    `linear_probe` it takes features as they are: a column of large values counts for more.
+    The 20 neighbors with the smallest cosine distance `d` (all of them, if there are fewer) vote
+    with the weight ``exp(-d / 0.07)``: Wu et al. (2018), "Unsupervised feature learning via
+    non-parametric instance discrimination", with 20 neighbors as in Caron et al. (2021). Unlike
+    in `linear_probe`, features are not standardized: a column of large values counts for more.
 
     Parameters
     ----------
@@ -87,12 +98,16 @@ def knn_probe(
     Returns
     -------
     auc : float
-        As from `linear_probe`.
+        As for `linear_probe`.
 
     Raises
     ------
     ValueError
-        As by `linear_probe`.
+        As for `linear_probe`.
+
+    See Also
+    --------
+    KNNProbe : The same probe after each epoch of pre-training.
 
     Examples
     --------
@@ -103,14 +118,7 @@ def knn_probe(
     >>> knn_probe(Z, y, np.arange(60), train=range(30), test=range(30, 60))
     1.0
     """
-    return _auc_of_probe("knn", Z, y, groups, train, test)
-
-
-def _auc_of_probe(
-    probe: str, Z: ArrayLike, y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
-) -> float:
-    labels, _, fitted, judged = check_task(y, groups, train, test)
-    return mean_auc(*judge(probe, check_features(Z, labels), labels, fitted, judged))
+    return mean_auc(*_check_and_score("knn", Z, y, groups, train, test))
 
 
 def probe_roc(
@@ -122,7 +130,7 @@ def probe_roc(
     test: ArrayLike,
     probe: str = "linear",
 ) -> Bunch:
-    """ROC curve of a probe on test patients.
+    """Return the ROC curve of a probe on test patients.
 
     Parameters
     ----------
@@ -135,16 +143,20 @@ def probe_roc(
     -------
     roc : :class:`~sklearn.utils.Bunch`
         fpr, tpr : ndarray of shape (m,)
-            False and true positive rate, in [0, 1], ascending. Of several labels, or of each of
-            several classes against the rest, `tpr` is the mean at every `fpr` (Fawcett 2006,
-            "An introduction to ROC analysis", section 8.1).
+            False and true positive rate, in [0, 1], ascending. With several labels, or more than
+            two classes, `tpr` is the mean of their curves at each `fpr` (Fawcett 2006, "An
+            introduction to ROC analysis", section 8.1).
         auc : float
             Area under that curve: what `linear_probe` or `knn_probe` returns.
 
     Raises
     ------
     ValueError
-        As by `linear_probe`, or `probe` is neither of the two.
+        As for `linear_probe`, or `probe` is unknown.
+
+    See Also
+    --------
+    otcxr_sk.plotting.ProbeDisplay : Plot the curves of several embeddings.
 
     Examples
     --------
@@ -155,22 +167,19 @@ def probe_roc(
     >>> roc.fpr.tolist(), roc.tpr.tolist(), roc.auc
     ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], 1.0)
     """
-    labels, _, fitted, judged = check_task(y, groups, train, test)
-    truth, score = judge(probe, check_features(Z, labels), labels, fitted, judged)
+    truth, score = _check_and_score(probe, Z, y, groups, train, test)
     known = is_known(truth).T
     curves = [roc_curve(t[k], s[k])[:2] for t, s, k in zip(truth.T, score.T, known, strict=True)]
     fpr = np.unique(np.concatenate([f for f, _ in curves]))
-    # Curves jump. `interp` gives the last of several values: read backwards, the one before.
+    # A curve jumps where several of its points share an fpr. There `interp` returns the value
+    # after the jump, and on the reversed curve the value before it.
     before = np.mean([np.interp(-fpr, -f[::-1], t[::-1]) for f, t in curves], axis=0)
     after = np.mean([np.interp(fpr, f, t) for f, t in curves], axis=0)
-    return Bunch(
-        fpr=fpr.repeat(2),
-        tpr=np.stack([before, after], axis=1).ravel(),
-        auc=mean_auc(truth, score),
-    )
+    tpr = np.stack([before, after], axis=1).ravel()
+    return Bunch(fpr=fpr.repeat(2), tpr=tpr, auc=mean_auc(truth, score))
 
 
-def judge(
+def score_test_rows(
     probe: str,
     Z: NDArray[Any],
     labels: NDArray[Any],
@@ -185,32 +194,36 @@ def judge(
     truth, score = [], []
     for column in labels.T:
         rows = train[is_known(column[train])]
-        probability = (
-            _classifier(probe, len(rows)).fit(Z[rows], column[rows]).predict_proba(Z[test])
-        )
-        classes = np.unique(column[rows])
-        # Of two classes, one column says it all.
-        first = 1 if len(classes) == 2 else 0
-        told = column[test][:, None]
-        truth.append(np.where(is_known(told), told == classes[first:], np.nan))
-        score.append(probability[:, first:])
+        classifier = _classifier(probe, len(rows)).fit(Z[rows], column[rows])
+        # The two columns of a binary label say the same.
+        first = 1 if len(classifier.classes_) == 2 else 0
+        actual = column[test][:, None]
+        truth.append(np.where(is_known(actual), actual == classifier.classes_[first:], np.nan))
+        score.append(classifier.predict_proba(Z[test])[:, first:])
     return np.hstack(truth), np.hstack(score)
 
 
 def mean_auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
-    """Average over labels, or classes against the rest, of the AUC where truth is known."""
+    """Return the mean over columns of the AUC where truth is known."""
     known = is_known(truth).T
     each = [roc_auc_score(t[k], s[k]) for t, s, k in zip(truth.T, score.T, known, strict=True)]
     return float(np.mean(each))
+
+
+def _check_and_score(
+    probe: str, Z: ArrayLike, y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, _, train_rows, test_rows = check_task(y, groups, train, test)
+    return score_test_rows(probe, check_features(Z, labels), labels, train_rows, test_rows)
 
 
 def _classifier(probe: str, n: int) -> Any:
     if probe == "linear":
         return make_probe()
     if probe == "knn":
-        return KNeighborsClassifier(min(NEIGHBOURS, n), metric="cosine", weights=_similarity)
+        return KNeighborsClassifier(min(_NEIGHBORS, n), metric="cosine", weights=_similarity)
     raise ValueError(f"probe must be 'linear' or 'knn', got {probe!r}")
 
 
 def _similarity(distance: NDArray[Any]) -> NDArray[Any]:
-    return np.exp(-distance / TEMPERATURE)
+    return np.exp(-distance / _TEMPERATURE)

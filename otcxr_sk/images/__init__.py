@@ -1,29 +1,54 @@
-"""A file or an array to grayscale images, polarity and range right."""
+"""Read files, arrays and datasets as grayscale images with the right polarity and range."""
 
-from otcxr_sk.images._arrays import ArraySource
-from otcxr_sk.images._cache import ImageCache
-from otcxr_sk.images._datasets import DatasetSource
-from otcxr_sk.images._dicom import read_dicom
-from otcxr_sk.images._dicom_table import read_dicom_table
-from otcxr_sk.images._errors import ImageReadError, ImageReadWarning
-from otcxr_sk.images._files import read_image
+from otcxr_sk.images._arrays import ArraySource, as_source, is_lazy
+from otcxr_sk.images._cache import Cache, ImageCache
+from otcxr_sk.images._errors import (
+    ImageReadError,
+    ImageReadWarning,
+    Unusable,
+    UnusableImageWarning,
+    require_usable,
+    unusable_table,
+    warn_unusable,
+)
 from otcxr_sk.images._folder import list_images
+from otcxr_sk.images._loading import read_batches, read_usable_batches
 from otcxr_sk.images._paths import PathSource
+from otcxr_sk.images._pixels import RESIZES, Resize
+from otcxr_sk.images._read import read_image
 from otcxr_sk.images._scan import Scan, scan
-from otcxr_sk.images._source import ImageSource
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Selection, leave_out
+from otcxr_sk.images._torch import DatasetSource, first_member
+from otcxr_sk.images.dicom import read_dicom, read_dicom_table
 
 __all__ = [
+    "DEFAULT_RESIZE",
+    "RESIZES",
     "ArraySource",
+    "Cache",
     "DatasetSource",
     "ImageCache",
     "ImageReadError",
     "ImageReadWarning",
     "ImageSource",
     "PathSource",
+    "Resize",
     "Scan",
+    "Selection",
+    "Unusable",
+    "UnusableImageWarning",
+    "as_source",
+    "first_member",
+    "is_lazy",
+    "leave_out",
     "list_images",
+    "read_batches",
     "read_dicom",
     "read_dicom_table",
     "read_image",
+    "read_usable_batches",
+    "require_usable",
     "scan",
+    "unusable_table",
+    "warn_unusable",
 ]

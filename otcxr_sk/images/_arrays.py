@@ -1,15 +1,15 @@
-"""Images in an array, in memory or read by row from where it lies."""
+"""Images in an array, in memory or on disk, and the choice between an array and paths."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcxr_sk.images._errors import ImageReadError
-from otcxr_sk.images._pixels import luma, to_float
-from otcxr_sk.images._resize import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices, Originals
+from otcxr_sk.images._paths import PathSource
+from otcxr_sk.images._pixels import Resize, Squares, luma, to_float
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
 
 
 class ArraySource(ImageSource):
@@ -18,17 +18,28 @@ class ArraySource(ImageSource):
     Parameters
     ----------
     array : array-like
-        Numbers in one of the layouts below. Booleans and integers of 8 and 16 bits are scaled by
-        their bit depth (uint8 / 255, uint16 / 65535, int16 / 32767); floats, and integers of 32
-        and 64 bits, are taken as they are. Three channels become luma (ITU-R BT.601). Whatever
-        has a NumPy dtype, a shape and slices of rows is read by row where it lies: memory maps,
-        HDF5 data sets, Zarr and Dask arrays.
+        Numbers in one of the layouts below. Integers of 8 and 16 bits are divided by the largest
+        value of their type (uint8 / 255, uint16 / 65535, int16 / 32767); booleans become 0 and 1;
+        floats, and integers of 32 and 64 bits, are unchanged. Three channels become luma
+        (ITU-R BT.601). Memory maps, HDF5 datasets, Zarr and Dask arrays, and any other object
+        with a NumPy dtype, a shape and slices of rows, are read row by row on demand.
     layout : {"nhw", "nchw", "nhwc"}, default="nhw"
         Order of the axes: images, channels (1 or 3), height, width.
     image_shape : tuple (height, width), default=None
-        If given, `array` holds one flattened image a row instead, (n, height * width).
+        If given, each row of `array` is a flattened image instead: (n, height * width).
     resize : {"squash", "pad", "crop"}, default="squash"
-        How an image that is no square becomes one, see `ImageSource`.
+        How a non-square image becomes square, see `ImageSource`.
+
+    Raises
+    ------
+    ValueError
+        If the array is empty, is not of real numbers, or does not have the shape that `layout` or
+        `image_shape` says.
+
+    See Also
+    --------
+    PathSource : Images in files.
+    DatasetSource : Images of a torch dataset.
 
     Examples
     --------
@@ -59,6 +70,8 @@ class ArraySource(ImageSource):
             raise ValueError(f"layout must be 'nhw', 'nchw' or 'nhwc', got {layout!r}")
         if self._array.dtype.kind not in "biuf":
             raise ValueError(f"images must be real numbers, got an array of {self._array.dtype}")
+        if 0 in shape:
+            raise ValueError(f"there are no images in an array of shape {shape}")
         if image_shape is not None:
             if layout != "nhw":
                 raise ValueError("image_shape is for flattened gray images: leave layout at 'nhw'")
@@ -70,31 +83,27 @@ class ArraySource(ImageSource):
         elif len(shape) != len(layout):
             raise ValueError(f"layout {layout!r} has {len(layout)} axes, got shape {shape}")
         elif "c" in layout and shape[layout.index("c")] not in (1, 3):
-            raise ValueError(f"images have 1 or 3 channels, got shape {shape} as {layout!r}")
-        if 0 in shape:
-            raise ValueError(f"there are no images in an array of shape {shape}")
+            raise ValueError(f"images must have 1 or 3 channels, got shape {shape} as {layout!r}")
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return int(self._array.shape[0])
 
-    def _originals(self, indices: Indices) -> Iterator[Originals]:
+    def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
         stack = to_float(self._rows(np.asarray(indices, dtype=np.intp)))
         if self._image_shape is not None:
             stack = stack.reshape(-1, *self._image_shape)
         elif "c" in self._layout:
-            axis = self._layout.index("c")
-            one = stack.shape[axis] == 1
-            stack = stack.squeeze(axis) if one else luma(stack, axis)
-        yield Originals(stack, finite=self._array.dtype.kind in "biu")
+            stack = luma(stack, self._layout.index("c"))
+        yield self._fit(stack, indices, size, finite=self._array.dtype.kind in "biu")
 
     def _rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
         if isinstance(self._array, np.ndarray):
             return self._array[indices]
         if not len(indices):
             return np.asarray(self._array[:0])
-        # Lists of rows are understood differently by every library, if at all: HDF5 wants them
-        # sorted, without repetition. Slices mean the same everywhere.
+        # Libraries differ in how they index by a list of rows (HDF5 needs it sorted and without
+        # repetitions), but slices mean the same everywhere.
         rows, back = np.unique(indices, return_inverse=True)
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
         return np.concatenate([self._run(int(run[0]), int(run[-1]) + 1) for run in runs])[back]
@@ -103,12 +112,12 @@ class ArraySource(ImageSource):
         try:
             return np.asarray(self._array[start:stop])
         except Exception as error:
-            last = f" to {stop - 1}" if stop - start > 1 else ""
-            raise ImageReadError(f"row {start}{last}: cannot be read ({error})") from error
+            rows = f"rows {start} to {stop - 1}" if stop - start > 1 else f"row {start}"
+            raise ImageReadError(f"{rows}: cannot be read ({error})") from error
 
 
 def is_lazy(array: Any) -> bool:
-    """Whether rows can be read from `array` without making a NumPy array of it as a whole."""
+    """Return whether rows can be read without loading the whole array into memory."""
     return (
         not isinstance(array, np.ndarray)
         # Sparse matrices have no rows of pixels.
@@ -117,3 +126,27 @@ def is_lazy(array: Any) -> bool:
         and len(getattr(array, "shape", ())) > 1
         and hasattr(array, "__getitem__")
     )
+
+
+def as_source(images: ImageSource | ArrayLike | Sequence[Any]) -> ImageSource:
+    """Return an image source for an array or a sequence of paths.
+
+    Parameters
+    ----------
+    images : ImageSource, array-like of shape (n, height, width), or sequence of paths
+        An `ImageSource` is returned unchanged.
+
+    Returns
+    -------
+    ImageSource
+
+    See Also
+    --------
+    ArraySource : Other layouts, flattened rows, and other ways to resize.
+    PathSource : Options for files.
+    """
+    if isinstance(images, ImageSource):
+        return images
+    if is_lazy(images) or np.asarray(images).dtype.kind in "biuf":
+        return ArraySource(images)
+    return PathSource(images)  # type: ignore[arg-type]

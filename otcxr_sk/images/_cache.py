@@ -1,68 +1,89 @@
-"""Decoded, resized images kept on disk from one reading to the next."""
+"""A cache on disk for decoded and resized images."""
 
 import os
 import secrets
 import struct
 import time
-import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-import otcxr_sk
+from otcxr_sk._atomic import replacing
+from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._version import __version__
+from otcxr_sk._warning import warn_user
+from otcxr_sk.images._pixels import Squares
 
-# Entries are spread over so many folders, each with its own share of the space: whoever writes
-# into one keeps it within its share, so that processes need not agree on a count of bytes.
+# Entries are spread over this many folders, each with its own share of the space: a process that
+# writes to one keeps it within that share, so that processes need not agree on a total.
 _FOLDERS = 256
 _SUFFIX, _UNFINISHED = ".image", ".part"
 
-# An unfinished entry of this age, in seconds, was left by a process that died.
+# Seconds after which an unfinished entry is considered left by a process that died.
 _ABANDONED = 3600
 
-# First bytes, numbers as little-endian: bytes per pixel, whether constant, checksum of the rest.
+# Magic number, bytes per pixel, whether constant, checksum of all but magic number and checksum.
 _HEADER = struct.Struct("<8sBBI")
 _MAGIC = b"otcxr-1\n"
-_TYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype("u1"),
-    2: np.dtype("<u2"),
-    4: np.dtype("<f4"),
-}
+_TYPES = {dtype.itemsize: dtype for dtype in map(np.dtype, ("u1", "<u2", "<f4"))}
 
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Images that otcxr-sk can make anew.\n"
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Images that otcxr-sk can decode again.\n"
 
 
-class Cached(NamedTuple):
-    """An image (size, size), float32, and whether its original was constant."""
+@dataclass(repr=False)
+class Cache(ParameterGroup):
+    """Where decoded and resized images are kept, so that each file is decoded only once.
 
-    square: NDArray[np.float32]
-    constant: bool
+    Parameters
+    ----------
+    folder : path
+        Created if missing. Any number of runs may share it.
+    max_gb : float, default=50.0
+        Maximum size of the images there, in gigabytes (1e9 bytes). The least recently used images
+        are removed to make room for new ones.
+
+    See Also
+    --------
+    otcxr_sk.OTCXRPretrainer : Takes it as `cache`; a folder alone will do there.
+
+    Examples
+    --------
+    >>> from otcxr_sk import Cache, OTCXRPretrainer
+    >>> encoder = OTCXRPretrainer(cache=Cache("/scratch/otcxr", max_gb=20))
+    """
+
+    folder: Any
+    max_gb: float = 50.0
 
 
 class ImageCache:
     """A folder of decoded, resized images, shared by any number of processes.
 
-    An entry belongs to a path, to the size and the times of change of the file there, to the
-    parameters of reading and to the version of this library: whenever one of them differs, the
-    file is decoded again. Pixels of 8 and 16 bits are kept as uint8 and uint16, others as float32,
-    without loss. Entries appear complete or not at all, and one that is damaged counts as absent.
-    They are plain numbers: nothing in the folder is ever run.
+    The key of an entry is the absolute path of the file, its size, its times of modification and
+    of change, the image size, the way of resizing, and the version of this library. Whenever one
+    of them differs, the file is decoded again. Pixels of files with 8 and 16 bits are kept as uint8
+    and uint16, others as float32 without loss. Entries appear complete or not at all, and damaged
+    ones are ignored. They are plain numbers: nothing in the folder is ever executed.
 
     Parameters
     ----------
     folder : str or path-like
-        Made if missing. Nothing but this cache's own files in it is ever removed.
+        Created if missing. Only the cache's own files in it are ever removed.
     max_bytes : int
-        Space that entries take at most. The least recently used give way to new ones.
+        Maximum size of all entries. The least recently used are removed to make room for new ones.
 
     Raises
     ------
     ValueError
-        If there can be no such folder.
+        If the folder cannot be created.
+
+    See Also
+    --------
+    PathSource : Uses the cache.
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
@@ -72,13 +93,17 @@ class ImageCache:
         try:
             os.makedirs(self._folder, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cache_dir={os.fspath(folder)!r} cannot be used: {error}") from error
+            raise ValueError(
+                f"the cache folder {os.fspath(folder)!r} cannot be used: {error}"
+            ) from error
         with suppress(OSError), open(os.path.join(self._folder, "CACHEDIR.TAG"), "x") as file:
             file.write(_TAG)
 
     def entry(self, path: str, size: int, resize: str) -> "Entry":
-        """Give the place of an image of the file as it is now, whether or not it is there."""
-        return Entry(self, path, size, resize, _state(path))
+        """Return the entry for an image of the file as it is now, stored or not."""
+        state = _state(path)
+        key = repr((__version__, os.path.abspath(path), size, resize, state))
+        return Entry(self, path, size, state, self._place(os.fsencode(key)))
 
     def _place(self, key: bytes) -> str:
         name = blake2b(key, digest_size=20).hexdigest()
@@ -86,96 +111,83 @@ class ImageCache:
 
     def _write(self, place: str, content: bytes) -> None:
         if len(content) > self._share:
-            self._warn(f"an image of {len(content)} bytes is more than its limit allows")
+            self._warn(f"an image of {len(content)} bytes is larger than the limit allows")
             return
         folder = os.path.dirname(place)
         unfinished = os.path.join(folder, secrets.token_hex(8) + _UNFINISHED)
         try:
             os.makedirs(folder, exist_ok=True)
             _make_room(folder, self._share - len(content))
-            with open(unfinished, "xb") as file:
+            with replacing(place, unfinished, durable=False) as file:
                 file.write(content)
-            os.replace(unfinished, place)
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(unfinished)
             self._warn(str(error))
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
-            warnings.warn(f"images are not kept in {self._folder!r}: {reason}", stacklevel=2)
+            warn_user(f"images are not cached in {self._folder!r}: {reason}")
         self._has_warned = True
 
 
 @dataclass
 class Entry:
-    """An image of a file in a state, in the cache or not yet."""
+    """The entry for one image of a file in a given state, stored or not."""
 
     cache: ImageCache
     path: str
     size: int
-    resize: str
     state: tuple[int, ...] | None
+    place: str
 
-    @property
-    def place(self) -> str:
-        """Where the image is kept."""
-        known = (otcxr_sk.__version__, os.path.abspath(self.path), self.size, self.resize)
-        return self.cache._place(os.fsencode(repr((*known, self.state))))
-
-    def load(self) -> Cached | None:
-        """Read the image, None if it is not there."""
+    def load(self) -> Squares | None:
+        """Return the image, or None if it is not stored."""
         if self.state is None:
             return None
-        place = self.place
         try:
-            with open(place, "rb") as file:
-                # No more than there can be, whatever the file has become.
+            with open(self.place, "rb") as file:
+                # A damaged file may have any length.
                 content = file.read(_HEADER.size + 4 * self.size**2 + 1)
         except OSError:
             return None
         image = _unpack(content, self.size)
         if image is not None:
-            # Its age is the time since its last use. A cache that others own cannot be marked.
+            # The time of modification records the last use. It cannot be set in a folder that
+            # belongs to another user.
             with suppress(OSError):
-                os.utime(place)
+                os.utime(self.place)
         return image
 
-    def store(self, square: NDArray[np.float32], bits: int, constant: bool) -> Cached:
-        """Keep an image unless its file has changed since; give it as it will be loaded."""
-        content = _pack(square, bits, constant)
+    def store(self, image: Squares, bits: int) -> Squares:
+        """Store an image unless its file has changed, and return it as `load` will return it."""
+        content = _pack(image, bits)
         if self.state is not None and self.state == _state(self.path):
             self.cache._write(self.place, content)
-        image = _unpack(content, self.size)
-        assert image is not None
-        return image
+        stored = _unpack(content, self.size)
+        assert stored is not None
+        return stored
 
 
 def _state(path: str) -> tuple[int, ...] | None:
-    """Tell a file's content from any other that it had or will have, without reading it."""
+    """Return numbers that differ whenever the content of a file has changed, without reading it."""
     try:
         stat = os.stat(path)
     except OSError:
         return None
-    # The time of modification can be set, and often is when files are copied; that of the change
-    # cannot.
+    # Tools that copy files often set the time of modification; that of the change cannot be set.
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _pack(square: NDArray[np.float32], bits: int, constant: bool) -> bytes:
+def _pack(image: Squares, bits: int) -> bytes:
+    values, dtype = image.stack, _TYPES[bits // 8 or 4]
     if bits:
-        dtype = _TYPES[bits // 8]
-        highest = np.float32(np.iinfo(dtype).max)
-        # Resizing may leave [0, 1] by a rounding error.
-        square = np.rint(np.clip(square, 0, 1) * highest)
-    else:
-        dtype = _TYPES[4]
-    pixels = square.astype(dtype).tobytes()
-    flags = bytes([dtype.itemsize, constant])
+        # Rounding errors of resizing may go beyond [0, 1].
+        values = np.rint(np.clip(values, 0, 1) * np.float32(np.iinfo(dtype).max))
+    pixels = values.astype(dtype).tobytes()
+    flags = bytes([dtype.itemsize, bool(image.constant[0])])
     return _HEADER.pack(_MAGIC, *flags, zlib.crc32(pixels, zlib.crc32(flags))) + pixels
 
 
-def _unpack(content: bytes, size: int) -> Cached | None:
+def _unpack(content: bytes, size: int) -> Squares | None:
     if len(content) < _HEADER.size:
         return None
     magic, width, constant, checksum = _HEADER.unpack_from(content)
@@ -187,19 +199,19 @@ def _unpack(content: bytes, size: int) -> Cached | None:
         or checksum != zlib.crc32(pixels, zlib.crc32(bytes([width, constant])))
     ):
         return None
-    stored = np.frombuffer(pixels, _TYPES[width]).reshape(size, size)
-    square = stored.astype(np.float32)
+    stored = np.frombuffer(pixels, _TYPES[width]).reshape(1, size, size)
+    stack = stored.astype(np.float32)
     if width < 4:
-        square /= np.float32(np.iinfo(stored.dtype).max)
-    return Cached(square, bool(constant))
+        stack /= np.float32(np.iinfo(stored.dtype).max)
+    return Squares(stack, np.array([constant], dtype=np.bool_))
 
 
 def _make_room(folder: str, allowed: int) -> None:
-    """Remove the least recently used entries until at most `allowed` bytes are left."""
+    """Remove the least recently used entries until at most `allowed` bytes remain."""
     entries, total, now = [], 0, time.time()
     with os.scandir(folder) as files:
         for file in files:
-            # Another process may have made room meanwhile.
+            # Another process may remove files at the same time.
             with suppress(FileNotFoundError):
                 stat = file.stat(follow_symlinks=False)
                 if file.name.endswith(_SUFFIX):

@@ -1,40 +1,64 @@
-"""The one error that reading a file can end in, and the one warning."""
+"""Errors and warnings about images, and the functions that word and raise them."""
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from PIL import Image
 
+from otcxr_sk._warning import warn_user
+
+# Images whose reasons a message gives; the others are counted.
+_NAMED = 20
+
 
 class ImageReadError(ValueError):
-    """A file could not be read as one grayscale image.
+    """A file cannot be read as one grayscale image.
 
     The message names the file and says what to do about it.
     """
 
 
 class ImageReadWarning(UserWarning):
-    """A file was read as a picture that should be looked at.
+    """A file was read, but the result should be checked.
 
     The message names the file and says why.
     """
 
 
+class UnusableImageWarning(UserWarning):
+    """Some images cannot be used and were left out, or embedded as NaN."""
+
+
+class Unusable(NamedTuple):
+    """An image that cannot be used."""
+
+    row: int
+    file: str | None
+    error: ValueError
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be used."""
+        return str(self.error)
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while reading `path` into an `ImageReadError` that names it.
+    """Turn any exception while reading `path` into an `ImageReadError` that names the file.
 
-    A decompression bomb is an error rather than a warning. An `ImageReadWarning` gets the name of
-    the file, and what decoders have to say about oddities that they can handle is kept from the
-    user.
+    Anything but a regular file that is not empty is such an error too, and so is a decompression
+    bomb. The name of the file is added to each `ImageReadWarning`. Warnings of decoders, about
+    oddities that they can handle, are suppressed.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("always", ImageReadWarning)
+            _require_file(path)
             yield
     except ImageReadError as error:
         raise ImageReadError(f"cannot read {path!r}: {error}") from error.__cause__
@@ -43,24 +67,22 @@ def reading(path: str) -> Iterator[None]:
             f"cannot read {path!r}: there is not enough memory for it; lower num_workers, or leave "
             "it out"
         ) from error
-    # Decoders meet a damaged file with errors of every type, IndexError and struct.error included.
+    # Decoders raise errors of any type for a damaged file, including IndexError and struct.error.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ImageReadError(
             f"cannot read {path!r}: the file is damaged or cut short ({reason}); "
             "replace it with an intact copy or leave it out"
         ) from error
-    # Past the frames of the context manager and of the function that reads.
     for doubt in caught:
-        warnings.warn(f"{path!r}: {doubt.message}", ImageReadWarning, stacklevel=4)
+        warn_user(f"{path!r}: {doubt.message}", ImageReadWarning)
 
 
-def require_file(path: str) -> None:
-    """Raise unless `path` is a regular file with something in it."""
+def _require_file(path: str) -> None:
     if not os.path.exists(path):
         raise ImageReadError("there is no such file; check the path")
     if os.path.isdir(path):
-        raise ImageReadError("this is a folder; give the paths of the images in it")
+        raise ImageReadError("this is a folder; pass the paths of the images in it")
     if not os.path.isfile(path):
         raise ImageReadError("this is not a regular file; copy the image to a file first")
     if os.path.getsize(path) == 0:
@@ -68,16 +90,51 @@ def require_file(path: str) -> None:
 
 
 def require_size(height: int, width: int, cost: float = 1) -> None:
-    """Raise for an image without pixels, or too large to be a radiograph.
+    """Raise an `ImageReadError` for an image without pixels, or too large to be a radiograph.
 
-    A format whose pixels take `cost` times the memory may have as many times fewer.
+    `cost` is the memory that a pixel takes, relative to other formats: the limit is divided by it.
     """
     if height < 1 or width < 1:
         raise ImageReadError(f"the image is {height} x {width} pixels; leave it out")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and height * width * cost > limit:
         raise ImageReadError(
-            f"{height} x {width} pixels are more than the limit of {limit / cost:.0f}, which "
-            "guards against decompression bombs; if the file is genuine, raise "
+            f"{height} x {width} pixels exceed the limit of {limit / cost:.0f}, which guards "
+            "against decompression bombs; if the file is genuine, raise "
             f"PIL.Image.MAX_IMAGE_PIXELS to {height * width * cost:.0f}"
         )
+
+
+def listing(problems: Sequence[Unusable], n_images: int) -> str:
+    """Return a message with the number of images that cannot be used and the first 20 reasons."""
+    lines = [f"{len(problems)} of {n_images} images cannot be used:"]
+    lines += [problem.reason for problem in problems[:_NAMED]]
+    if len(problems) > _NAMED:
+        lines.append(f"and {len(problems) - _NAMED} more")
+    return "\n  ".join(lines)
+
+
+def unusable_table(problems: Sequence[Unusable]) -> list[dict[str, Any]]:
+    """Return row, file and reason of images that cannot be used, sorted by row, as plain data."""
+    return [
+        {"row": problem.row, "file": problem.file, "reason": problem.reason}
+        for problem in sorted(problems, key=lambda problem: problem.row)
+    ]
+
+
+def warn_unusable(problems: Sequence[Unusable], n_images: int, on_error: str, fate: str) -> None:
+    """Warn of images that cannot be used if `on_error` is "warn"; `fate` says what became of them.
+
+    Warns
+    -----
+    UnusableImageWarning
+    """
+    if problems and on_error == "warn":
+        warn_user(f"{listing(problems, n_images)}\n{fate}", UnusableImageWarning)
+
+
+def require_usable(problems: Sequence[Unusable], n_images: int) -> None:
+    """Raise the error that `scan` documents if some images cannot be used."""
+    if problems:
+        unreadable = any(isinstance(problem.error, ImageReadError) for problem in problems)
+        raise (ImageReadError if unreadable else ValueError)(listing(problems, n_images))

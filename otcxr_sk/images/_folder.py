@@ -1,12 +1,12 @@
 """The images in a folder."""
 
 import os
-from typing import Literal, overload
+from typing import Literal, NoReturn, overload
 
-from otcxr_sk.images._files import looks_like_image
+from otcxr_sk.images._read import looks_like_image
 
-# A file of such a name is taken for an image whatever is in it, so that one that is damaged is
-# told of rather than passed over.
+# Files with these suffixes count as images whatever their content, so that a damaged one is
+# reported rather than silently left out.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".dicom", ".dic")
 
 Folder = str | os.PathLike[str]
@@ -19,25 +19,26 @@ def list_images(folder: Folder, *, return_others: Literal[True]) -> tuple[list[s
 def list_images(
     folder: Folder, *, return_others: bool = False
 ) -> list[str] | tuple[list[str], list[str]]:
-    """List the images in a folder and all folders in it, sorted by path.
+    """List the images in a folder and its subfolders, sorted by path.
 
-    A file is an image if it starts like a PNG, JPEG, TIFF, NPY or DICOM file, whatever it is
-    called, or if it is called like one: a damaged one is listed and stops whoever reads it. The
-    index of a DICOM medium (DICOMDIR) is none. Names that start with a dot are passed over. Links
-    are followed; a folder that is reached twice, or holds itself by a link, is listed once.
+    A file counts as an image if its content starts like a PNG, JPEG, TIFF, NPY or DICOM file,
+    whatever its name, or if its name has a suffix of one of these, whatever its content: a damaged
+    image is listed, and reading it is an error. The index of a DICOM medium (DICOMDIR) is not an
+    image. Names that start with a dot are skipped. Links are followed, but each folder is listed
+    only once.
 
     Parameters
     ----------
     folder : str or path-like
     return_others : bool, default=False
-        Whether to list the other files, too.
+        Whether to also return the other files.
 
     Returns
     -------
     images : list of str
         Paths that start with `folder`.
     others : list of str
-        Files that are no images, if asked for.
+        Files that are not images, also sorted. Only if `return_others` is True.
 
     Raises
     ------
@@ -45,6 +46,12 @@ def list_images(
         If there is no image.
     OSError
         If a folder cannot be listed.
+
+    See Also
+    --------
+    PathSource : Read these files, resized to squares.
+    read_image : Read one file.
+    read_dicom_table : Read the headers of DICOM files.
 
     Examples
     --------
@@ -61,21 +68,19 @@ def list_images(
     """
     images: list[str] = []
     others: list[str] = []
-    waiting, seen = [os.fspath(folder)], set()
-    while waiting:
-        current = waiting.pop()
+    seen = set()
+    for current, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         stat = os.stat(current)
         if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        with os.scandir(current) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-        folders = [entry.path for entry in visible if entry.is_dir()]
-        # The last is looked at first: folders in order, so that the first name of one counts.
-        waiting += sorted(folders, reverse=True)
-        for entry in visible:
-            if not entry.is_dir():
-                (images if _is_image(entry) else others).append(entry.path)
+        # Of several paths to one folder, the first by name is listed.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith("."):
+                path = os.path.join(current, name)
+                (images if _is_image(path) else others).append(path)
     if not images:
         raise ValueError(
             f"there is no image in {os.fspath(folder)!r}: none of its {len(others)} files is a "
@@ -86,13 +91,17 @@ def list_images(
     return (images, others) if return_others else images
 
 
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    if entry.name.lower().endswith(_SUFFIXES):
+def _is_image(path: str) -> bool:
+    if path.lower().endswith(_SUFFIXES):
         return True
-    # Opening a pipe would wait for whoever writes into it.
-    if entry.name.upper() == "DICOMDIR" or not entry.is_file():
+    # Opening a pipe would wait for something to write into it.
+    if os.path.basename(path).upper() == "DICOMDIR" or not os.path.isfile(path):
         return False
     try:
-        return looks_like_image(entry.path)
+        return looks_like_image(path)
     except OSError:
         return False
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error

@@ -1,55 +1,77 @@
-"""Batches read ahead of use by other processes, in order."""
+"""Read batches of images in order, by worker processes if asked to."""
 
 import multiprocessing
 import sys
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Read = Callable[[NDArray[np.intp]], Any]
+from otcxr_sk.images._errors import Unusable
+from otcxr_sk.images._source import ImageSource
 
-# A worker that is silent for this long, in seconds, is taken for dead.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = NDArray[np.intp]
+Read = Callable[[Rows], Any]
+
+# Seconds without an answer after which a worker is considered dead.
 WORKER_TIMEOUT = 300
 
 
-def read_ahead(
-    read: Read, batches: Sequence[NDArray[np.intp]], num_workers: int
-) -> Generator[Any, None, None]:
-    """Yield what `read` gives for every batch of rows, in order, arrays in it as tensors.
+def read_batches(
+    source: ImageSource, batches: Sequence[Rows], size: int, num_workers: int
+) -> Generator["Tensor", None, None]:
+    """Yield images (b, 1, size, size), float32, for each array of rows, in order."""
+    return read_ahead(partial(source.read, size=size), batches, num_workers)
+
+
+def read_usable_batches(
+    source: ImageSource, batches: Sequence[Rows], size: int, num_workers: int
+) -> Generator[tuple["Tensor", list[Unusable]], None, None]:
+    """Yield what `ImageSource.read_usable` returns for each array of rows, in order."""
+    return read_ahead(partial(source.read_usable, size=size), batches, num_workers)
+
+
+def read_ahead(read: Read, batches: Sequence[Rows], num_workers: int) -> Generator[Any, None, None]:
+    """Yield what `read` returns for each batch of rows, in order, with arrays as tensors.
 
     Parameters
     ----------
     read : callable
-        Of an index array. What it raises as a ValueError is raised here as it is.
+        Takes an array of rows. A ValueError is raised here unchanged.
     batches : sequence of ndarray of int
         Rows of each batch.
     num_workers : int
-        Processes that read beside this one; 0 reads here, and each batch when it is asked for.
+        Number of worker processes that read ahead. With 0, this process reads each batch on
+        demand.
 
     Raises
     ------
     RuntimeError
-        If a worker is killed, or silent for 300 seconds.
+        If a worker is killed, or does not answer for 300 seconds.
     """
     from torch import Generator
     from torch.utils.data import DataLoader
 
-    # Elsewhere, and by default in later versions of Python, workers would get a copy of all data.
+    # The other start methods, default on other systems and in later Pythons, copy all data.
     fork = num_workers and sys.platform == "linux"
     loader: Any = DataLoader(
-        _Reads(read, batches),  # type: ignore[arg-type]
+        batches,  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=partial(_attempt, read),
         num_workers=num_workers,
         timeout=WORKER_TIMEOUT if num_workers else 0,
         multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
-        # The loader would otherwise draw its workers' seed from the global generator.
+        # By default, the loader draws its workers' seed from the global generator.
         generator=Generator(),
     )
     try:
         for found in loader:
-            # The loader would turn an error of a worker into one of its own words.
+            # An error raised in a worker would get another message from the loader.
             if isinstance(found, ValueError):
                 raise found
             yield found
@@ -57,20 +79,16 @@ def read_ahead(
         if "DataLoader" not in str(error):
             raise
         raise RuntimeError(
-            f"a process that reads images has ended or is stuck ({error}); if memory ran out, "
+            f"a worker process that reads images died or hung ({error}); if memory ran out, "
             "lower num_workers or batch_size"
         ) from error
 
 
-class _Reads:
-    def __init__(self, read: Read, batches: Sequence[NDArray[np.intp]]) -> None:
-        self._read, self._batches = read, batches
+def _attempt(read: Read, rows: Rows) -> Any:
+    """Return what `read` returns, with arrays as tensors, or the ValueError that it raises."""
+    from torch.utils.data import default_convert
 
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._read(self._batches[index])
-        except ValueError as error:
-            return error
+    try:
+        return default_convert(read(rows))
+    except ValueError as error:
+        return error

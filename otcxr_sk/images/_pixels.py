@@ -1,20 +1,30 @@
-"""Rules shared by files and arrays: how integers become [0, 1], how colour becomes gray."""
+"""How integers become floats, color becomes gray, and any shape becomes a square."""
 
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+Resize = Literal["squash", "pad", "crop"]
+RESIZES: tuple[str, ...] = get_args(Resize)
+
+
+class Squares(NamedTuple):
+    """Images (k, size, size), float32, and which of their originals were constant (k,), bool."""
+
+    stack: NDArray[np.float32]
+    constant: NDArray[np.bool_]
+
 
 def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Copy of `pixels` as float32, with integers of 8 and 16 bits scaled by their bit depth.
+    """Copy to float32, and scale integers of 8 and 16 bits by the largest value of their type.
 
-    Booleans and unsigned integers of 8 and 16 bits are mapped to [0, 1], signed ones divided by
-    the largest value of their type (uint8 / 255, uint16 / 65535, int8 / 127, int16 / 32767).
-    Floats are taken as they are, and so are integers of 32 and 64 bits: those are what NumPy and
-    pandas make of any whole number, and so their type says nothing about the range.
+    Unsigned integers of 8 and 16 bits, and booleans, are thus mapped to [0, 1], and signed ones to
+    about [-1, 1] (uint8 / 255, uint16 / 65535, int8 / 127, int16 / 32767). Floats are unchanged,
+    as are integers of 32 and 64 bits: NumPy and pandas use those for any whole number, so the type
+    does not tell the range.
     """
-    # A float64 beyond float32 becomes infinite, which callers report as such.
+    # A float64 beyond float32 becomes infinite, which callers report.
     with np.errstate(over="ignore"):
         floats = np.array(pixels, dtype=np.float32, order="C")
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
@@ -22,8 +32,53 @@ def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
     return floats
 
 
-def luma(colour: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Gray of red, green and blue along `axis` (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B)."""
-    red, green, blue = np.moveaxis(colour, axis, 0)
-    # Written around green, so that R = G = B gives that very value, without rounding.
+def luma(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return the luma (ITU-R BT.601) of three channels along `axis`, or the only channel.
+
+    0.299 R + 0.587 G + 0.114 B.
+    """
+    channels = np.moveaxis(image, axis, 0)
+    if len(channels) == 1:
+        return channels[0]
+    red, green, blue = channels
+    # In terms of differences from green, so that R = G = B gives exactly that value.
     return green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
+
+
+def to_squares(stack: NDArray[np.float32], size: int, how: Resize) -> NDArray[np.float32]:
+    """Resize a stack (k, height, width) to (k, size, size), bilinear with antialiasing.
+
+    - "squash" keeps the whole image, but not its proportions.
+    - "pad" keeps both. It centers the image and fills the rest of the square with the minimum of
+      the image, which is black whatever its range.
+    - "crop" keeps the central square in its proportions and discards the rest.
+
+    A strip one pixel high or wide is a row of a table rather than an image, and is always
+    squashed. Square images are treated alike by all three, and left unchanged if they have the
+    right size.
+    """
+    height, width = stack.shape[1:]
+    if height == width or min(height, width) == 1 or how == "squash":
+        return _interpolate(stack, size, size)
+    if how == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return _interpolate(stack[:, top : top + side, left : left + side], size, size)
+    longest = max(height, width)
+    rows, columns = (max(1, round(side * size / longest)) for side in (height, width))
+    squares = np.empty((len(stack), size, size), dtype=np.float32)
+    squares[:] = stack.min(axis=(1, 2), keepdims=True)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    squares[:, top : top + rows, left : left + columns] = _interpolate(stack, rows, columns)
+    return squares
+
+
+def _interpolate(stack: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    if stack.shape[1:] == (rows, columns):
+        return stack
+    import torch
+
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(stack)[:, None], size=(rows, columns), mode="bilinear", antialias=True
+    )
+    return resized[:, 0].numpy()

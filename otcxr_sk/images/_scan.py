@@ -1,4 +1,4 @@
-"""A look at every image before training."""
+"""Check and measure all images before training."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import Unusable, require_usable
 from otcxr_sk.images._loading import read_ahead
-from otcxr_sk.images._problems import Unusable, listing
 from otcxr_sk.images._source import ImageSource
 
 
 class Scan(NamedTuple):
-    """Mean and standard deviation of all pixels, and the images that cannot be used."""
+    """What `scan` returns."""
 
     mean: float
     std: float
@@ -32,61 +31,62 @@ def scan(
     progress: bool = False,
     held_out: Sequence[int] | NDArray[np.intp] = (),
 ) -> Scan:
-    """Read every image once, before training: find all that cannot be used, measure the rest.
+    """Read every image once: find those that cannot be used, and measure the others.
 
     Parameters
     ----------
     source : ImageSource
         The images.
     size : int
-        Height and width, in pixels, that they will be trained at.
+        Height and width in training, in pixels.
     batch_size : int, default=64
-        Images read at a time.
+        Number of images to read at a time.
     num_workers : int, default=0
-        Processes that read images beside this one.
+        Number of worker processes that read images.
     refuse_unusable : bool, default=True
-        Whether images that cannot be used are an error.
+        Whether to raise an error if images cannot be used.
     progress : bool, default=False
         Whether to show a progress bar.
     held_out : sequence of int, default=()
-        Rows that are looked at as well, but not measured.
+        Rows that are checked but not measured.
 
     Returns
     -------
     mean, std : float
-        Mean and standard deviation of all pixels at that size. If all are alike, `std` is 1.
+        Mean and standard deviation of all pixels at that size. `std` is 1 if all pixels are equal,
+        or if there are none.
     unusable : list of Unusable
-        Every image that cannot be used.
+        All images that cannot be used, sorted by row.
 
     Raises
     ------
     ImageReadError
-        If files cannot be read. The message counts all images that cannot be used, for whatever
-        reason, and names up to 20.
+        If images cannot be read. The message gives the number of all images that cannot be used,
+        for whatever reason, and names up to 20.
     ValueError
-        If images hold NaN or infinity, or are constant, in the same words.
+        If images contain NaN or infinity or are constant, with the same message.
 
     Notes
     -----
-    Accumulated in float64 by the pairwise update of Chan, Golub and LeVeque (1983), which keeps
-    its precision where the mean is large beside the standard deviation.
+    Accumulated in float64 by the pairwise update of Chan, Golub and LeVeque (1983), which is
+    accurate even if the mean is much larger than the standard deviation.
     """
     problems: list[Unusable] = []
     count, mean, squares = 0, 0.0, 0.0
     n = len(source)
-    batches = _in_batches(np.setdiff1d(np.arange(n), held_out), batch_size)
-    n_measured = len(batches)
-    batches += _in_batches(np.asarray(held_out, np.intp), batch_size)
+    every = np.arange(n)
+    batches = [every[start : start + batch_size] for start in range(0, n, batch_size)]
+    measured = ~np.isin(every, held_out)
     read = partial(source.read_usable, size=size, refuse_constant=True)
     with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
-        for number, (images, found) in enumerate(read_ahead(read, batches, num_workers)):
-            rows = batches[number]
+        reads = read_ahead(read, batches, num_workers)
+        for rows, (images, found) in zip(batches, reads, strict=True):
             bar.update(len(rows))
             problems += found
-            usable = ~np.isin(rows, [problem.row for problem in found])
-            if number >= n_measured or not usable.any():
+            measured[[problem.row for problem in found]] = False
+            if not measured[rows].any():
                 continue
-            pixels = images.numpy()[usable].astype(np.float64)
+            pixels = images.numpy()[measured[rows]].astype(np.float64)
             batch_mean = float(pixels.mean())
             total = count + pixels.size
             shift = batch_mean - mean
@@ -94,19 +94,7 @@ def scan(
             squares += shift**2 * count * pixels.size / total
             mean += shift * pixels.size / total
             count = total
-    problems.sort(key=lambda problem: problem.row)
     if refuse_unusable:
         require_usable(problems, n)
     std = (squares / count) ** 0.5 if count else 0.0
     return Scan(mean, std or 1.0, problems)
-
-
-def require_usable(problems: Sequence[Unusable], n_images: int) -> None:
-    """Raise if there are images that cannot be used, as `scan` says."""
-    if problems:
-        unreadable = any(isinstance(problem.error, ImageReadError) for problem in problems)
-        raise (ImageReadError if unreadable else ValueError)(listing(problems, n_images))
-
-
-def _in_batches(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -1,43 +1,42 @@
-"""Images to read from, wherever they lie."""
+"""Sources of images: what they have in common, and parts of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk.images._problems import Unusable
-from otcxr_sk.images._resize import RESIZES, Resize, to_squares
+from otcxr_sk.images._errors import Unusable, listing
+from otcxr_sk.images._pixels import RESIZES, Resize, Squares, to_squares
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
 
-# Rows and columns between pixels that are looked at first.
+# The quick check for constant images looks at one of this many rows and columns.
 _SAMPLED = 61
 
 # Decided by examples/benchmarks/resize.py.
 DEFAULT_RESIZE: Resize = "squash"
 
 
-class Originals(NamedTuple):
-    """Images (k, height, width), and whether all their numbers are finite for certain."""
-
-    stack: NDArray[np.float32]
-    finite: bool
-
-
 class ImageSource(ABC):
-    """A sized collection of grayscale images, read by row when asked for.
+    """A sized collection of grayscale images, which are read by index on demand.
 
     Parameters
     ----------
     resize : {"squash", "pad", "crop"}, default="squash"
-        How an image that is no square becomes one: distorted, filled up with black, or cut to
-        its central square.
+        How a non-square image becomes square: by distortion, by padding with black, or by
+        cropping to its central square.
+
+    See Also
+    --------
+    PathSource : Images in files.
+    ArraySource : Images in an array.
+    DatasetSource : Images of a torch dataset.
     """
 
-    # Whether many images are read in less time together than one by one.
+    # Whether reading many images at once is faster than reading them one by one.
     _in_stacks = False
 
     def __init__(self, *, resize: Resize = DEFAULT_RESIZE) -> None:
@@ -47,27 +46,26 @@ class ImageSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
 
     def describe(self, index: int) -> str:
-        """Name an image as its owner knows it."""
+        """Return what messages call an image: its row and, if it has one, its file."""
         return f"row {index}"
 
     def file(self, index: int) -> str | None:
-        """Give the path of the file that holds an image, None if none does."""
+        """Return the path of the file that contains an image, or None."""
         return None
 
     @abstractmethod
-    def _originals(self, indices: Indices) -> Iterator[Originals]:
-        """Yield the images in order, in stacks that the caller may change."""
+    def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
+        """Yield the resized images in order, in stacks of any length."""
 
     def read(
         self, indices: Indices, size: int, *, refuse_constant: bool = False
     ) -> NDArray[np.float32]:
-        """Read some images, each resized to a square.
+        """Read images and resize each to a square.
 
-        Resizing is bilinear with antialiasing. An image that has the size already is left as it
-        is.
+        Resizing is bilinear with antialiasing. An image of the right size is left unchanged.
 
         Parameters
         ----------
@@ -76,20 +74,22 @@ class ImageSource(ABC):
         size : int
             Height and width of the result in pixels.
         refuse_constant : bool, default=False
-            Whether an image of several rows and columns, all alike, is an error.
+            Whether to raise an error for an image whose pixels are all equal. Images of a single
+            row or column are exempt.
 
         Returns
         -------
         ndarray of shape (len(indices), 1, size, size), float32
-            New memory. Integers of 8 and 16 bits are scaled to [0, 1], floats as they were.
+            New memory. Integers of 8 and 16 bits are divided by the largest value of their type,
+            unsigned ones thus to [0, 1]; other numbers are unchanged.
 
         Raises
         ------
         ImageReadError
-            If an image cannot be read; the message names its file or row.
+            If an image cannot be read. The message names its file or row.
         ValueError
-            If an image has values that are not finite, or is refused as constant; the message
-            names the row.
+            If an image contains NaN or infinity, or is constant and `refuse_constant` is set. The
+            message names the row.
         """
         batch = np.empty((len(indices), 1, size, size), dtype=np.float32)
         start = 0
@@ -98,7 +98,7 @@ class ImageSource(ABC):
                 which = int(constant.argmax())
                 raise ValueError(
                     f"{self.describe(int(indices[start + which]))}: the image is constant, every "
-                    f"pixel is {squares[which, 0, 0]:g}; nothing can be learnt from it: leave it "
+                    f"pixel is {squares[which, 0, 0]:g}; nothing can be learned from it: leave it "
                     "out"
                 )
             batch[start : start + len(squares), 0] = squares
@@ -108,14 +108,14 @@ class ImageSource(ABC):
     def read_usable(
         self, indices: Indices, size: int, *, refuse_constant: bool = False
     ) -> tuple[NDArray[np.float32], list[Unusable]]:
-        """Read as `read` does, but tell of images that cannot be used instead of raising.
+        """Read as `read` does, but return the images that cannot be used instead of raising.
 
         Returns
         -------
         images : ndarray of shape (len(indices), 1, size, size), float32
-            With zeros for the images that cannot be used.
+            Zeros for images that cannot be used.
         problems : list of Unusable
-            Each of those.
+            Those images, and why they cannot be used.
         """
         if self._in_stacks:
             with suppress(ValueError):
@@ -129,38 +129,35 @@ class ImageSource(ABC):
                 problems.append(Unusable(int(index), self.file(int(index)), error))
         return batch, problems
 
-    def _squares(
-        self, indices: Indices, size: int
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-        """Yield images as squares in stacks, and which of them are constant pictures."""
-        start = 0
-        for stack, finite in self._originals(indices):
-            constant = self._constant(stack, indices[start : start + len(stack)], finite)
-            yield to_squares(stack, size, self._resize), constant
-            start += len(stack)
+    def _fit(
+        self, stack: NDArray[np.float32], indices: Indices, size: int, *, finite: bool
+    ) -> Squares:
+        """Resize images (k, height, width); `finite` if all values are known to be finite."""
+        constant = self._constant(stack, indices, finite)
+        return Squares(to_squares(stack, size, self._resize), constant)
 
     def _constant(
         self, stack: NDArray[np.float32], indices: Indices, finite: bool
     ) -> NDArray[np.bool_]:
-        """Tell which images are constant; raise for one that is not finite."""
-        # Looking at every pixel takes a good part of the time that a plain file takes to read.
+        """Return which images are constant; raise an error if one is not finite."""
+        # Checking every pixel takes a considerable part of the time to read an uncompressed file.
         few = stack[:, ::_SAMPLED, ::_SAMPLED]
         if finite and (few != few[:, :1, :1]).any(axis=(1, 2)).all():
             return np.zeros(len(stack), dtype=np.bool_)
         low, high = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
-        # A NaN is the minimum and the maximum of whatever it is in.
+        # NaN propagates through min and max.
         bad = ~(np.isfinite(low) & np.isfinite(high))
         if bad.any():
             raise ValueError(
-                f"{self.describe(indices[bad.argmax()])}: the image holds NaN or infinity (or "
+                f"{self.describe(indices[bad.argmax()])}: the image contains NaN or infinity (or "
                 "values beyond float32); repair it or leave it out"
             )
-        # A strip one pixel high is a row of a table rather than a picture.
+        # A strip one pixel high is a row of a table rather than an image.
         return (low == high) & (min(stack.shape[1:]) > 1)
 
 
 class Selection(ImageSource):
-    """Some rows of another source, in an order of their own; messages name the rows there."""
+    """Some rows of another source, in any order; messages name the rows of that source."""
 
     def __init__(self, source: ImageSource, rows: NDArray[np.intp]) -> None:
         super().__init__(resize=source._resize)
@@ -168,21 +165,35 @@ class Selection(ImageSource):
         self._rows = rows
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self._rows)
 
     def describe(self, index: int) -> str:
-        """Name an image as the other source does."""
+        """Return what messages of the other source call an image."""
         return self._source.describe(int(self._rows[index]))
 
     def file(self, index: int) -> str | None:
-        """Give the path of the file that holds an image, None if none does."""
+        """Return the path of the file that contains an image, or None."""
         return self._source.file(int(self._rows[index]))
 
-    def _originals(self, indices: Indices) -> Iterator[Originals]:
-        return self._source._originals(self._rows[np.asarray(indices)])
-
-    def _squares(
-        self, indices: Indices, size: int
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
         return self._source._squares(self._rows[np.asarray(indices)], size)
+
+
+def leave_out(source: ImageSource, problems: Sequence[Unusable]) -> ImageSource:
+    """Return the images without those that cannot be used.
+
+    Raises
+    ------
+    ValueError
+        If some cannot be used and fewer than two remain.
+    """
+    if not problems:
+        return source
+    rows = np.setdiff1d(np.arange(len(source)), [problem.row for problem in problems])
+    if len(rows) < 2:
+        raise ValueError(
+            f"at least 2 images are needed, found {len(rows)} sample(s) that can be used; "
+            f"{listing(problems, len(source))}"
+        )
+    return Selection(source, rows)

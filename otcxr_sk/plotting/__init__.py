@@ -1,4 +1,4 @@
-"""Pictures, in scikit-learn's manner; they need the extra `plots`."""
+"""Displays in the style of scikit-learn; they need the extra ``plots``."""
 
 from otcxr_sk.plotting._curves import LabelEfficiencyDisplay
 from otcxr_sk.plotting._differences import ComparisonDisplay

@@ -1,6 +1,4 @@
-"""How AUC grows with labels, as a picture."""
-
-from __future__ import annotations
+"""AUC as a function of the share of labels."""
 
 from collections.abc import Mapping
 from numbers import Integral
@@ -11,22 +9,21 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from otcxr_sk.evaluation import label_efficiency
-from otcxr_sk.plotting._display import AxesDisplay, colour_of, percent
+from otcxr_sk.plotting._display import TaskDisplay, color_of, percent
 
 
-class LabelEfficiencyDisplay(AxesDisplay):
-    """AUC by share of labelled patients: means, and a band of one standard deviation.
+class LabelEfficiencyDisplay(TaskDisplay):
+    """AUC by share of labeled patients: the mean over draws, plus and minus a standard deviation.
 
     Parameters
     ----------
     curves : mapping of str to Bunch
-        Name of each embedding, and what `label_efficiency` found for it.
+        Result of `label_efficiency` for each named embedding.
 
-    Attributes
-    ----------
-    ax_ : matplotlib.axes.Axes
-    figure_ : matplotlib.figure.Figure
-        Both are set by `plot`.
+    See Also
+    --------
+    otcxr_sk.evaluation.label_efficiency : The function that `from_features` calls, with the same
+        draws of patients for all embeddings.
 
     Examples
     --------
@@ -35,78 +32,37 @@ class LabelEfficiencyDisplay(AxesDisplay):
     >>> y = np.tile([0, 1], 100)
     >>> noise = np.random.default_rng(0).normal(size=(200, 5))
     >>> display = LabelEfficiencyDisplay.from_features(
-    ...     {"noise": noise, "told": noise + y[:, None]}, y, np.arange(200),
+    ...     {"noise": noise, "signal": noise + y[:, None]}, y, np.arange(200),
     ...     train=range(100), test=range(100, 200), draws=2, random_state=0,
     ... )
     >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    ['noise', 'told']
+    ['noise', 'signal']
     """
 
     def __init__(self, curves: Mapping[str, Bunch]) -> None:
         self.curves = curves
 
     @classmethod
-    def from_features(
-        cls,
-        features: Mapping[str, ArrayLike],
-        y: ArrayLike,
-        groups: ArrayLike,
-        *,
-        random_state: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> Self:
-        """Find the label efficiency of several embeddings, with the same patients, and plot it.
-
-        Parameters
-        ----------
-        features : mapping of str to array-like of shape (n, d)
-            Embeddings by name.
-        y, groups
-            As for `label_efficiency`.
-        random_state : int, RandomState instance or None, default=None
-            Draws the patients, the same for all embeddings.
-        ax : matplotlib.axes.Axes, optional
-            As for `plot`.
-        **options
-            `train`, `test`, `fractions`, `draws` and `probe` of `label_efficiency`.
-
-        Returns
-        -------
-        display : LabelEfficiencyDisplay
-        """
-        if not isinstance(random_state, Integral):
-            random_state = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        curves = {
-            name: label_efficiency(Z, y, groups, random_state=random_state, **options)
-            for name, Z in features.items()
-        }
-        return cls(curves).plot(ax)
-
-    def _size(self) -> tuple[float, float]:
-        return 6, 3.6
+    def _evaluate(cls, features: Mapping[str, ArrayLike], *task: Any, **options: Any) -> Self:
+        state = options.get("random_state")
+        if not isinstance(state, Integral):
+            options["random_state"] = check_random_state(state).randint(np.iinfo(np.int32).max)
+        return cls({name: label_efficiency(Z, *task, **options) for name, Z in features.items()})
 
     def _draw(self, ax: Any) -> None:
         for index, (name, curve) in enumerate(self.curves.items()):
-            colour = colour_of(index)
-            ax.fill_between(
-                curve.fractions,
-                curve.mean - curve.std,
-                curve.mean + curve.std,
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
-            ax.plot(curve.fractions, curve.mean, "o-", color=colour, markersize=5, label=name)
+            color = color_of(index)
+            low, high = curve.mean - curve.std, curve.mean + curve.std
+            ax.fill_between(curve.fractions, low, high, color=color, alpha=0.15, linewidth=0)
+            ax.plot(curve.fractions, curve.mean, "o-", color=color, markersize=5, label=name)
         ticks = {
             float(share): f"{percent(share)}\n{n:.0f}"
             for curve in self.curves.values()
             for share, n in zip(curve.fractions, curve.n_patients, strict=True)
         }
-        ax.set_xscale("log")
+        ax.set(xscale="log", xlabel="labeled patients: share and number")
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_xticks([], minor=True)
-        ax.set_xlabel("labelled patients, share and number")
         ax.set_ylabel("AUC on test patients")
         ax.grid(axis="y", color="0.9")
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

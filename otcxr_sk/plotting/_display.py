@@ -1,68 +1,118 @@
-"""What all pictures share."""
-
-from __future__ import annotations
+"""Base classes of the displays."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Self
 
-# Okabe and Ito's, told apart with any colour vision; those that show on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+from numpy.typing import ArrayLike
+
+# Okabe and Ito's colors, distinct with any color vision, without the yellow that white hides.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 class Display:
-    """Base of pictures: matplotlib is needed, and loaded, when one is drawn."""
+    """Base of displays. matplotlib is loaded when one is drawn."""
+
+    figure_: Any
 
     @staticmethod
     def require_matplotlib() -> None:
-        """Raise ImportError naming the extra if matplotlib is not installed."""
+        """Raise ImportError, with the command to run, if matplotlib is not installed."""
         if find_spec("matplotlib") is None:
-            raise ImportError('pictures need matplotlib: pip install "otcxr-sk[plots]"')
+            raise ImportError('displays need matplotlib: pip install "otcxr-sk[plots]"')
+
+    @classmethod
+    def _new_figure(cls, width: float, height: float) -> Any:
+        """Return an empty figure; width and height are in inches."""
+        cls.require_matplotlib()
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(width, height), layout="constrained")
 
 
 class AxesDisplay(Display, ABC):
-    """Base of pictures that fit into one pair of axes, of the user's if wanted."""
+    """Base of displays that fit into one pair of axes."""
 
     ax_: Any
-    figure_: Any
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the picture.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default on a figure of its own.
+            Where to draw; by default on a new figure.
 
         Returns
         -------
-        display : the same display
+        display
+            The same display, with the attributes `ax_` and `figure_` (matplotlib's Axes and
+            Figure).
         """
-        self.require_matplotlib()
         if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=self._size(), layout="constrained").add_subplot()
+            ax = self._new_figure(*self._size()).add_subplot()
         self.ax_, self.figure_ = ax, ax.figure
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_axisbelow(True)
         self._draw(ax)
         return self
 
-    @abstractmethod
     def _size(self) -> tuple[float, float]:
-        """Width and height of a figure of its own, in inches."""
+        """Return width and height of a new figure, in inches."""
+        return 6, 3.6
 
     @abstractmethod
     def _draw(self, ax: Any) -> None:
-        """Draw on the axes, whose spines are set."""
+        """Draw on axes whose frame is set."""
 
 
-def colour_of(index: int) -> str:
-    """Colour of one of several lines."""
-    return _COLOURS[index % len(_COLOURS)]
+class TaskDisplay(AxesDisplay):
+    """Base of displays of named embeddings that were evaluated on the same task."""
+
+    @classmethod
+    def from_features(
+        cls,
+        features: Mapping[str, ArrayLike],
+        y: ArrayLike,
+        groups: ArrayLike,
+        *,
+        train: ArrayLike,
+        test: ArrayLike,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Evaluate several embeddings of the same images and draw the result.
+
+        Parameters
+        ----------
+        features : mapping of str to array-like of shape (n, d)
+            Embeddings by name.
+        y, groups, train, test
+            As for `linear_probe`.
+        ax : matplotlib.axes.Axes, optional
+            As for `plot`.
+        **options
+            Further parameters of the function that the display names, for example `probe`.
+
+        Returns
+        -------
+        display
+            The new display, drawn.
+        """
+        return cls._evaluate(features, y, groups, train=train, test=test, **options).plot(ax)
+
+    @classmethod
+    @abstractmethod
+    def _evaluate(cls, features: Mapping[str, ArrayLike], *task: Any, **options: Any) -> Self:
+        """Return a display of embeddings evaluated on a task."""
+
+
+def color_of(index: int) -> str:
+    """Return the color of one of several lines."""
+    return PALETTE[index % len(PALETTE)]
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage, with no more digits than it has."""
+    """Return a share as a percentage with no more digits than it has."""
     return f"{100 * share:g} %"

@@ -1,6 +1,4 @@
-"""Pictures that are there twice, side by side."""
-
-from __future__ import annotations
+"""Near duplicates side by side."""
 
 from typing import Any, Self
 
@@ -12,19 +10,20 @@ _INCHES = 2.2
 
 
 class NearDuplicatesDisplay(Display):
-    """Pairs of pictures that look the same, side by side, the most alike first.
+    """Pairs of images that look the same, the most similar first.
 
-    Above each picture its row, patient and part; between them, the bits that differ.
+    Above each image stand its row, patient and part of the split; above each pair, the number of
+    bits in which their hashes differ.
 
     Parameters
     ----------
     duplicates : NearDuplicates
-        As from `find_near_duplicates`; ``found[found.across_groups]`` are those of two patients.
+        Result of `find_near_duplicates`. To see pairs from different patients only, pass
+        ``found[found.across_groups]``.
 
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-        Set by `plot`.
+    See Also
+    --------
+    otcxr_sk.datasets.find_near_duplicates : The function that `from_source` calls.
 
     Examples
     --------
@@ -42,7 +41,7 @@ class NearDuplicatesDisplay(Display):
 
     @classmethod
     def from_source(cls, source: Any, groups: Any = None, **options: Any) -> Self:
-        """Find near duplicates and plot those most alike.
+        """Find near duplicates and draw the most similar pairs.
 
         Parameters
         ----------
@@ -54,6 +53,7 @@ class NearDuplicatesDisplay(Display):
         Returns
         -------
         display : NearDuplicatesDisplay
+            The new display, drawn.
         """
         return cls(find_near_duplicates(source, groups, **options)).plot()
 
@@ -63,39 +63,40 @@ class NearDuplicatesDisplay(Display):
         Parameters
         ----------
         most : int, default=6
-            Pairs to draw.
+            Number of pairs to draw.
         columns : int, default=2
-            Pairs beside each other.
+            Number of pairs in a row.
 
         Returns
         -------
-        display : the same display
-        """
-        self.require_matplotlib()
-        from matplotlib.figure import Figure
+        display : NearDuplicatesDisplay
+            The same display, with the attribute `figure_` (matplotlib's Figure).
 
+        Raises
+        ------
+        ValueError
+            There are no pairs.
+        """
         found = self.duplicates[:most]
         if not len(found):
             raise ValueError("there are no pairs to draw")
         columns = min(columns, len(found))
         rows = -(-len(found) // columns)
-        figure = Figure(
-            figsize=(2 * _INCHES * columns, (_INCHES + 0.5) * rows), layout="constrained"
-        )
-        for index, cell in enumerate(figure.subfigures(rows, columns, squeeze=False).flat):
-            if index < len(found):
-                self._plot_pair(cell, index)
-        self.figure_ = figure
+        self.figure_ = self._new_figure(2 * _INCHES * columns, (_INCHES + 0.5) * rows)
+        cells = self.figure_.subfigures(rows, columns, squeeze=False).flat
+        for index, cell in enumerate(cells[: len(found)]):
+            self._plot_pair(cell, index)
         return self
 
     def _plot_pair(self, cell: Any, index: int) -> None:
         found = self.duplicates
         pair = found.pairs[index]
-        pictures = found.source.read(pair, _SIZE)[:, 0]
-        same = "the same" if found.exact[index] else f"{found.distance[index]} bits differ"
-        cell.suptitle(same, fontsize=8)
-        for ax, row, picture in zip(cell.subplots(1, 2), pair, pictures, strict=True):
-            ax.imshow(picture, cmap="gray")
+        images = found.source.read(pair, _SIZE)[:, 0]
+        bits = f"hashes differ in {found.distance[index]} bits"
+        cell.suptitle("identical" if found.exact[index] else bits, fontsize=8)
+        facts = {"row ": range(len(found.source)), "patient ": found.groups, "": found.split}
+        for ax, row, image in zip(cell.subplots(1, 2), pair, images, strict=True):
+            ax.imshow(image, cmap="gray")
             ax.set_axis_off()
-            of = [str(values[row]) for values in (found.groups, found.split) if values is not None]
-            ax.set_title("\n".join([f"row {row}", *of]), fontsize=7)
+            lines = [f"{name}{values[row]}" for name, values in facts.items() if values is not None]
+            ax.set_title("\n".join(lines), fontsize=7)

@@ -1,6 +1,4 @@
-"""What was matched with what, as a picture."""
-
-from __future__ import annotations
+"""Tokens of one view and their matches in the other."""
 
 from typing import Any, Self
 
@@ -8,28 +6,34 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from otcxr_sk.plotting._display import Display
+from otcxr_sk.plotting._display import PALETTE, Display
 
-# Okabe and Ito's colours, told apart with any colour vision.
-_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+# One for each token shown: those that are visible on gray.
+_COLORS = PALETTE[2:6]
 
 
 class MatchingDisplay(Display):
-    """Tokens of one view, and where transport took their mass in the other.
+    """Tokens of one view of an image, and where the transport plan sends them in another view.
 
-    A row for every image. On the left, the first view with some of its tokens framed in colour.
-    On the right, the second view: a token is filled as strongly as it received mass from the
-    framed token of that colour, and a cross marks the true place.
+    Each row is an image. On the left is the first view, with up to four of its tokens framed in
+    color. On the right is the second view: the more mass a token receives from the framed token of
+    a color, the stronger it is filled with that color. A cross marks the true place.
 
     Parameters
     ----------
     matching : Bunch
-        As from `OTCXRPretrainer.match`.
+        Result of `OTCXRPretrainer.match`.
 
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-        Set by `plot`.
+    Examples
+    --------
+    >>> from otcxr_sk import OTCXRPretrainer
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> from otcxr_sk.plotting import MatchingDisplay
+    >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
+    >>> encoder = OTCXRPretrainer("resnet10t", image_size=32, epochs=0).fit(images)
+    >>> display = MatchingDisplay.from_estimator(encoder, images[:2], random_state=0)
+    >>> len(display.figure_.axes)
+    4
     """
 
     def __init__(self, matching: Bunch) -> None:
@@ -37,41 +41,42 @@ class MatchingDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, *, random_state: Any = None) -> Self:
-        """Match two views of a few images by a fitted `OTCXRPretrainer` and plot them.
+        """Match two views of a few images with a fitted estimator and draw the result.
 
         Parameters
         ----------
         estimator : OTCXRPretrainer
+            Fitted.
         X : array-like or sequence of paths
-            Two to six images look best.
+            Images, preferably two to six.
         random_state : int, RandomState instance or None, default=None
             Draws the views.
 
         Returns
         -------
         display : MatchingDisplay
+            The new display, drawn.
         """
-        display = cls(estimator.match(X, random_state=random_state))
-        display.plot()
-        return display
+        return cls(estimator.match(X, random_state=random_state)).plot()
 
     def plot(self) -> Self:
-        """Draw the figure."""
-        self.require_matplotlib()
-        from matplotlib.figure import Figure
+        """Draw the figure.
 
-        height = 3 * len(self.matching.views) + 0.5
-        figure = Figure(figsize=(6, height), layout="constrained")
-        rows = figure.subplots(len(self.matching.views), 2, squeeze=False)
+        Returns
+        -------
+        display : MatchingDisplay
+            The same display, with the attribute `figure_` (matplotlib's Figure).
+        """
+        found = self.matching
+        self.figure_ = self._new_figure(6, 3 * len(found.views) + 0.5)
+        rows = self.figure_.subplots(len(found.views), 2, squeeze=False)
         for index, axes in enumerate(rows):
             self._plot_pair(index, axes)
-        rows[0][0].set_title("view s: some tokens", fontsize=9)
-        rows[0][1].set_title("view t: where their mass went (+ true place)", fontsize=9)
-        figure.suptitle(
-            f"matching accuracy {self.matching.accuracy:.2f} (chance {self.matching.chance:.2f})",
-            fontsize=10,
-        )
-        self.figure_ = figure
+        rows[0][0].set_title("first view: four tokens", fontsize=9)
+        second = "second view: where their mass went\n+ marks the true place"
+        rows[0][1].set_title(second, fontsize=9)
+        title = f"matching accuracy {found.accuracy:.2f} (chance {found.chance:.2f})"
+        self.figure_.suptitle(title, fontsize=10)
         return self
 
     def _plot_pair(self, index: int, axes: Any) -> None:
@@ -90,31 +95,29 @@ class MatchingDisplay(Display):
             row, column = divmod(token, self.matching.grid[1])
             return Rectangle((column * width, row * height), width, height, **style)
 
-        for token, place, colour in self._examples(affine_s, affine_t, size):
-            axes[0].add_patch(frame(token, fill=False, edgecolor=colour, linewidth=2))
+        for token, place, color in self._examples(affine_s, affine_t, size):
+            axes[0].add_patch(frame(token, fill=False, edgecolor=color, linewidth=2))
             share = plan[token] / plan[token].sum()
             for target in np.flatnonzero(share > 0.02):
-                axes[1].add_patch(
-                    frame(int(target), facecolor=colour, alpha=0.85 * share[target] ** 0.5)
-                )
+                alpha = 0.85 * share[target] ** 0.5
+                axes[1].add_patch(frame(int(target), facecolor=color, alpha=alpha))
             axes[1].plot(*place, "+", color="white", markersize=13, markeredgewidth=4)
-            axes[1].plot(*place, "+", color=colour, markersize=11, markeredgewidth=2)
+            axes[1].plot(*place, "+", color=color, markersize=11, markeredgewidth=2)
 
     def _examples(
         self, affine_s: NDArray[Any], affine_t: NDArray[Any], size: int
     ) -> list[tuple[int, NDArray[Any], str]]:
-        """Choose tokens that both views show, far from each other, with their places in `t`."""
+        """Choose tokens, far apart, that lie in both views; return them with places in `t`."""
         y, x = (2 * (np.arange(cells) + 0.5) / cells - 1 for cells in self.matching.grid)
         here = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
         original = here * affine_s[:, :2].diagonal() + affine_s[:, 2]
         there = (original - affine_t[:, 2]) / affine_t[:, :2].diagonal()
         visible = np.flatnonzero((np.abs(there) < 1).all(1))
+        # First the most central token, then always the one farthest from those chosen.
         chosen: list[int] = []
-        while len(chosen) < min(4, len(visible)):
-            # The first is the one nearest to the middle, each next the one farthest from all.
-            away = [np.linalg.norm(here[visible] - here[token], axis=1) for token in chosen] or [
-                -np.linalg.norm(here[visible], axis=1)
-            ]
+        away = [-np.linalg.norm(here[visible], axis=1)]
+        for _ in range(min(len(_COLORS), len(visible))):
             chosen.append(int(visible[np.min(away, axis=0).argmax()]))
+            away = [np.linalg.norm(here[visible] - here[token], axis=1) for token in chosen]
         places = (there[chosen] + 1) * size / 2
-        return list(zip(chosen, places, _COLOURS, strict=False))
+        return list(zip(chosen, places, _COLORS, strict=False))

@@ -1,13 +1,59 @@
-"""From a model and a source to trained weights, and what looks at a run as it goes."""
+"""Training: the loop, its checkpoints and callbacks, in one process or several.
 
-from otcxr_sk.training.callbacks import Callback, TrainingState
-from otcxr_sk.training.early_stopping import EarlyStopping
-from otcxr_sk.training.loggers import CSVLogger, TensorBoardLogger
+For users: callbacks (`EarlyStopping`, `TimeLimit`, `CSVLogger`, `TensorBoardLogger`, or a subclass
+of `Callback`), the parameter groups `Checkpoint` and `Optimizer`, and the errors and warnings of
+`fit`. The other names serve the estimators.
+"""
+
+from typing import TYPE_CHECKING
+
+from otcxr_sk._face import lazy_face
+
+if TYPE_CHECKING:
+    from otcxr_sk.training._checkpoint import *
+    from otcxr_sk.training._device import *
+    from otcxr_sk.training._distributed import *
+    from otcxr_sk.training._epoch import *
+    from otcxr_sk.training._inspection import *
+    from otcxr_sk.training._optimizer import *
+    from otcxr_sk.training._trainer import *
+    from otcxr_sk.training.callbacks import *
 
 __all__ = [
+    "OPTIMIZERS",
+    "PRECISIONS",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
+    "CheckpointFolder",
+    "CheckpointWarning",
+    "CollapseAlarm",
+    "CollapseWarning",
+    "Draw",
     "EarlyStopping",
+    "InMemoryCheckpoint",
+    "NonFiniteLossError",
+    "Optimizer",
+    "Processes",
+    "RunState",
     "TensorBoardLogger",
+    "TimeLimit",
+    "Trainer",
+    "TrainingInterrupted",
     "TrainingState",
+    "WarmupConstant",
+    "WarmupCosine",
+    "choose_device",
+    "choose_precision",
+    "describe",
+    "evaluate",
+    "join_processes",
+    "private_randomness",
+    "scan",
 ]
+
+# Callbacks, parameters and the description of a run need no torch.
+_LIGHT = ["callbacks", "_checkpoint", "_inspection", "_optimizer"]
+_HEAVY = ["_device", "_distributed", "_epoch", "_trainer"]
+
+__getattr__, __dir__ = lazy_face(__name__, __all__, _LIGHT + _HEAVY)

@@ -1,4 +1,4 @@
-"""Published data sets in miniature: their layout, their names, their columns, a few pictures."""
+"""Published data sets in miniature: layout, file names, columns and a few images."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ class Tree:
         self.drawn += 1
         return np.random.default_rng(self.drawn).integers(0, 256, SIZE, dtype=np.uint8)
 
-    def pictures(self, *names, pixels=None):
+    def images(self, *names, pixels=None):
         for name in names:
             Image.fromarray(self.pixels() if pixels is None else pixels).save(self(name))
 
@@ -52,7 +52,7 @@ class Tree:
         dataset.HighBit = 7
         dataset.PixelData = self.pixels().tobytes()
         with warnings.catch_warnings():
-            # SIIM's ages are not as the standard has them.
+            # SIIM's ages are not in the format of the standard.
             warnings.simplefilter("ignore")
             for keyword, value in tags.items():
                 setattr(dataset, keyword, value)
@@ -77,8 +77,8 @@ def nih(tree):
         "00000001_001.png,Cardiomegaly,225.5,547.25,86.5,79.75",
         "00000003_000.png,Infiltrate,10,20,30,40,,,",
     )
-    tree.pictures(*(f"images_001/images/00000001_00{i}.png" for i in (0, 1)))
-    tree.pictures("images_002/images/00000003_000.png", "images_002/images/00000005_000.png")
+    tree.images(*(f"images_001/images/00000001_00{i}.png" for i in (0, 1)))
+    tree.images("images_002/images/00000003_000.png", "images_002/images/00000005_000.png")
 
 
 VINDR = (
@@ -139,7 +139,7 @@ def vinbigdata(tree):
         "bb22,No finding,14,R9,,,,",
         "bb22,Cardiomegaly,3,R8,1,2,3,4",
     )
-    tree.pictures("train/aa11.png", "train/bb22.png", "test/dd44.png")
+    tree.images("train/aa11.png", "train/bb22.png", "test/dd44.png")
 
 
 def rsna(tree):
@@ -224,7 +224,7 @@ def chexpert(tree):
         f"{CHEXPERT},{OBSERVATIONS}",
         f"{top}/{names[3]},Male,73,Frontal,AP,0.0,1.0,1.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0",
     )
-    tree.pictures(*(f"{top}/{name}" for name in names))
+    tree.images(*(f"{top}/{name}" for name in names))
 
 
 def mimic(tree):
@@ -264,7 +264,7 @@ def mimic(tree):
         "10000032,50414267,,,,,,,,,1.0,,,,,",
         "10000764,57375967,-1.0,,1.0,,,,,,,,,-1.0,,",
     )
-    tree.pictures(
+    tree.images(
         f"files/p10/p10000032/s50414267/{ids[0]}.jpg",
         f"files/p10/p10000032/s50414267/{ids[1]}.jpg",
         f"files/p10/p10000764/s57375967/{ids[2]}.jpg",
@@ -273,22 +273,22 @@ def mimic(tree):
 
 
 def shenzhen(tree):
-    tree.pictures("CXR_png/CHNCXR_0001_0.png", "CXR_png/CHNCXR_0327_1.png")
+    tree.images("CXR_png/CHNCXR_0001_0.png", "CXR_png/CHNCXR_0327_1.png")
     tree("CXR_png/Thumbs.db").touch()
     tree.text("ClinicalReadings/CHNCXR_0001_0.txt", "male 45yrs", "normal")
     tree.text("ClinicalReadings/CHNCXR_0327_1.txt", "Female, 24yrs", "bilateral PTB")
     mask = np.zeros(SIZE, np.uint8)
     mask[2:5, 3:9] = 255
-    tree.pictures("mask/CHNCXR_0327_1_mask.png", pixels=mask)
+    tree.images("mask/CHNCXR_0327_1_mask.png", pixels=mask)
 
 
 def montgomery(tree):
     names = ["MCUCXR_0001_0", "MCUCXR_0104_1"]
-    tree.pictures(*(f"CXR_png/{name}.png" for name in names))
+    tree.images(*(f"CXR_png/{name}.png" for name in names))
     for side, columns in (("left", slice(6, 9)), ("right", slice(1, 4))):
         mask = np.zeros(SIZE, bool)
         mask[2:8, columns] = True
-        tree.pictures(*(f"ManualMask/{side}Mask/{name}.png" for name in names), pixels=mask)
+        tree.images(*(f"ManualMask/{side}Mask/{name}.png" for name in names), pixels=mask)
     tree.text(
         "ClinicalReadings/MCUCXR_0001_0.txt",
         "Patient's Sex: F",
@@ -298,7 +298,7 @@ def montgomery(tree):
 
 
 def kermany(tree):
-    tree.pictures(
+    tree.images(
         "chest_xray/train/NORMAL/IM-0115-0001.jpeg",
         "chest_xray/train/NORMAL/IM-0549-0001-0002.jpeg",
         "chest_xray/train/NORMAL/NORMAL2-IM-0549-0001.jpeg",
@@ -330,7 +330,7 @@ SETS = {
 
 @pytest.fixture
 def published(tmp_path):
-    """Write a data set in miniature; gives its folder, and how to load it."""
+    """Write a data set in miniature; return its folder and a function that loads it."""
 
     def write(name):
         fill, load = SETS[name]
@@ -346,5 +346,5 @@ def published(tmp_path):
 
 @pytest.fixture(params=SETS)
 def each(request, published):
-    """Every data set in turn."""
+    """Each data set in turn."""
     return published(request.param)

@@ -21,23 +21,23 @@ def phantoms():
     ).images
 
 
-def compressed(picture):
+def compressed(image):
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=40)
+    Image.fromarray(image).save(stream, "JPEG", quality=40)
     return np.asarray(Image.open(stream))
 
 
-def resized(picture):
-    small = Image.fromarray(picture).resize((80, 80), Image.Resampling.BILINEAR)
+def resized(image):
+    small = Image.fromarray(image).resize((80, 80), Image.Resampling.BILINEAR)
     return np.asarray(small.resize((128, 128), Image.Resampling.BICUBIC))
 
 
 COPIES = {
     "compressed": compressed,
     "resized": resized,
-    "darker": lambda picture: (255 * (picture / 255) ** 1.3).astype(np.uint8),
-    "brighter": lambda picture: (255 * (picture / 255) ** 0.7).astype(np.uint8),
-    "clipped": lambda picture: np.clip(1.3 * picture - 20.0, 0, 255).astype(np.uint8),
+    "darker": lambda image: (255 * (image / 255) ** 1.3).astype(np.uint8),
+    "brighter": lambda image: (255 * (image / 255) ** 0.7).astype(np.uint8),
+    "clipped": lambda image: np.clip(1.3 * image - 20.0, 0, 255).astype(np.uint8),
 }
 
 
@@ -47,7 +47,7 @@ COPIES = {
     ),
     st.integers(0, 8),
 )
-def test_all_close_pairs_and_no_others(signs, threshold):
+def test_all_close_pairs_and_no_others_are_found(signs, threshold):
     pairs, distance = _close_pairs(signs, threshold)
     differ = (signs[:, None] != signs[None]).sum(axis=2)
     expected = {
@@ -59,7 +59,7 @@ def test_all_close_pairs_and_no_others(signs, threshold):
     assert dict(zip(map(tuple, pairs.tolist()), distance, strict=True)) == expected
 
 
-def test_pairs_are_the_same_however_many_are_compared_at_a_time(monkeypatch):
+def test_pairs_do_not_depend_on_the_size_of_blocks(monkeypatch):
     signs = np.where(np.random.default_rng(0).random((50, 255)) < 0.5, 1, -1).astype(np.int8)
     whole = _close_pairs(signs, 115)
     assert len(whole[0]) > 5
@@ -68,25 +68,25 @@ def test_pairs_are_the_same_however_many_are_compared_at_a_time(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-def test_different_patients_are_no_duplicates(phantoms):
+def test_different_patients_are_not_duplicates(phantoms):
     assert len(find_near_duplicates(phantoms)) == 0
 
 
 @pytest.mark.parametrize("change", COPIES)
 def test_copies_are_found_and_are_not_exact(phantoms, change):
-    copies = np.stack([COPIES[change](picture) for picture in phantoms[:10]])
+    copies = np.stack([COPIES[change](image) for image in phantoms[:10]])
     found = find_near_duplicates(np.concatenate([phantoms, copies]))
     assert sorted(map(tuple, found.pairs.tolist())) == [(i, 40 + i) for i in range(10)]
     assert not found.exact.any()
 
 
-def test_brightness_and_contrast_change_no_bit(phantoms):
+def test_brightness_and_contrast_change_none_of_the_bits(phantoms):
     images = phantoms.astype(np.float64) / 255
     found = find_near_duplicates(np.concatenate([images, 0.01 * images + 0.3]), threshold=1)
     assert sorted(map(tuple, found.pairs.tolist())) == [(i, 40 + i) for i in range(40)]
 
 
-def test_the_same_picture_in_another_format_is_exact(phantoms, tmp_path):
+def test_the_same_image_in_another_format_is_exact(phantoms, tmp_path):
     Image.fromarray(phantoms[0]).save(tmp_path / "a.png")
     Image.fromarray(phantoms[0]).save(tmp_path / "b.tiff")
     np.save(tmp_path / "c.npy", phantoms[0])
@@ -96,7 +96,7 @@ def test_the_same_picture_in_another_format_is_exact(phantoms, tmp_path):
     assert found.exact.all()
 
 
-def test_exact_pairs_come_first_then_those_most_alike(phantoms):
+def test_exact_pairs_come_first_then_the_most_similar(phantoms):
     extra = np.stack([compressed(phantoms[3]), phantoms[7], resized(phantoms[1])])
     found = find_near_duplicates(np.concatenate([phantoms, extra]))
     assert found.pairs[0].tolist() == [7, 41]
@@ -104,7 +104,7 @@ def test_exact_pairs_come_first_then_those_most_alike(phantoms):
     assert (np.diff(found.distance) >= 0).all()
 
 
-def test_pairs_within_and_across_patients_and_parts(phantoms):
+def test_pairs_are_within_or_across_patients_and_parts(phantoms):
     images = np.concatenate([phantoms, phantoms[:3]])
     groups = np.array([*range(40), 0, 39, 2])
     split = np.array(["train"] * 41 + ["test"] * 2)
@@ -126,12 +126,12 @@ def test_pairs_within_and_across_patients_and_parts(phantoms):
         }
     ]
     assert str(found) == (
-        "3 pairs among 43 pictures differ in at most 32 of 255 bits, 3 of them in none of their "
-        "pixels\n  1 of two patients, 2 of one\n  2 of two parts, 1 of one"
+        "3 pairs among 43 images differ in at most 32 of 255 bits; 3 of them are identical\n"
+        "  1 across patients, 2 within\n  2 across parts, 1 within"
     )
 
 
-def test_without_patients_and_parts_nothing_is_said_of_them(phantoms):
+def test_patients_and_parts_are_optional(phantoms):
     found = find_near_duplicates(phantoms[[0, 1, 0]])
     assert found.across_groups is None
     assert found.across_splits is None
@@ -139,7 +139,7 @@ def test_without_patients_and_parts_nothing_is_said_of_them(phantoms):
     assert "patients" not in str(found)
 
 
-def test_merged_groups_join_what_pairs_and_patients_link(phantoms):
+def test_merged_groups_join_patients_who_share_a_pair(phantoms):
     images = np.concatenate([phantoms[:6], phantoms[[0, 1]]])
     groups = np.array(["a", "b", "c", "d", "e", "c", "b", "x"])
     merged = find_near_duplicates(images, groups).merged_groups()
@@ -153,7 +153,7 @@ def test_merged_groups_join_what_pairs_and_patients_link(phantoms):
 
 @settings(max_examples=5)
 @given(st.permutations(range(12)))
-def test_the_order_of_the_pictures_does_not_matter(phantoms, order):
+def test_the_order_of_the_images_does_not_matter(phantoms, order):
     images = np.concatenate([phantoms[:9], phantoms[:3]])
     pairs = find_near_duplicates(images[order]).pairs
     assert {frozenset(order[i] for i in pair) for pair in pairs} == {
@@ -161,7 +161,7 @@ def test_the_order_of_the_pictures_does_not_matter(phantoms, order):
     }
 
 
-def test_workers_find_the_same(phantoms):
+def test_workers_find_the_same_pairs(phantoms):
     images = np.concatenate([phantoms, phantoms, phantoms[:5]])
     one, two = find_near_duplicates(images), find_near_duplicates(images, n_jobs=2)
     np.testing.assert_array_equal(one.pairs, two.pairs)
@@ -170,22 +170,22 @@ def test_workers_find_the_same(phantoms):
     assert two.exact.all()
 
 
-def test_blank_pictures_are_pairs_but_not_without_limit(monkeypatch):
+def test_blank_images_are_pairs_up_to_a_limit(monkeypatch):
     images = np.zeros((30, 64, 64), np.uint8)
     assert len(find_near_duplicates(images)) == 30 * 29 // 2
     monkeypatch.setattr("otcxr_sk.datasets._duplicates._MOST_PAIRS", 400)
-    with pytest.raises(ValueError, match=r"more than 400 pairs .* leave out blank pictures"):
+    with pytest.raises(ValueError, match=r"more than 400 pairs .* remove blank images"):
         find_near_duplicates(images)
 
 
-def test_sources_of_every_kind(phantoms):
+def test_any_source_is_read_and_the_result_can_be_pickled(phantoms):
     four = phantoms[[0, 1, 2, 0], :, :, None]
     found = find_near_duplicates(ArraySource(four, layout="nhwc"))
     assert found.pairs.tolist() == [[0, 3]]
     assert len(pickle.loads(pickle.dumps(found))) == 1
 
 
-def test_what_cannot_be_compared(phantoms, tmp_path):
+def test_unusable_arguments_and_images_are_refused(phantoms, tmp_path):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         find_near_duplicates(phantoms, np.arange(39))
     with pytest.raises(ValueError, match="threshold must be 0 to 254, got 255"):
@@ -196,7 +196,7 @@ def test_what_cannot_be_compared(phantoms, tmp_path):
         find_near_duplicates([tmp_path / "none.png"])
 
 
-def test_real_radiographs_have_no_duplicates_but_their_own_copies(real_data):
+def test_only_the_copies_among_real_radiographs_are_duplicates(real_data):
     with np.load(real_data / "kermany_dev.npz", allow_pickle=False) as stored:
         images, patients = stored["images"], stored["patient_ids"]
     copies = [

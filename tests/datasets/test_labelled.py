@@ -29,14 +29,14 @@ def table(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     (root / "sub").mkdir(parents=True)
     for name in ("1.png", "2.png", "sub/1.png"):
         (root / name).touch()
     return root
 
 
-def test_npz_with_columns_of_labels(save):
+def test_columns_of_labels_in_an_npz_are_targets(save):
     labels = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
     file = save(images=IMAGES, labels=labels, label_names=["x", "y", "z"], patient_ids=PATIENTS)
     data = load_labelled(file)
@@ -47,6 +47,7 @@ def test_npz_with_columns_of_labels(save):
     np.testing.assert_array_equal(data.labels, labels[:, :2])
     assert data.groups.tolist() == PATIENTS.tolist()
     assert data.ignored == {"z": "only one value, '0'"}
+    assert data.table["y"].tolist() == ["1", "1", "0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -62,19 +63,20 @@ def test_npz_with_columns_of_labels(save):
         ),
     ],
 )
-def test_npz_with_one_column_of_classes(save, labels, names, expected):
+def test_classes_in_an_npz_are_targets(save, labels, names, expected):
     more = {} if names is None else {"label_names": names}
     data = load_labelled(save(images=IMAGES, labels=labels, patient_ids=PATIENTS, **more))
     assert data.label_names == list(expected)
     np.testing.assert_array_equal(data.labels, np.array(list(expected.values())).T)
 
 
-def test_npz_without_labels_has_no_targets(save):
+def test_an_npz_without_labels_has_no_targets(save):
     data = load_labelled(save(images=IMAGES, patient_ids=PATIENTS))
     assert (data.labels.shape, data.label_names) == ((4, 0), [])
+    assert (data.split, data.table, data.missing, data.ignored) == (None, {}, [], {})
 
 
-def test_columns_of_a_csv(save, table):
+def test_columns_of_a_csv_are_targets_or_ignored(save, table):
     text = (
         "patient_id,ill,subtype,stage,age,site,note\n"
         f"p,0,,I,30,A,{'long ' * 20}\n"
@@ -95,31 +97,38 @@ def test_columns_of_a_csv(save, table):
     }
 
 
-def test_rows_find_their_picture_by_name(save, table):
+def test_rows_are_matched_to_images_by_name(save, table):
     names = ["1.png", "2.png", "3.png", "4.png"]
     file = save(images=IMAGES, file_names=names)
     rows = table("path,patient_id,ill\nx/3.png,c,1\nx/1.png,a,0\ny/4.png,d,0\nx/2.png,b,1\n")
     data = load_labelled(file, rows)
     assert data.groups.tolist() == ["a", "b", "c", "d"]
     assert data.labels.ravel().tolist() == [0, 1, 1, 0]
+    assert data.table["path"].tolist() == ["x/1.png", "x/2.png", "x/3.png", "y/4.png"]
 
 
 @pytest.mark.parametrize("third", ["x/2.png", "x/9.png"])
-def test_rows_that_find_no_picture_of_their_own(save, table, third):
+def test_rows_that_match_no_image_or_the_same_one_are_refused(save, table, third):
     file = save(images=IMAGES[:3], file_names=["1.png", "2.png", "3.png"])
     rows = table(f"path,patient_id\nx/1.png,a\nx/2.png,b\n{third},c\n")
     with pytest.raises(ValueError, match=f"row 4: path '{third}'"):
         load_labelled(file, rows)
 
 
-def test_folder(folder, table):
+def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
     text = "\ufeffpath,patient_id,ill\nsub/1.png,a,1\n1.png,b,0\n./2.png,b,\n"
     data = load_labelled(folder, table(text))
     assert data.X is data.paths
     assert data.paths == [str(folder / name) for name in ("sub/1.png", "1.png", "2.png")]
     assert data.images is None
     np.testing.assert_array_equal(data.labels, [[1], [0], [np.nan]])
-    table(text, "pictures/labels.csv")
+    assert (data.split, data.missing, data.ignored) == (None, [], {})
+    assert {name: column.tolist() for name, column in data.table.items()} == {
+        "path": ["sub/1.png", "1.png", "./2.png"],
+        "patient_id": ["a", "b", "b"],
+        "ill": ["1", "0", ""],
+    }
+    table(text, "images/labels.csv")
     assert load_labelled(str(folder)).paths == data.paths
 
 
@@ -135,14 +144,14 @@ def test_folder(folder, table):
         (
             "path,patient_id\n1.png,a\nsub/../1.png,b\n",
             ValueError,
-            "row 3: .* there already, in row 2",
+            "row 3: .* is also in row 2",
         ),
-        ("path,patient_id\n../table.csv,a\n", ValueError, "row 2: .* leads out of the folder"),
-        ("path,patient_id\n/etc/hosts,a\n", ValueError, "row 2: .* leads out of the folder"),
+        ("path,patient_id\n../table.csv,a\n", ValueError, "row 2: .* is outside"),
+        ("path,patient_id\n/etc/hosts,a\n", ValueError, "row 2: .* is outside"),
         ("path,patient_id\n1.png,a,b\n", ValueError, "row 2: 3 values for the 2 columns"),
         ("path,patient_id\n", ValueError, "has no rows"),
         ("", ValueError, "needs a header"),
-        ("path,path\n1.png,a\n", ValueError, "needs a header of different column names"),
+        ("path,path\n1.png,a\n", ValueError, "needs a header with unique column names"),
         (
             "path,patient_id,site\n1.png,a,A\n2.png,b,A\n",
             ValueError,
@@ -150,12 +159,12 @@ def test_folder(folder, table):
         ),
     ],
 )
-def test_bad_tables(folder, table, text, error, message):
+def test_malformed_tables_are_refused(folder, table, text, error, message):
     with pytest.raises(error, match=message):
         load_labelled(folder, table(text))
 
 
-def test_missing_files(tmp_path, folder, save):
+def test_missing_files_are_named(tmp_path, folder, save):
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz does not exist"):
         load_labelled(tmp_path / "nothing.npz")
     with pytest.raises(FileNotFoundError, match=r"labels\.csv does not exist: a folder needs"):
@@ -169,7 +178,7 @@ def test_missing_files(tmp_path, folder, save):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": IMAGES}, "no patients: .* no patient_ids and no CSV"),
+        ({"images": IMAGES}, "no patients: .* no patient_ids, and no CSV"),
         ({"pictures": IMAGES}, "no array 'images'; it has pictures"),
         ({"images": IMAGES[0]}, r"shape \(n, h, w\), got \(6, 5\)"),
         ({"images": IMAGES.astype(int)}, "uint8, uint16 or float, got int64"),
@@ -184,31 +193,31 @@ def test_missing_files(tmp_path, folder, save):
                 "label_names": ["a"],
                 "patient_ids": PATIENTS,
             },
-            "4 columns of labels",
+            "4 columns of labels need as many unique label_names",
         ),
     ],
 )
-def test_bad_npz(save, arrays, message):
+def test_malformed_npz_are_refused(save, arrays, message):
     with pytest.raises(ValueError, match=message):
         load_labelled(save(**arrays))
 
 
-def test_npz_and_csv_that_do_not_belong_together(save, table):
+def test_an_npz_and_a_csv_that_do_not_match_are_refused(save, table):
     file = save(images=IMAGES)
     with pytest.raises(ValueError, match=r"has 1 rows, but .* has 4 images"):
         load_labelled(file, table("patient_id\na\n"))
-    with pytest.raises(ValueError, match="no column patient_id"):
+    with pytest.raises(ValueError, match="has no column patient_id"):
         load_labelled(file, table("ill\n0\n1\n0\n1\n"))
 
 
-def test_truncated_npz(save):
+def test_a_truncated_npz_is_refused(save):
     file = save(images=IMAGES, patient_ids=PATIENTS)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"data\.npz cannot be read"):
         load_labelled(file)
 
 
-def test_real_radiographs(real_data):
+def test_real_radiographs_are_read(real_data):
     nih = load_labelled(real_data / "nih89.npz")
     assert nih.labels.shape == (89, 14)
     assert len(set(nih.groups.tolist())) == 86

@@ -12,12 +12,12 @@ patients = st.lists(st.integers(0, 6), min_size=2, max_size=30)
 
 
 @given(patients.filter(lambda groups: len(set(groups)) > 1))
-def test_splitters_by_group_pass(groups):
+def test_splits_by_group_pass(groups):
     check_leakage(groups, GroupKFold(2).split(groups, groups=groups))
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from("xyz")), min_size=1, max_size=30))
-def test_names_of_parts_pass_if_and_only_if_every_patient_has_one(rows):
+def test_names_of_parts_pass_if_and_only_if_each_patient_is_in_one(rows):
     groups, parts = map(list, zip(*rows, strict=True))
     sharing = {patient for patient in groups if len({p for q, p in rows if q == patient}) > 1}
     if not sharing:
@@ -28,12 +28,12 @@ def test_names_of_parts_pass_if_and_only_if_every_patient_has_one(rows):
     assert {row["patient"] for row in caught.value.shared} == sharing
 
 
-def test_the_message_counts_and_names():
+def test_the_message_counts_and_names_patients():
     groups = np.repeat([f"p{i}" for i in range(8)], 2)
     parts = np.tile(["train", "test"], 8)
     message = (
-        r"8 of 8 patients are in train and in test: p0 \(1 and 1 pictures\), .*p4 \(1 and 1 "
-        r"pictures\) and 3 more; split by patient"
+        r"8 of 8 patients are in both train and test: p0 \(1 and 1 images\), .*p4 \(1 and 1 "
+        r"images\) and 3 more; split by patient"
     )
     with pytest.raises(LeakageError, match=message) as caught:
         check_leakage(groups, parts)
@@ -42,26 +42,26 @@ def test_the_message_counts_and_names():
         "fold": 0,
         "patient": "p0",
         "parts": ("train", "test"),
-        "pictures": (1, 1),
+        "images": (1, 1),
     }
 
 
-def test_every_fold_that_shares_is_reported():
+def test_all_folds_that_share_patients_are_reported():
     groups = [1, 1, 1, 2, 3, 4]
     with pytest.raises(LeakageError) as caught:
         check_leakage(groups, KFold(3).split(groups))
-    assert [(row["fold"], row["patient"], row["pictures"]) for row in caught.value.shared] == [
+    assert [(row["fold"], row["patient"], row["images"]) for row in caught.value.shared] == [
         (0, 1, (1, 2)),
         (1, 1, (2, 1)),
     ]
-    assert "fold 0: 1 of 4 patients is in train and in test: 1 (1 and 2 pictures)" in str(
+    assert "fold 0: 1 of 4 patients is in both train and test: 1 (1 and 2 images)" in str(
         caught.value
     )
     assert "\nfold 1: 1 of 4 patients" in str(caught.value)
 
 
 def test_a_row_in_both_parts_shares_its_patient():
-    with pytest.raises(LeakageError, match="1 of 3 patients is in train and in test: b"):
+    with pytest.raises(LeakageError, match="1 of 3 patients is in both train and test: b"):
         check_leakage(["a", "b", "c"], [([0, 1], [1, 2])])
 
 
@@ -75,7 +75,7 @@ def test_three_parts_are_compared_pair_by_pair():
     ]
 
 
-def test_the_error_survives_a_process(study):
+def test_the_error_can_be_pickled(study):
     classes = study.classes
     splits = list(StratifiedGroupKFold(2).split(classes, classes, study.patients))
     check_leakage(study.patients, splits)
@@ -88,14 +88,14 @@ def test_the_error_survives_a_process(study):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["train", "test"], "names the part of 2 pictures, groups has 3"),
+        (["train", "test"], "has 2 names of parts, but groups has 3 images"),
         ([([0], [1], [2])], "or a pair .train, test. of row numbers"),
         ([3, 4, 5], "or a pair .train, test. of row numbers"),
-        ([([0], [3])], "fold 0 has rows 3 to 3, groups has 3 pictures"),
+        ([([0], [3])], "fold 0 has rows 3 to 3, but groups has 3 images"),
         ([([0, 1], [-1])], "fold 0 has rows -1 to -1"),
         ([([True, False, False], [False, True, True])], "fold 0 must be row numbers, got bool"),
     ],
 )
-def test_splits_that_do_not_belong_to_the_groups(splits, message):
+def test_splits_that_do_not_match_the_groups_are_refused(splits, message):
     with pytest.raises(ValueError, match=message):
         check_leakage(["a", "b", "c"], splits)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcxr_sk.datasets._tables import numbers, read_table
+from otcxr_sk.datasets._tables import read_table
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\n", exclude_
 
 
 @given(names, st.data())
-def test_what_the_standard_library_writes_is_read(tmp_path_factory, header, data):
+def test_tables_of_the_standard_library_are_read(tmp_path_factory, header, data):
     import csv
 
     row = st.lists(cells.map(str.strip), min_size=len(header), max_size=len(header))
@@ -31,19 +31,20 @@ def test_what_the_standard_library_writes_is_read(tmp_path_factory, header, data
     file = tmp_path_factory.mktemp("t") / "table.csv"
     with open(file, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([header, *rows])
-    table, lines = read_table(file)
+    table = read_table(file)
     assert [list(row) for row in zip(*table.values(), strict=True)] == rows
-    assert lines == list(range(2, len(rows) + 2))
+    assert table.lines == list(range(2, len(rows) + 2))
 
 
-def test_packed_tables_are_the_same(write):
+def test_compressed_tables_are_the_same(write):
     text = "\ufeffa, b\n1,\n, x y \n"
-    expected = ({"a": ["1", ""], "b": ["", "x y"]}, [2, 3])
-    assert read_table(write(text)) == read_table(write(text, "table.csv.gz")) == expected
+    for name in ("table.csv", "table.csv.gz"):
+        table = read_table(write(text, name))
+        assert (table, table.lines) == ({"a": ["1", ""], "b": ["", "x y"]}, [2, 3])
 
 
-def test_nameless_columns_at_the_end_are_dropped_only_if_empty(write):
-    assert read_table(write("a,b,,\n1,2\n3,4,,\n5,6,,,,\n"))[0] == {
+def test_unnamed_columns_at_the_end_are_dropped_only_if_empty(write):
+    assert read_table(write("a,b,,\n1,2\n3,4,,\n5,6,,,,\n")) == {
         "a": ["1", "3", "5"],
         "b": ["2", "4", "6"],
     }
@@ -51,11 +52,9 @@ def test_nameless_columns_at_the_end_are_dropped_only_if_empty(write):
         read_table(write("a,b,,\n1,2,3\n"))
 
 
-def test_a_value_within_quotes_may_have_commas_and_lines(write):
-    assert read_table(write('a,b\n"x, y","1\n2"\nz,3\n')) == (
-        {"a": ["x, y", "z"], "b": ["1\n2", "3"]},
-        [3, 4],
-    )
+def test_a_quoted_value_may_contain_commas_and_line_breaks(write):
+    table = read_table(write('a,b\n"x, y","1\n2"\nz,3\n'))
+    assert (table, table.lines) == ({"a": ["x, y", "z"], "b": ["1\n2", "3"]}, [3, 4])
 
 
 @pytest.mark.parametrize(
@@ -63,19 +62,19 @@ def test_a_value_within_quotes_may_have_commas_and_lines(write):
     [
         ("", "needs a header"),
         (",,\n1,2,3\n", "needs a header"),
-        ("a,a\n1,2\n", "needs a header of different column names"),
+        ("a,a\n1,2\n", "needs a header with unique column names"),
         ("a,b\n", "has no rows"),
         ("a,b\n1\n", "row 2: 1 values for the 2 columns a, b"),
         (b"a\n\xff\xfe\n", "cannot be read as a UTF-8 CSV"),
         ('a\n"x\n', "cannot be read as a UTF-8 CSV"),
     ],
 )
-def test_what_is_no_table_names_the_file(write, data, message):
+def test_the_error_for_a_malformed_table_names_the_file(write, data, message):
     with pytest.raises(ValueError, match=rf"table\.csv.*{message}"):
         read_table(write(data))
 
 
-def test_what_is_not_packed(tmp_path):
+def test_a_table_that_is_not_compressed_or_does_not_exist_is_refused(tmp_path):
     file = tmp_path / "table.csv.gz"
     file.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"table\.csv\.gz cannot be read"):
@@ -84,11 +83,10 @@ def test_what_is_not_packed(tmp_path):
         read_table(tmp_path / "none.csv")
 
 
-def test_numbers(write):
-    file = write("a\n1.5\n\n-2\nx\n")
-    table, lines = read_table(file)
-    assert numbers({"a": table["a"][:2]}, "a", file, lines[:2]).tolist() == [1.5, -2]
+def test_numbers_are_floats_and_blanks_are_nan(write):
+    table = read_table(write("a\n1.5\n\n-2\nx\n"))
+    assert table.select([0, 1]).numbers("a").tolist() == [[1.5], [-2]]
     with pytest.raises(ValueError, match="row 5: a is 'x', not a number"):
-        numbers(table, "a", file, lines)
+        table.numbers("a")
     with pytest.raises(ValueError, match="no column 'b'; it has a"):
-        numbers(table, "b", file, lines)
+        table.numbers("b")

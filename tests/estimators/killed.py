@@ -1,10 +1,10 @@
-"""Runs that are stopped from outside, and what becomes of them.
+"""Stop runs from outside, resume them, and compare how they end.
 
 python killed.py FOLDER KILLS...
 
 A kill is "save", "interrupt", or a number of kills at random times. Prints a line for every run:
-how it was stopped, how many of its 36 steps were saved by then, and "same" if it ended, after it
-was started again, with the weights of one that was not stopped.
+how it was stopped, how many of its 36 steps were saved by then, and "same" if it ended, once
+resumed, with the weights of a run that was never stopped.
 """
 
 import os
@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from otcxr_sk import OTCXRPretrainer
+from otcxr_sk import Checkpoint, OTCXRPretrainer
 
 EVERY = [1, 2, timedelta(0), timedelta(seconds=0.1)]
 
 
 def fit(folder, every=1, **options):
-    """Train where a run is, if there is one, and leave the weights there."""
+    """Start or resume the run in a folder, and save its weights there."""
     torch.set_num_threads(1)
     X = np.random.default_rng(0).random((48, 32, 32), np.float32)
     estimator = OTCXRPretrainer(
@@ -35,8 +35,7 @@ def fit(folder, every=1, **options):
         epochs=6,
         batch_size=8,
         random_state=0,
-        checkpoint_dir=folder / "run",
-        checkpoint_every=every,
+        checkpoint=Checkpoint(folder / "run", every),
         **options,
     )
     try:
@@ -49,7 +48,7 @@ def fit(folder, every=1, **options):
 
 
 def start(folder, prepare=None, **options):
-    """Fit in a process of its own."""
+    """Fit in a new process."""
     folder.mkdir(exist_ok=True)
     process = os.fork()
     if process:
@@ -87,7 +86,7 @@ def compare(folder, stopped, expected, **options):
 
 
 def kill_itself_at(function, call):
-    """Make the process end for good when it calls a function of `os` for so many times."""
+    """Prepare a process to kill itself at the given call of a function of `os`."""
 
     def prepare():
         calls, usual = [], getattr(os, function)
@@ -115,9 +114,10 @@ def kill_at_random_times(folder, expected, duration, times):
 
 
 def kill_while_saving(folder, expected):
-    # Before a checkpoint is flushed, before it has its name, and before an old one is removed (the
-    # first call of unlink is of the trial of the folder).
-    for function, call in [("fsync", 5), ("replace", 1), ("unlink", 2)]:
+    # Before a checkpoint is flushed, before it gets its name, and before an old one is removed.
+    # Every save flushes a file and the folder, and unlinks what a killed run may have left; before
+    # the first, a trial file is unlinked.
+    for function, call in [("fsync", 5), ("replace", 1), ("unlink", 5)]:
         where = folder / function
         if end(start(where, kill_itself_at(function, call))) != -signal.SIGKILL:
             raise RuntimeError(f"{function} was not called {call} times")
@@ -126,7 +126,7 @@ def kill_while_saving(folder, expected):
 
 def interrupt(folder, expected):
     where = folder / "interrupted"
-    # As a terminal does it: to the process and to those that read images for it.
+    # A terminal sends Ctrl-C to the process and to its workers.
     process = start(where, os.setsid, every=timedelta(0), num_workers=1)
     while not list(where.glob("run/*.safetensors")):
         time.sleep(0.002)
@@ -137,7 +137,7 @@ def interrupt(folder, expected):
 
 
 def main(folder, *kills):
-    # Loaded here once, and not by every run.
+    # Import these once, not in every run.
     for module in ("lightning_fabric", "ot", "timm.optim"):
         import_module(module)
     began = time.monotonic()

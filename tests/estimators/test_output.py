@@ -1,4 +1,4 @@
-"""Rows of an embedding go into arrays and files, and a file is whole or not there."""
+"""Embeddings are written to arrays and files, and a file is there only once it is whole."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path):
         np.testing.assert_array_equal(np.load(path), ROWS)
         output.write(1, ROWS[0, 1:])
     assert output.result().shape == (2, 3)
-    # Whoever has the old one open keeps it.
+    # A map of the old file still shows the old rows.
     np.testing.assert_array_equal(before, ROWS)
 
 
@@ -87,7 +87,7 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
     assert os.listdir(tmp_path) == ["rows.npy"]
 
 
-def test_of_two_writers_the_later_one_wins(tmp_path):
+def test_the_later_of_two_writers_wins(tmp_path):
     path = tmp_path / "rows.npy"
     with ExitStack() as later:
         with ExitStack() as earlier:
@@ -138,13 +138,13 @@ def sealed():
         (sealed(), "read-only"),
     ],
 )
-def test_a_place_that_cannot_hold_the_rows_is_refused(tmp_path, monkeypatch, out, words):
+def test_an_out_that_cannot_hold_the_rows_is_refused(tmp_path, monkeypatch, out, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         Output(out, ROWS.shape)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "rows.npy").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         Output(tmp_path / "rows.npy", ROWS.shape)

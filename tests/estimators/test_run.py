@@ -1,4 +1,4 @@
-"""A run that was stopped goes on to the weights that it would have had, and is never mistaken."""
+"""A stopped run continues to the same weights, and no other run continues it."""
 
 import errno
 import os
@@ -15,27 +15,24 @@ import pytest
 from PIL import Image
 from torch import nn
 
-import otcxr_sk
-from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.estimators import CheckpointWarning
-from otcxr_sk.training import Callback
-from otcxr_sk.training.trainer import NonFiniteLossError
+from otcxr_sk import Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
+from otcxr_sk.estimators import CheckpointWarning, NonFiniteLossError, TrainingInterrupted
+from otcxr_sk.training import Callback, TimeLimit
 
 EPOCHS, STEPS = 3, 3  # of 24 images in batches of 8
 
-# What a run may go on with, and what makes it another run.
+# What may change while a run is stopped, and what makes it another run.
 FREE = {
-    "callbacks": [Callback()],
-    "cache_dir": "cache",
-    "cache_gb": 1.0,
-    "checkpoint_dir": None,
-    "checkpoint_every": 7,
+    "callbacks": [Callback(), TimeLimit(minutes=5)],
+    "cache": "cache",
+    "cache__max_gb": 1.0,
+    "checkpoint": "run",
+    "checkpoint__every": 7,
     "device": "cpu",
-    "max_time": 5,
     "num_workers": 1,
     "random_state": None,
     "verbose": 1,
-    # Nothing to start from is there yet.
+    # An unfitted estimator has no weights to start from.
     "warm_start": True,
 }
 OTHER = {
@@ -46,25 +43,28 @@ OTHER = {
     "epochs": 2,
     "batch_size": 4,
     "accumulate": 2,
-    "optimizer": "lars",
     "learning_rate": "auto",
-    "weight_decay": 0.1,
-    "clip_norm": 1.0,
-    "ema": 0.9,
-    "alpha": 3.0,
-    "beta": 3.0,
-    "eta": 3.0,
-    "global_weight": 3.0,
-    "epsilon": 0.2,
-    "cv_sim_depth": 1,
-    "transport": "direct",
+    "optimizer__name": "lars",
+    "optimizer__weight_decay": 0.1,
+    "optimizer__clip_norm": 1.0,
+    "optimizer__ema": 0.9,
+    "views__crop_scale": (0.6, 1.0),
+    "views__horizontal_flip": 0.5,
+    "views__erase": 0.1,
+    "views__aspect": 1.5,
+    "views__contrast": 0.1,
+    "views__brightness": 0.1,
+    "views__blur": 3.0,
+    "objective__alpha": 3.0,
+    "objective__beta": 3.0,
+    "objective__eta": 3.0,
+    "objective__global_weight": 3.0,
+    "objective__epsilon": 0.2,
+    "objective__transport": "direct",
+    "objective__cv_sim_depth": 1,
     "match_stride": 8,
-    "crop_scale": (0.6, 1.0),
-    "horizontal_flip": 0.5,
-    "erase": 0.1,
     "image_shape": (32, 32),
-    "channels": "last",
-    "precision": "bf16",
+    "precision": "bfloat16",
     "on_error": "nan",
     "validation_fraction": 0.25,
 }
@@ -87,7 +87,7 @@ def whole(pretrainer, X):
 def ended(tiny, X, tmp_path_factory):
     """A run that has ended, and its folder."""
     folder = tmp_path_factory.mktemp("ended")
-    return tiny(checkpoint_dir=folder).fit(X)
+    return tiny(checkpoint=folder).fit(X)
 
 
 def interrupted(estimator, X):
@@ -105,53 +105,53 @@ def assert_same(fitted, other):
 
 
 def test_checkpoints_change_nothing(pretrainer, whole, X, tmp_path):
-    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+    assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
 @pytest.mark.parametrize("step", range(1, EPOCHS * STEPS + 1))
-def test_a_run_interrupted_after_any_step_ends_as_if_it_had_not_been(
+def test_a_run_interrupted_after_any_step_ends_like_one_that_was_not(
     step, pretrainer, whole, X, tmp_path
 ):
-    stopped = interrupted(pretrainer(interrupt_at=step, checkpoint_dir=tmp_path), X)
+    stopped = interrupted(pretrainer(interrupt_at=step, checkpoint=tmp_path), X)
     assert stopped.n_epochs_ == step // STEPS
     for name, values in stopped.history_.items():
         assert values == whole.history_[name][: step // STEPS]
-    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+    assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"precision": "bf16"},
+        {"precision": "bfloat16"},
         {"num_workers": 1},
         {"accumulate": 2},
         {"precision": "float32"},
-        {"precision": "fp16"},
+        {"precision": "float16"},
         {"optimizer": "lars", "learning_rate": 1.0},
-        {"ema": 0.9},
-        {"clip_norm": 0.1, "precision": "fp16"},
+        {"optimizer__ema": 0.9},
+        {"optimizer__clip_norm": 0.1, "precision": "float16"},
     ],
     ids=str,
 )
-def test_so_does_one_of_another_kind(parameters, pretrainer, X, tmp_path):
-    interrupted(pretrainer(interrupt_at=5, checkpoint_dir=tmp_path, **parameters), X)
-    resumed = pretrainer(checkpoint_dir=tmp_path, **parameters).fit(X)
+def test_a_run_with_any_option_can_be_interrupted(parameters, pretrainer, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=5, checkpoint=tmp_path, **parameters), X)
+    resumed = pretrainer(checkpoint=tmp_path, **parameters).fit(X)
     assert_same(resumed, pretrainer(**parameters).fit(X))
 
 
 def test_a_run_may_be_interrupted_after_every_step(pretrainer, whole, X, tmp_path):
     for _ in range(EPOCHS * STEPS):
-        interrupted(pretrainer(interrupt_at=1, checkpoint_dir=tmp_path), X)
-    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+        interrupted(pretrainer(interrupt_at=1, checkpoint=tmp_path), X)
+    assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_ctrl_c_leaves_a_usable_estimator(keep, pretrainer, whole, X, tmp_path):
     folder = tmp_path if keep else None
-    stopped = pretrainer(interrupt_at=4, checkpoint_dir=folder)
+    stopped = pretrainer(interrupt_at=4, checkpoint=folder)
     words = "after step 4, with 1 epochs completed"
-    words += "; to go on, call fit again with checkpoint_dir='" if keep else "$"
-    with pytest.raises(KeyboardInterrupt, match=words):
+    words += "; to go on, call fit again with checkpoint='" if keep else "$"
+    with pytest.raises(TrainingInterrupted, match=words):
         stopped.fit(X)
     assert np.isfinite(stopped.transform(X)).all()
     assert np.isfinite(stopped.score(X))
@@ -159,64 +159,69 @@ def test_ctrl_c_leaves_a_usable_estimator(keep, pretrainer, whole, X, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(pretrainer, whole, X, tmp_path):
-    interrupted(pretrainer(interrupt_at=7, checkpoint_dir=tmp_path), X)
+def test_if_the_newest_checkpoint_is_truncated_the_one_before_is_used(
+    pretrainer, whole, X, tmp_path
+):
+    interrupted(pretrainer(interrupt_at=7, checkpoint=tmp_path), X)
     newest = max(tmp_path.glob("checkpoint-*"))
     newest.write_bytes(newest.read_bytes()[:-1])
-    with pytest.warns(CheckpointWarning, match="is damaged and was removed"):
-        resumed = pretrainer(checkpoint_dir=tmp_path).fit(X)
+    with pytest.warns(CheckpointWarning, match="is damaged and was removed") as told:
+        resumed = pretrainer(checkpoint=tmp_path).fit(X)
     assert_same(resumed, whole)
+    assert {warning.filename for warning in told} == {__file__}
 
 
-def test_a_full_disk_stops_no_run(pretrainer, whole, X, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_stop_a_run(pretrainer, whole, X, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(CheckpointWarning, match=r"No space left on device.*training goes on"):
-        fitted = pretrainer(checkpoint_dir=tmp_path).fit(X)
+    with pytest.warns(CheckpointWarning, match=r"No space left on device.*training continues"):
+        fitted = pretrainer(checkpoint=tmp_path).fit(X)
     assert_same(fitted, whole)
     assert not list(tmp_path.glob("[!.]*"))
 
 
-def test_a_run_that_failed_goes_on_where_it_was_good(pretrainer, whole, X, tmp_path):
-    failed = pretrainer(fail_at=8, checkpoint_dir=tmp_path)
+def test_a_run_that_failed_continues_from_the_last_good_epoch(pretrainer, whole, X, tmp_path):
+    failed = pretrainer(fail_at=8, checkpoint=tmp_path)
     with pytest.raises(NonFiniteLossError, match="epoch 2 are kept"):
         failed.fit(X)
     assert failed.n_epochs_ == 2
-    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+    assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
-def test_a_run_that_fails_after_it_was_resumed_keeps_its_last_good_epoch(pretrainer, X, tmp_path):
-    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
-    failed, expected = pretrainer(fail_at=2, checkpoint_dir=tmp_path), pretrainer(fail_at=6)
+def test_a_resumed_run_that_fails_keeps_its_last_good_epoch(pretrainer, X, tmp_path):
+    interrupted(pretrainer(interrupt_at=4, checkpoint=tmp_path), X)
+    failed, expected = pretrainer(fail_at=2, checkpoint=tmp_path), pretrainer(fail_at=6)
     for estimator in (failed, expected):
         with pytest.raises(NonFiniteLossError, match="epoch 1 are kept"):
             estimator.fit(X)
     assert_same(failed, expected)
 
 
-def test_time_that_was_too_short_can_be_given_more(pretrainer, whole, X, tmp_path):
-    short = pretrainer(max_time=1e-9, checkpoint_dir=tmp_path, checkpoint_every=99).fit(X)
+def test_a_run_ended_by_a_time_limit_continues_with_more_time(pretrainer, whole, X, tmp_path):
+    none_left = [TimeLimit(minutes=1e-9)]
+    short = pretrainer(callbacks=none_left, checkpoint=Checkpoint(tmp_path, every=99)).fit(X)
     assert short.n_epochs_ == 1
-    np.testing.assert_array_equal(
-        pretrainer(max_time=1e-9, checkpoint_dir=tmp_path).fit(X).weights_, short.weights_
-    )
-    assert_same(pretrainer(checkpoint_dir=tmp_path).fit(X), whole)
+    again = pretrainer(callbacks=none_left, checkpoint=tmp_path).fit(X)
+    np.testing.assert_array_equal(again.weights_, short.weights_)
+    assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
 @pytest.mark.parametrize(
     ("every", "places"),
     [(1, [6, 9]), (2, [6, 9]), (99, [9]), (timedelta(0), [8, 9]), (timedelta(hours=9), [9])],
 )
-def test_checkpoints_come_as_often_as_asked_and_at_the_end(every, places, pretrainer, X, tmp_path):
-    pretrainer(checkpoint_dir=tmp_path, checkpoint_every=every).fit(X)
+def test_checkpoints_are_written_as_often_as_asked_and_at_the_end(
+    every, places, pretrainer, X, tmp_path
+):
+    pretrainer(checkpoint=tmp_path, checkpoint__every=every).fit(X)
     names = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
     assert [int(name.split("-")[1]) for name in names] == places
 
 
-def test_without_a_seed_a_run_goes_on_with_its_own(pretrainer, X, tmp_path):
-    options = {"random_state": None, "checkpoint_dir": tmp_path}
+def test_without_random_state_a_run_continues_with_its_own_seed(pretrainer, X, tmp_path):
+    options = {"random_state": None, "checkpoint": tmp_path}
     stopped = interrupted(pretrainer(interrupt_at=4, **options), X)
     resumed = pretrainer(**options).fit(X)
     assert resumed.history_["loss"][:1] == stopped.history_["loss"]
@@ -227,50 +232,66 @@ def _never(*args, **kwargs):
     raise AssertionError("work was done")
 
 
-def test_a_run_that_has_ended_is_given_back_at_once(ended, tiny, X, monkeypatch):
-    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
-    monkeypatch.setattr("otcxr_sk.method.model.OTCXRModel.terms", _never)
-    assert_same(tiny(checkpoint_dir=ended.checkpoint_dir).fit(X), ended)
+def test_a_run_that_has_ended_is_returned_at_once(ended, tiny, X, monkeypatch):
+    monkeypatch.setattr("otcxr_sk.estimators._fit.scan", _never)
+    monkeypatch.setattr("otcxr_sk.method._model.OTCXRModel.terms", _never)
+    assert_same(tiny(checkpoint=ended.checkpoint).fit(X), ended)
 
 
-def test_a_folder_that_a_run_is_using_is_refused(tiny, X, tmp_path):
+def test_a_folder_in_use_is_refused(tiny, X, tmp_path):
     class Another(Callback):
         def on_epoch_end(self, state):
             with pytest.raises(ValueError, match="is being used by another run"):
-                tiny(checkpoint_dir=tmp_path).fit(X)
+                tiny(checkpoint=tmp_path).fit(X)
 
-    tiny(checkpoint_dir=tmp_path, callbacks=[Another()]).fit(X)
-    tiny(checkpoint_dir=tmp_path).fit(X)
+    tiny(checkpoint=tmp_path, callbacks=[Another()]).fit(X)
+    tiny(checkpoint=tmp_path).fit(X)
 
 
 def test_every_parameter_is_free_or_makes_another_run():
     assert not FREE.keys() & OTHER.keys()
-    assert FREE.keys() | OTHER.keys() == OTCXRPretrainer().get_params().keys()
+    groups = {
+        "optimizer": Optimizer(),
+        "views": Views(),
+        "objective": Objective(),
+        "cache": Cache("cache"),
+        "checkpoint": Checkpoint("run"),
+    }
+    every = set(OTCXRPretrainer(**groups).get_params())
+    # Groups are compared parameter by parameter, and folders not at all.
+    in_parts = {"optimizer", "views", "objective", "cache__folder", "checkpoint__folder"}
+    assert FREE.keys() | OTHER.keys() == every - in_parts
 
 
 @pytest.mark.parametrize(("name", "value"), OTHER.items())
 def test_another_parameter_is_refused_by_name(name, value, ended, tiny, X):
-    before = sorted(os.listdir(ended.checkpoint_dir))
-    other = tiny(checkpoint_dir=ended.checkpoint_dir).set_params(**{name: value})
+    before = sorted(os.listdir(ended.checkpoint))
+    other = tiny(checkpoint=ended.checkpoint).set_params(**{name: value})
     with pytest.raises(ValueError, match=f"holds another run: {name} is .* there and .* here"):
         other.fit(X)
-    assert sorted(os.listdir(ended.checkpoint_dir)) == before
+    assert sorted(os.listdir(ended.checkpoint)) == before
 
 
 @pytest.mark.parametrize(("name", "value"), FREE.items())
 def test_what_changes_no_result_may_differ(name, value, ended, tiny, X, tmp_path):
-    other = tiny(checkpoint_dir=ended.checkpoint_dir)
-    fitted = other.set_params(**{name: tmp_path / value if name == "cache_dir" else value}).fit(X)
+    shutil.copytree(ended.checkpoint, tmp_path / "run")
+    other = tiny(cache=tmp_path / "other", checkpoint=tmp_path / "run")
+    fitted = other.set_params(**{name: tmp_path / value if value == name else value}).fit(X)
     np.testing.assert_array_equal(fitted.weights_, ended.weights_)
 
 
+def test_default_groups_are_the_same_run_as_none(ended, tiny, X):
+    groups = {"optimizer": Optimizer(), "views": Views(), "objective": Objective()}
+    assert_same(tiny(checkpoint=ended.checkpoint, **groups).fit(X), ended)
+
+
 def test_all_differences_are_named(ended, tiny, X):
-    other = tiny(checkpoint_dir=ended.checkpoint_dir, epochs=5, eta=9.0, random_state=3)
+    other = tiny(checkpoint=ended.checkpoint, epochs=5, objective__eta=9.0, random_state=3)
     with pytest.raises(ValueError, match="another run") as caught:
         other.fit(X[:-1])
     for words in (
         "epochs is 1 there and 5 here",
-        "eta is 0.1 there and 9.0 here",
+        "objective__eta is 0.1 there and 9.0 here",
         "random_state gives another seed",
         "24 images there and 23 here",
         "Use another folder",
@@ -287,22 +308,24 @@ def test_other_images_are_refused(which, ended, tiny, X, blobs):
         "scaled": X * np.arange(len(X))[:, None, None],
     }
     with pytest.raises(ValueError, match="the images differ, as in row"):
-        tiny(checkpoint_dir=ended.checkpoint_dir).fit(others[which])
+        tiny(checkpoint=ended.checkpoint).fit(others[which])
 
 
 def test_an_encoder_of_another_structure_is_refused(
     pretrainer, stopping_encoder, tiny, X, tmp_path
 ):
-    pretrainer(checkpoint_dir=tmp_path).fit(X)
+    pretrainer(checkpoint=tmp_path).fit(X)
     other = stopping_encoder()
     other.rest.append(nn.ReLU())
-    with pytest.raises(ValueError, match=r"encoder is '_Encoder .+' there and '_Encoder .+' here"):
-        tiny(other, epochs=EPOCHS, checkpoint_dir=tmp_path).fit(X)
+    with pytest.raises(
+        ValueError, match=r"encoder is 'StoppingEncoder .+' there and 'StoppingEncoder .+' here"
+    ):
+        tiny(other, epochs=EPOCHS, checkpoint=tmp_path).fit(X)
 
 
 @pytest.fixture
 def files(X, tmp_path):
-    """Files of images in two folders of one."""
+    """Image files in two subfolders of a folder."""
     paths = []
     for number, pixels in enumerate(X):
         path = tmp_path / "first" / f"patient{number % 2}" / f"{number}.png"
@@ -313,7 +336,7 @@ def files(X, tmp_path):
 
 
 def test_files_may_move_but_not_change_names_or_order(files, tiny, tmp_path):
-    options = {"checkpoint_dir": tmp_path / "run"}
+    options = {"checkpoint": tmp_path / "run"}
     fitted = tiny(**options).fit(files)
     shutil.copytree(tmp_path / "first", tmp_path / "second" / "deeper")
     moved = [
@@ -328,37 +351,37 @@ def test_files_may_move_but_not_change_names_or_order(files, tiny, tmp_path):
         tiny(**options).fit([*moved[:3], renamed, *moved[4:]])
 
 
-def test_images_that_were_left_out_stay_out_and_are_not_looked_for_again(
+def test_a_resumed_run_leaves_out_the_same_images_without_looking_again(
     files, pretrainer, tmp_path, monkeypatch
 ):
     files[2].write_bytes(b"broken")
     files[9].unlink()
     options = {"on_error": "nan"}
     whole = pretrainer(**options).fit(files)
-    options["checkpoint_dir"] = tmp_path / "run"
+    options["checkpoint"] = tmp_path / "run"
     interrupted(pretrainer(interrupt_at=4, **options), files)
-    monkeypatch.setattr("otcxr_sk.estimators._fitting.scan", _never)
+    monkeypatch.setattr("otcxr_sk.estimators._fit.scan", _never)
     resumed = pretrainer(**options).fit(files)
     assert [problem["row"] for problem in resumed.skipped_] == [2, 9]
     assert_same(resumed, whole)
 
 
 def test_another_version_of_the_library_warns(pretrainer, X, tmp_path, monkeypatch):
-    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
-    monkeypatch.setattr(otcxr_sk, "__version__", "9.9")
-    with pytest.warns(CheckpointWarning, match=r"begun by otcxr-sk .* and goes on with 9\.9"):
-        pretrainer(checkpoint_dir=tmp_path).fit(X)
+    interrupted(pretrainer(interrupt_at=4, checkpoint=tmp_path), X)
+    monkeypatch.setattr("otcxr_sk.estimators._run.__version__", "9.9")
+    with pytest.warns(CheckpointWarning, match=r"begun by otcxr-sk .* and continues with 9\.9"):
+        pretrainer(checkpoint=tmp_path).fit(X)
 
 
 def test_the_same_version_does_not_warn(pretrainer, X, tmp_path):
-    interrupted(pretrainer(interrupt_at=4, checkpoint_dir=tmp_path), X)
+    interrupted(pretrainer(interrupt_at=4, checkpoint=tmp_path), X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pretrainer(checkpoint_dir=tmp_path).fit(X)
+        pretrainer(checkpoint=tmp_path).fit(X)
 
 
 def stopped_from_outside(folder, *kills):
-    """How runs were stopped, how many steps were saved by then, and whether the weights agree."""
+    """Return how runs were stopped, how many steps were saved, and whether the weights agree."""
     script = Path(__file__).with_name("killed.py")
     done = subprocess.run(
         [sys.executable, script, folder, *kills],

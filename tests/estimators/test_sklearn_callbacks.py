@@ -1,4 +1,4 @@
-"""Callbacks of scikit-learn's own, where it has them."""
+"""scikit-learn's own callbacks, from version 1.9 on."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no c
 
 
 class Diary:
-    """A callback by scikit-learn's protocol."""
+    """A callback that follows scikit-learn's protocol."""
 
     def __init__(self, stop_after=None):
         self.pages, self.embeddings, self.stop_after = [], [], stop_after
@@ -30,7 +30,7 @@ class Diary:
         return context.task_name == "epoch" and context.task_id + 1 == self.stop_after
 
 
-def test_a_run_is_a_task_and_every_epoch_one_of_it(tiny, X):
+def test_a_run_is_a_task_and_every_epoch_a_subtask(tiny, X):
     diary = Diary()
     fitted = tiny(epochs=2).set_callbacks(diary).fit(X)
     assert diary.pages == [
@@ -48,16 +48,16 @@ def test_a_run_is_a_task_and_every_epoch_one_of_it(tiny, X):
     assert not np.array_equal(diary.embeddings[0], diary.embeddings[1])
 
 
-def test_one_may_end_the_run(tiny, X):
+def test_a_callback_may_end_the_run(tiny, X):
     diary = Diary(stop_after=1)
     assert tiny(epochs=3).set_callbacks(diary).fit(X).n_epochs_ == 1
     assert diary.pages[-3:] == ["end epoch 0", "end fit 0", "teardown"]
 
 
 def test_a_run_that_has_ended_has_no_epochs_left(tiny, X, tmp_path):
-    tiny(checkpoint_dir=tmp_path).fit(X)
+    tiny(checkpoint=tmp_path).fit(X)
     diary = Diary()
-    tiny(checkpoint_dir=tmp_path).set_callbacks(diary).fit(X)
+    tiny(checkpoint=tmp_path).set_callbacks(diary).fit(X)
     assert diary.pages == ["setup", "begin fit 0 of 0", "end fit 0", "teardown"]
 
 
@@ -68,7 +68,7 @@ def test_a_fit_that_fails_is_torn_down(tiny, X):
     assert diary.pages == ["setup", "begin fit 0 of 1", "begin epoch 0 of 0", "teardown"]
 
 
-def test_a_monitor_of_scikit_learn_scores_every_epoch(tiny, X):
+def test_a_scoring_monitor_scores_every_epoch(tiny, X):
     from sklearn.callback import ScoringMonitor
 
     monitor = ScoringMonitor(scoring={"score": lambda estimator, X, y: estimator.score(X)})
@@ -79,7 +79,7 @@ def test_a_monitor_of_scikit_learn_scores_every_epoch(tiny, X):
     assert len({row["score"] for row in epochs}) == 3
 
 
-def test_a_pipeline_passes_on_its_own(tiny, X):
+def test_a_pipeline_passes_on_its_callbacks(tiny, X):
     class Passed(Diary):
         max_propagation_depth = None
 
@@ -96,7 +96,7 @@ def test_a_pipeline_passes_on_its_own(tiny, X):
     ]
 
 
-def test_they_are_shared_by_clones_as_scikit_learn_does_it(tiny, X):
+def test_clones_share_callbacks_as_in_scikit_learn(tiny, X):
     diary = Diary()
     clone(tiny().set_callbacks(diary)).fit(X)
     assert diary.pages[-1] == "teardown"

@@ -1,5 +1,6 @@
-"""Images that cannot be used: left out of training, rows of NaN, and always told of."""
+"""Images that cannot be used: left out of training, rows of NaN, and always reported."""
 
+import copy
 import pickle
 import re
 import warnings
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import skops.io
 from PIL import Image
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -31,7 +33,7 @@ def paths(tmp_path_factory):
     with open(files[5], "r+b") as file:
         file.truncate(500)
     with open(files[11], "wb") as file:
-        file.write(b"no picture" * 20)
+        file.write(b"no image" * 20)
     return np.array(files)
 
 
@@ -40,7 +42,7 @@ def lenient(tiny, paths):
     return tiny(on_error="nan", batch_size=4).fit(paths)
 
 
-def is_told(table, paths):
+def assert_listed(table, paths):
     assert [problem["row"] for problem in table] == list(BROKEN)
     for problem in table:
         assert problem["file"] == paths[problem["row"]]
@@ -48,8 +50,8 @@ def is_told(table, paths):
         assert problem["file"] in problem["reason"]
 
 
-def test_fit_learns_from_the_others_alone(lenient, tiny, paths):
-    is_told(lenient.skipped_, paths)
+def test_fit_learns_from_the_usable_images_only(lenient, tiny, paths):
+    assert_listed(lenient.skipped_, paths)
     others = tiny(batch_size=4).fit(paths[GOOD])
     assert others.skipped_ == []
     np.testing.assert_array_equal(lenient.weights_, others.weights_)
@@ -66,13 +68,13 @@ def test_rows_of_nan_keep_the_others_in_their_place(lenient, paths, batch_size, 
     expected = estimator.transform(paths[GOOD])
     np.testing.assert_allclose(embedding[GOOD], expected, rtol=1e-4, atol=1e-6)
     assert np.isfinite(expected).all()
-    assert estimator.unreadable_ == []
+    assert estimator.last_unusable == []
     dense = estimator.transform_dense(paths)
-    is_told(estimator.unreadable_, paths)
+    assert_listed(estimator.last_unusable, paths)
     np.testing.assert_allclose(dense.mean((1, 2)), embedding, rtol=1e-4, atol=1e-6)
 
 
-def test_nothing_is_warned_of_unless_wanted(lenient, paths, tiny):
+def test_warnings_come_only_if_wanted(lenient, paths, tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lenient.transform(paths)
@@ -81,23 +83,44 @@ def test_nothing_is_warned_of_unless_wanted(lenient, paths, tiny):
         with pytest.warns(UnusableImageWarning, match=f"(?s)3 of 12 images .*{fate}") as caught:
             getattr(warning, method)(paths)
         assert all(paths[row] in str(caught[0].message) for row in BROKEN)
-        is_told(warning.unreadable_, paths)
+        assert_listed(warning.last_unusable, paths)
     with pytest.warns(UnusableImageWarning, match=r"(?s)3 of 12 .*left out of training"):
         tiny(on_error="warn", batch_size=4).fit(paths)
 
 
-def test_score_is_that_of_the_others(lenient, paths):
+def test_score_is_that_of_the_usable_images(lenient, paths):
     assert lenient.score(paths) == lenient.score(paths[GOOD])
 
 
-def test_the_report_leaves_the_estimator_as_it_is(lenient, paths):
+@pytest.mark.parametrize("method", ["transform", "transform_dense", "score"])
+def test_last_unusable_lists_what_the_last_call_could_not_use(method, lenient, paths):
     estimator = pickle.loads(pickle.dumps(lenient))
     with pytest.raises(AttributeError, match="after transform"):
-        _ = estimator.unreadable_
-    before = set(vars(estimator))
+        _ = estimator.last_unusable
+    getattr(estimator, method)(paths)
+    assert_listed(estimator.last_unusable, paths)
+    getattr(estimator, method)(paths[GOOD])
+    assert estimator.last_unusable == []
+
+
+def test_last_unusable_is_not_copied_or_pickled(lenient, paths):
+    estimator = pickle.loads(pickle.dumps(lenient))
     estimator.transform(paths)
-    assert set(vars(estimator)) == before
-    is_told(estimator.unreadable_, paths)
+    assert_listed(estimator.last_unusable, paths)
+    for other in (
+        pickle.loads(pickle.dumps(estimator)),
+        copy.deepcopy(estimator),
+        clone(estimator),
+    ):
+        assert not hasattr(other, "last_unusable")
+
+
+def test_last_unusable_is_empty_when_all_images_can_be_used(tiny, X):
+    estimator = tiny().fit(X)
+    assert not hasattr(estimator, "last_unusable")
+    for method in ("transform", "score"):
+        getattr(estimator, method)(X)
+        assert estimator.last_unusable == []
 
 
 def test_frames_keep_their_rows(lenient, paths):
@@ -114,7 +137,7 @@ def test_a_missing_path_is_a_row_of_nan(lenient, paths):
     for missing in (None, np.nan, pd.NA, pd.NaT):
         embedding = lenient.transform(pd.Series([paths[0], missing, paths[1]], dtype=object))
         assert np.isnan(embedding).all(axis=1).tolist() == [False, True, False]
-        assert lenient.unreadable_ == [
+        assert lenient.last_unusable == [
             {"row": 1, "file": None, "reason": "row 1: there is no path"}
         ]
     with pytest.raises(ValueError, match="row 1 is 3, not the path"):
@@ -130,14 +153,14 @@ def test_rows_of_arrays_are_treated_alike(tiny, X):
     assert "constant" in estimator.skipped_[1]["reason"]
     others = tiny().fit(np.delete(X, [3, 7], axis=0))
     np.testing.assert_array_equal(estimator.weights_, others.weights_)
-    # Nothing can be learnt from a constant picture, but it has an embedding.
+    # Nothing can be learnt from a constant image, but it has an embedding.
     missing = np.isnan(estimator.transform(X)).all(axis=1)
     assert np.flatnonzero(missing).tolist() == [3]
     rows = estimator.transform(X.reshape(len(X), -1))
     assert np.flatnonzero(np.isnan(rows).all(axis=1)).tolist() == [3]
 
 
-def test_too_few_are_left(tiny, paths):
+def test_fit_needs_two_usable_images(tiny, paths):
     with pytest.raises(ValueError, match=r"(?s)found 1 sample.* 3 of 4 images cannot be used"):
         tiny(on_error="nan").fit(paths[[0, *BROKEN]])
     with pytest.raises(ValueError, match=r"found 0 sample"):
@@ -153,7 +176,7 @@ def test_match_takes_usable_images_only(lenient, paths):
         lenient.match(paths[:4])
 
 
-def test_raising_is_the_default_and_words_are_checked_late(tiny, lenient, paths):
+def test_raising_is_the_default_and_a_wrong_on_error_is_refused_when_used(tiny, lenient, paths):
     with pytest.raises(ImageReadError, match="3 of 12 images cannot be used"):
         tiny().fit(paths)
     strict = pickle.loads(pickle.dumps(lenient)).set_params(on_error="raise")
@@ -183,32 +206,32 @@ def test_a_pipeline_sees_the_rows_of_nan(tiny, paths):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_with_a_cache_every_file_is_decoded_once(tiny, paths, tmp_path, decoded, epochs):
-    settings = {"epochs": epochs, "batch_size": 4, "cache_dir": tmp_path / "cache"}
+    settings = {"epochs": epochs, "batch_size": 4, "cache": tmp_path / "cache"}
     estimator = tiny(**settings).fit(paths[GOOD])
     assert sorted(decoded) == sorted(paths[GOOD])
     embedding = estimator.transform(paths[GOOD])
     estimator.score(paths[GOOD])
     assert len(decoded) == len(GOOD)
-    # What it holds already changes nothing.
+    # A second run finds all images there.
     np.testing.assert_array_equal(tiny(**settings).fit(paths[GOOD]).weights_, estimator.weights_)
     assert len(decoded) == len(GOOD)
-    exact = estimator.set_params(cache_dir=None).transform(paths[GOOD])
+    exact = estimator.set_params(cache=None).transform(paths[GOOD])
     assert len(decoded) == 2 * len(GOOD)
     np.testing.assert_allclose(embedding, exact, rtol=0.05, atol=0.05)
 
 
 def test_workers_fill_one_cache_and_change_nothing(tiny, paths, tmp_path, decoded):
     results = [
-        tiny(cache_dir=tmp_path / str(n), num_workers=n, epochs=2, batch_size=4).fit(paths[GOOD])
+        tiny(cache=tmp_path / str(n), num_workers=n, epochs=2, batch_size=4).fit(paths[GOOD])
         for n in (0, 2)
     ]
     np.testing.assert_array_equal(results[0].weights_, results[1].weights_)
-    # Those of the workers are counted elsewhere.
+    # Files decoded in worker processes are not counted.
     assert len(decoded) == len(GOOD)
     assert len(list((tmp_path / "2").rglob("*.image"))) == len(GOOD)
 
 
-def test_resizing_is_that_of_fit(tiny, paths):
+def test_transform_resizes_as_fit_did(tiny, paths):
     padded = tiny(resize="pad", batch_size=4).fit(paths[GOOD])
     before = padded.transform(paths[GOOD])
     np.testing.assert_array_equal(padded.set_params(resize="crop").transform(paths[GOOD]), before)

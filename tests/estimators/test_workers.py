@@ -1,4 +1,4 @@
-"""Workers of joblib's context give the embeddings of a single process, and its errors."""
+"""joblib's workers give the embeddings and the errors of a single process."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def paths(images, tmp_path_factory):
 
 
 class Lazy:
-    """Rows that come one slice at a time and cannot be sent, like those of an HDF5 file."""
+    """Rows that are read by slices and cannot be pickled, as those of an HDF5 file."""
 
     def __init__(self, array):
         self._array, self.shape, self.dtype = array, array.shape, array.dtype
@@ -84,7 +84,7 @@ def test_any_cut_gives_the_same_bits(
     estimator = pickle.loads(pickle.dumps(fitted))
     estimator.set_params(batch_size=batch_size, on_error="nan")
     expected = getattr(estimator, method)(X)
-    report = estimator.unreadable_
+    report = estimator.last_unusable
     assert [problem["row"] for problem in report] == bad
     # Some backends cannot give results one by one.
     one_by_one = patch(
@@ -97,7 +97,7 @@ def test_any_cut_gives_the_same_bits(
         parallel_config("threading", n_jobs=n_jobs),
     ):
         np.testing.assert_array_equal(getattr(estimator, method)(X), expected)
-    assert estimator.unreadable_ == report
+    assert estimator.last_unusable == report
 
 
 @pytest.mark.parametrize("kind", ["paths", "array", "lazy"])
@@ -116,7 +116,7 @@ def test_the_error_is_that_of_a_single_process(fitted, images, paths, kind, monk
         assert str(shared.value) == str(alone.value)
 
 
-def test_one_warning_tells_of_all(fitted, images, paths, monkeypatch):
+def test_one_warning_names_all_unusable_images(fitted, images, paths, monkeypatch):
     monkeypatch.setattr(_workers, "_PART_BYTES", 1)
     estimator = pickle.loads(pickle.dumps(fitted)).set_params(batch_size=2, on_error="warn")
     with (
@@ -127,17 +127,17 @@ def test_one_warning_tells_of_all(fitted, images, paths, monkeypatch):
     assert len(caught) == 1
 
 
-def test_a_failed_worker_is_no_failed_file(fitted, paths):
+def test_a_failed_worker_is_not_taken_for_an_unusable_file(fitted, paths):
     estimator = pickle.loads(pickle.dumps(fitted)).set_params(on_error="nan")
     with (
-        patch.object(_workers, "Encoder", side_effect=MemoryError("too large")),
+        patch.object(_workers, "Embedder", side_effect=MemoryError("too large")),
         parallel_config("threading", n_jobs=2),
         pytest.raises(MemoryError, match="too large"),
     ):
         estimator.transform(paths)
 
 
-def test_what_is_lost_with_a_worker_is_an_error(fitted, images):
+def test_a_lost_worker_is_an_error(fitted, images):
     with (
         patch.object(_workers, "embed_part", side_effect=CancelledError("gone")),
         parallel_config("threading", n_jobs=2),
@@ -162,9 +162,7 @@ def test_silent_workers_are_given_up(fitted, paths, monkeypatch):
         fitted.transform(paths)
 
 
-def test_a_relative_path_is_one_of_the_folder_that_transform_is_called_in(
-    fitted, paths, monkeypatch
-):
+def test_relative_paths_start_from_the_folder_where_transform_is_called(fitted, paths, monkeypatch):
     estimator = pickle.loads(pickle.dumps(fitted)).set_params(on_error="nan")
     monkeypatch.chdir(os.path.dirname(paths[0]))
     relative = [*map(os.path.basename, paths), "gone.npy"]
@@ -179,7 +177,7 @@ def test_a_relative_path_is_one_of_the_folder_that_transform_is_called_in(
     monkeypatch.setattr(_workers, "_PART_BYTES", 1)
     with parallel_config("threading", n_jobs=2):
         np.testing.assert_array_equal(estimator.transform(relative), expected)
-    assert [(p["row"], p["file"]) for p in estimator.unreadable_] == [(N, "gone.npy")]
+    assert [(p["row"], p["file"]) for p in estimator.last_unusable] == [(N, "gone.npy")]
 
 
 def test_only_what_embedding_needs_is_sent(fitted, images):
@@ -189,18 +187,18 @@ def test_only_what_embedding_needs_is_sent(fitted, images):
         np.testing.assert_array_equal(estimator.transform(images), fitted.transform(images))
 
 
-def test_nothing_is_shared_without_being_asked(fitted, paths):
+def test_work_is_shared_only_on_request_and_if_there_is_enough(fitted, paths):
     def refuse(*_):
         raise AssertionError
 
     with patch.object(_workers, "embed_part", refuse):
         fitted.transform(paths)
-        # A single batch is no work for many.
+        # A single batch is not shared.
         with parallel_config("threading", n_jobs=2):
             fitted.transform(paths[:8])
 
 
-def test_a_worker_works_alone(fitted, images, tiny):
+def test_a_worker_does_not_share_its_work_again(fitted, images, tiny):
     with parallel_config("threading", n_jobs=2):
         assert offered_workers() == 2
         assert Parallel()(delayed(offered_workers)() for _ in range(3)) == [1, 1, 1]
@@ -221,7 +219,7 @@ def shares_by(estimator, paths, images):
     return (
         estimator.transform(files),
         estimator.transform_dense(Lazy(images)),
-        estimator.unreadable_,
+        estimator.last_unusable,
     )
 
 
@@ -232,7 +230,7 @@ def same(found, expected):
 
 
 class Local(nn.Conv2d):
-    """An encoder that no worker can import, like one that was written in a notebook."""
+    """An encoder that no worker can import, as one from a notebook."""
 
 
 def test_processes_give_the_same_bits(fitted, tiny, images, paths, monkeypatch):
@@ -250,7 +248,7 @@ def test_processes_give_the_same_bits(fitted, tiny, images, paths, monkeypatch):
 @pytest.mark.timeout(180)
 def test_a_dask_cluster_gives_the_same_bits(fitted, images, paths):
     with warnings.catch_warnings():
-        # Of Dask's own making.
+        # Raised by Dask itself.
         warnings.simplefilter("ignore")
         from distributed import Client, LocalCluster
     expected = shares_by(fitted, paths, images)

@@ -21,14 +21,14 @@ def run(study, **options):
 
 @laws
 @given(seed=seeds, n_values=st.sampled_from([2, 5, 1000]))
-def test_the_auc_of_a_resample_is_that_of_its_images_written_out(seed, n_values):
-    """Ties, unknown labels, several images of a patient; more resamples than a block."""
+def test_the_auc_of_a_resample_is_that_of_its_images_repeated_as_drawn(seed, n_values):
+    """With ties, unknown labels, several images per patient and more resamples than a block."""
     random = np.random.default_rng(seed)
     patients = random.integers(12, size=40)
     truth = random.choice([0, 1, np.nan], p=[0.5, 0.4, 0.1], size=(40, 2))
     score = random.integers(n_values, size=(40, 2)).astype(float)
-    place, counts = resample(patients, 130, np.random.RandomState(seed))
-    found = resampled_auc(truth, score, place, counts)
+    index, counts = resample(patients, 130, np.random.RandomState(seed))
+    found = resampled_auc(truth, score, index, counts)
     names = np.unique(patients)
     for drawn, auc in zip(counts, found, strict=True):
         people = np.repeat(names, drawn)
@@ -43,12 +43,12 @@ def test_the_auc_of_a_resample_is_that_of_its_images_written_out(seed, n_values)
             assert auc == pytest.approx(np.mean(each))
 
 
-def test_a_resample_draws_as_many_patients_as_there_are_each_as_often_as_another():
+def test_a_resample_draws_as_many_patients_as_there_are_all_with_the_same_probability():
     patients = np.repeat(["a", "b", "c"], [1, 2, 5])
-    place, counts = resample(patients, 3000, np.random.RandomState(0))
+    index, counts = resample(patients, 3000, np.random.RandomState(0))
     assert (counts.sum(1) == 3).all()
     np.testing.assert_allclose(counts.mean(0), 1, atol=0.06)
-    assert np.array(["a", "b", "c"])[place].tolist() == patients.tolist()
+    assert np.array(["a", "b", "c"])[index].tolist() == patients.tolist()
 
 
 def test_the_interval_is_that_of_a_naive_bootstrap_of_patients(study):
@@ -70,7 +70,7 @@ def test_the_interval_is_that_of_a_naive_bootstrap_of_patients(study):
     np.testing.assert_allclose(interval, np.quantile(gaps, [0.05, 0.95]), atol=0.015)
 
 
-def test_scores_are_the_means_of_label_efficiency_and_differences_are_theirs(study):
+def test_scores_are_the_means_of_label_efficiency_and_differences_are_between_them(study):
     found = run(study)
     for name, Z, scores in zip(found.names, (study.other, study.Z), found.score, strict=True):
         alone = label_efficiency(
@@ -80,27 +80,27 @@ def test_scores_are_the_means_of_label_efficiency_and_differences_are_theirs(stu
     np.testing.assert_allclose(found.difference, found.score - found.score[0])
 
 
-def test_an_embedding_differs_from_none_of_its_copies(study):
+def test_an_embedding_does_not_differ_from_its_copy(study):
     found = run(study, features={"other": study.other, "copy": study.other})
     for values in (found.difference, found.low, found.high):
         assert (values == 0).all()
 
 
-def test_the_other_way_round_the_signs_change(study):
+def test_swapping_the_reference_changes_the_signs(study):
     one, other = run(study), run(study, reference="Z")
     np.testing.assert_allclose(one.difference[1], -other.difference[0])
     np.testing.assert_allclose(one.low[1], -other.high[0])
     np.testing.assert_allclose(one.high[1], -other.low[0])
 
 
-def test_who_is_compared_beside_does_not_matter(study):
+def test_a_further_embedding_does_not_change_the_results(study):
     alone = run(study)
     more = run(study, features={"Z": study.Z, "third": study.Z[:, :2], "other": study.other})
     for column in ("score", "difference", "low", "high"):
         np.testing.assert_array_equal(getattr(alone, column)[1], getattr(more, column)[0])
 
 
-def test_of_several_classes_each_is_judged_against_the_rest(study):
+def test_several_classes_are_each_judged_against_the_rest(study):
     found = run(study, y=study.classes, fractions=[1.0])
     for Z, score in zip((study.other, study.Z), found.score[:, 0], strict=True):
         assert score == linear_probe(Z, study.classes, study.patients, **study.parts)
@@ -112,7 +112,7 @@ def test_more_confidence_makes_a_wider_interval(study):
     assert (wide.high[1] - wide.low[1] > narrow.high[1] - narrow.low[1]).all()
 
 
-def test_it_is_a_data_frame_and_a_printed_table(study):
+def test_a_comparison_becomes_a_data_frame_and_a_printed_table(study):
     found = run(study, fractions=(0.1, 1.0))
     frame = pd.DataFrame(found.rows())
     assert frame.columns.tolist() == ["fraction", "name", "score", "difference", "low", "high"]
@@ -134,17 +134,17 @@ def test_it_is_a_data_frame_and_a_printed_table(study):
         ({"n_resamples": 0}, "n_resamples == 0, must be >= 1"),
     ],
 )
-def test_an_impossible_option_is_refused(study, options, message):
+def test_an_invalid_option_is_refused(study, options, message):
     with pytest.raises(ValueError, match=message):
         run(study, **options)
 
 
-def test_one_embedding_without_a_name_is_refused(study):
+def test_an_embedding_without_a_name_is_refused(study):
     with pytest.raises(TypeError, match="features must map names to arrays, got ndarray"):
         run(study, features=study.Z)
 
 
-def test_a_class_of_too_few_test_patients_has_no_interval(study):
+def test_too_few_test_patients_of_a_class_are_an_error(study):
     rare = np.zeros((200, 3))
     rare[:60:2] = 1
     rare[[120, 130, 140], [0, 1, 2]] = 1

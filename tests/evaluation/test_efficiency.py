@@ -11,7 +11,9 @@ seeds = st.integers(0, 99)
 
 @laws
 @given(share=st.floats(0.001, 1), seed=seeds, several=st.booleans())
-def test_drawn_patients_come_whole_from_train_and_show_every_class(study, share, seed, several):
+def test_all_training_rows_of_a_drawn_patient_are_returned_and_every_class_is_drawn(
+    study, share, seed, several
+):
     y, train = study.labels if several else study.classes, study.parts["train"]
     rows = few_labels(y, study.patients, train=train, fraction=share, random_state=seed)
     assert set(rows) <= set(train)
@@ -24,23 +26,23 @@ def test_drawn_patients_come_whole_from_train_and_show_every_class(study, share,
 
 @laws
 @given(share=st.floats(0.01, 1), seed=seeds)
-def test_every_class_gives_its_share_of_patients_rounded_up(study, share, seed):
+def test_the_fraction_of_each_class_is_drawn_rounded_up(study, share, seed):
     train = study.parts["train"]
     rows = few_labels(study.classes, study.patients, train=train, fraction=share, random_state=seed)
     drawn = np.unique(study.patients[rows]) % 3
     assert np.bincount(drawn).tolist() == 3 * [int(np.ceil(20 * share))]
 
 
-def test_who_has_no_label_is_not_drawn(study):
+def test_patients_without_a_known_label_are_not_drawn(study):
     y = np.where(study.patients < 10, np.nan, study.labels[:, 0])
     rows = few_labels(y, study.patients, train=study.parts["train"], fraction=1)
     assert set(study.patients[rows]) == set(range(10, 60))
-    with pytest.raises(ValueError, match="no label of a train row is known"):
+    with pytest.raises(ValueError, match="y has no known label in the rows of train"):
         few_labels(y, study.patients, train=range(20), fraction=1)
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
-def test_an_impossible_fraction_is_refused(study, fraction):
+def test_an_invalid_fraction_is_refused(study, fraction):
     with pytest.raises(ValueError, match="fraction must be in"):
         few_labels(study.classes, study.patients, train=study.parts["train"], fraction=fraction)
 
@@ -50,7 +52,7 @@ def measure(study, **options):
     return label_efficiency(study.Z, study.labels, study.patients, **study.parts, **options)
 
 
-def test_all_labels_are_the_probe_itself_without_spread(study):
+def test_with_all_labels_the_score_is_that_of_the_probe_without_deviation(study):
     for name, probe in (("linear", linear_probe), ("knn", knn_probe)):
         found = measure(study, probe=name)
         expected = probe(study.Z, study.labels, study.patients, **study.parts)
@@ -59,7 +61,7 @@ def test_all_labels_are_the_probe_itself_without_spread(study):
         assert found.n_patients[-1] == 60
 
 
-def test_every_draw_is_kept_and_summed_up(study):
+def test_the_scores_of_all_draws_are_kept_and_summarized(study):
     found = measure(study, fractions=(0.5, 0.05, 0.5))
     assert found.fractions.tolist() == [0.05, 0.5]
     assert found.scores.shape == (2, 3)
@@ -68,7 +70,7 @@ def test_every_draw_is_kept_and_summed_up(study):
     assert found.n_patients[0] < found.n_patients[1] < 60
 
 
-def test_a_state_repeats_the_draws_and_leaves_the_global_one_alone(study):
+def test_a_seed_repeats_the_draws_and_leaves_the_global_generator_alone(study):
     np.random.seed(0)  # noqa: NPY002
     following = np.random.random()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
@@ -81,12 +83,12 @@ def test_a_state_repeats_the_draws_and_leaves_the_global_one_alone(study):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fractions": ()}, "fractions must be one or more"),
+        ({"fractions": ()}, "fractions must not be empty"),
         ({"fractions": (0.1, 2)}, "fraction must be in"),
         ({"draws": 1}, "draws == 1, must be >= 2"),
         ({"probe": "forest"}, "probe must be 'linear' or 'knn', got 'forest'"),
     ],
 )
-def test_an_impossible_option_is_refused(study, options, message):
+def test_an_invalid_option_is_refused(study, options, message):
     with pytest.raises(ValueError, match=message):
         measure(study, **options)

@@ -25,21 +25,21 @@ def test_alignment_of_known_views():
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
-def test_uniformity_of_a_simplex(n):
-    """All pairs of the n corners are at the squared distance 2 n / (n - 1)."""
+def test_uniformity_of_the_corners_of_a_simplex(n):
+    """All pairs of the n corners have the squared distance 2 n / (n - 1)."""
     corners = np.eye(n) - 1 / n
     assert embedding_health(corners).uniformity == pytest.approx(-4 * n / (n - 1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_collapsed_embedding_is_seen_in_every_number(dtype):
+def test_every_measure_shows_that_an_embedding_has_collapsed(dtype):
     Z = np.tile(sample(0, (1, 64)), (500, 1)).astype(dtype)
     health = embedding_health(Z, Z)
     assert health.spread == health.effective_rank == health.alignment == 0
     assert health.uniformity == pytest.approx(0, abs=1e-12)
 
 
-def test_uniform_directions_of_the_circle_have_the_mean_potential_of_the_circle():
+def test_uniformity_of_evenly_spaced_directions_is_that_of_the_circle():
     """Squared distance 2 - 2 cos a, so E exp(-4 + 4 cos a) = exp(-4) I_0(4)."""
     angle = np.arange(2000) * 2 * np.pi / 2000
     found = embedding_health(np.stack([np.cos(angle), np.sin(angle)], 1)).uniformity
@@ -48,7 +48,7 @@ def test_uniform_directions_of_the_circle_have_the_mean_potential_of_the_circle(
 
 @laws
 @given(seed=seeds, n=st.integers(2, 40))
-def test_numbers_are_those_of_the_papers_formulas(seed, n):
+def test_alignment_and_uniformity_follow_the_formulas_of_the_paper(seed, n):
     Z, view = sample(seed, (n, 5)), sample(seed + 1, (n, 5))
     u, v = (torch.nn.functional.normalize(torch.tensor(z)) for z in (Z, view))
     found = embedding_health(Z, view)
@@ -69,7 +69,7 @@ def test_rotation_scale_and_order_do_not_matter(seed):
         assert moved[name] == pytest.approx(value, rel=1e-5)
 
 
-def test_memory_is_bounded_without_changing_the_result(monkeypatch):
+def test_limiting_memory_does_not_change_the_result(monkeypatch):
     Z = sample(0, (500, 3))
     at_once = embedding_health(Z).uniformity
     monkeypatch.setattr("otcxr_sk.evaluation._health._WORKING_MEMORY", 0.01)
@@ -85,6 +85,6 @@ def test_memory_is_bounded_without_changing_the_result(monkeypatch):
         ((np.ones((3, 3)), np.full((3, 3), np.nan)), "Z_view contains NaN"),
     ],
 )
-def test_what_is_wrong_is_named(arrays, message):
+def test_the_message_names_what_is_wrong(arrays, message):
     with pytest.raises(ValueError, match=message):
         embedding_health(*arrays)

@@ -9,7 +9,7 @@ from otcxr_sk.evaluation import KNNProbe, knn_probe
 
 
 class State:
-    """A run at the end of an epoch, whose encoder gives back what it is given."""
+    """A run at the end of an epoch, with an encoder that returns its input."""
 
     def __init__(self, epoch, epochs=10):
         self.epoch, self.epochs, self.history = epoch, epochs, {}
@@ -25,7 +25,7 @@ class State:
 
 
 @pytest.mark.parametrize("labels", ["classes", "labels"])
-def test_the_number_is_that_of_the_probe_cross_validated_by_patient(labels, study):
+def test_the_recorded_auc_is_the_mean_of_a_cross_validation_by_patient(labels, study):
     y = getattr(study, labels)
     splitter = StratifiedGroupKFold(5) if labels == "classes" else GroupKFold(5)
     parts = list(splitter.split(study.Z, y, study.patients))
@@ -49,7 +49,7 @@ def test_unknown_labels_are_left_out(study):
 
 def test_without_groups_every_image_is_its_own_patient(study):
     state = State(1)
-    # Twins are in both parts: labels of an image are told by its other picture.
+    # Without groups, two equal images of a patient can fall on both sides of a fold.
     twins = np.repeat(np.random.default_rng(0).normal(size=(100, 6)), 2, axis=0)
     y = np.repeat(np.arange(100) % 2, 2)
     KNNProbe(twins, y).on_epoch_end(state)
@@ -58,7 +58,7 @@ def test_without_groups_every_image_is_its_own_patient(study):
     assert state.history["knn_probe"] > by_patient.history["knn_probe"] + 0.2
 
 
-def test_every_so_many_epochs_and_in_the_end(study):
+def test_the_probe_runs_every_few_epochs_and_after_the_last(study):
     probe = KNNProbe(study.Z, study.classes, every=4)
     states = [State(epoch) for epoch in range(1, 11)]
     for state in states:
@@ -72,7 +72,7 @@ def test_a_copy_does_not_copy_the_images(study):
     assert repr(probe) == "KNNProbe(every=1, name='knn_probe')"
 
 
-def test_an_encoder_in_training_is_probed_as_it_is(study):
+def test_the_probe_sees_the_current_encoder_and_does_not_change_training(study):
     X = np.random.default_rng(0).random((40, 32, 32), np.float32)
     y = np.arange(40) % 2
     probe = KNNProbe(X, y)
@@ -88,13 +88,16 @@ def test_an_encoder_in_training_is_probed_as_it_is(study):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe has 9 images and 10 rows of labels"),
-        ((np.zeros((10, 2)), np.zeros(10)), "KNNProbe cannot cross-validate in 5 parts.*classes"),
-        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "cannot cross-validate"),
-        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot cross-validate in 5 parts by patient"),
+        ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe got 9 images but 10 rows of labels"),
+        (
+            (np.zeros((10, 2)), np.zeros(10)),
+            "KNNProbe cannot run a 5-fold cross-validation.*classes",
+        ),
+        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "cannot run a 5-fold"),
+        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot run a 5-fold cross-validation by patient"),
         ((np.zeros((10, 2)), np.arange(10) % 2, None, 0), "every must be at least 1 epoch"),
     ],
 )
-def test_what_cannot_be_probed_is_refused_at_once(arguments, words):
+def test_invalid_arguments_are_refused_when_the_probe_is_made(arguments, words):
     with pytest.raises(ValueError, match=words):
         KNNProbe(*arguments)

@@ -16,15 +16,15 @@ def probe(request):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_features_that_tell_the_class_give_auc_1_and_noise_gives_chance(probe, study, n_classes):
+def test_features_that_encode_the_class_give_auc_1_and_noise_gives_chance(probe, study, n_classes):
     y = np.array(["normal", "bacteria", "virus"])[study.classes % n_classes]
-    told = np.eye(n_classes)[study.classes % n_classes]
-    assert probe(told, y, study.patients, **study.parts) == 1.0
+    perfect = np.eye(n_classes)[study.classes % n_classes]
+    assert probe(perfect, y, study.patients, **study.parts) == 1.0
     noise = np.random.default_rng(0).normal(size=(200, 2))
     assert abs(probe(noise, y, study.patients, **study.parts) - 0.5) < 0.15
 
 
-def test_the_auc_of_labels_is_the_mean_of_those_of_each_known_ones_alone(probe, study):
+def test_the_auc_of_several_labels_is_the_mean_over_labels_where_they_are_known(probe, study):
     y = study.labels.copy()
     y[np.random.default_rng(0).random(y.shape) < 0.2] = np.nan
     each = []
@@ -35,7 +35,7 @@ def test_the_auc_of_labels_is_the_mean_of_those_of_each_known_ones_alone(probe, 
     assert probe(study.Z, y, study.patients, **study.parts) == pytest.approx(np.mean(each))
 
 
-def test_auc_of_several_classes_is_scikit_learns_of_each_against_the_rest(study):
+def test_the_auc_of_several_classes_is_scikit_learns_one_versus_rest(study):
     train, test = study.parts.values()
     fitted = make_probe().fit(study.Z[train], study.classes[train])
     expected = roc_auc_score(
@@ -63,7 +63,7 @@ def test_the_order_of_images_and_the_names_of_patients_and_classes_do_not_matter
     assert result == pytest.approx(probe(study.Z, y, study.patients, **study.parts), abs=1e-3)
 
 
-def test_a_linear_probe_ignores_the_unit_of_a_feature(study):
+def test_a_linear_probe_ignores_scale_and_offset_of_a_feature(study):
     scaled = study.Z * np.logspace(-3, 3, 6) + 5
     results = [
         linear_probe(Z, study.classes, study.patients, **study.parts) for Z in (study.Z, scaled)
@@ -73,7 +73,7 @@ def test_a_linear_probe_ignores_the_unit_of_a_feature(study):
 
 @laws
 @given(seed=seeds)
-def test_a_knn_probe_ignores_rotation_and_the_length_of_an_embedding(study, seed):
+def test_a_knn_probe_ignores_rotation_and_the_length_of_each_embedding(study, seed):
     random = np.random.default_rng(seed)
     rotation = np.linalg.qr(random.normal(size=(6, 6)))[0]
     turned = random.uniform(0.1, 10, (200, 1)) * study.Z @ rotation
@@ -95,7 +95,7 @@ def test_the_area_under_the_curve_is_the_auc_of_the_probe(study, name, probe, ta
         assert (np.diff(rates) >= 0).all()
 
 
-def test_the_curve_of_one_label_is_scikit_learns(study):
+def test_the_roc_curve_of_one_label_is_scikit_learns(study):
     y, (train, test) = study.labels[:, 0], study.parts.values()
     score = make_probe().fit(study.Z[train], y[train]).predict_proba(study.Z[test])[:, 1]
     fpr, tpr, _ = roc_curve(y[test], score)
@@ -104,14 +104,14 @@ def test_the_curve_of_one_label_is_scikit_learns(study):
     assert expected == set(zip(found.fpr, found.tpr, strict=True))
 
 
-def test_knn_finds_the_labels_of_copies():
-    """Every test image is a copy of one that is alone in its direction."""
+def test_a_knn_probe_finds_the_labels_of_copies():
+    """Each test image is a copy of one training image, orthogonal to all others."""
     random = np.random.default_rng(0)
     Z, y = np.tile(np.eye(30), (2, 1)), np.tile(random.permutation(30) % 2, 2)
     assert knn_probe(Z, y, np.arange(60), train=range(30), test=range(30, 60)) == 1.0
 
 
-def test_knn_is_a_weighted_vote_of_the_20_nearest(study):
+def test_a_knn_probe_is_a_weighted_vote_of_the_20_nearest(study):
     train, test = study.parts.values()
     y = study.labels[:, 0]
     unit = study.Z / np.linalg.norm(study.Z, axis=1, keepdims=True)

@@ -1,12 +1,27 @@
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 
 @pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (7, 20, 30), dtype=np.uint8)
+
+
+@pytest.fixture
+def paths(images, tmp_path):
+    """Write `images` as PNG files."""
+    files = [tmp_path / f"{row}.png" for row in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    return files
+
+
+@pytest.fixture
 def write_dicom(tmp_path):
-    """Write gray or RGB pixels of 8 or 16 bits as a plain DICOM file, tags given by keyword."""
+    """Write gray or RGB pixels of 8 or 16 bits as an uncompressed DICOM file with these tags."""
 
     def write(pixels, *, name="image.dcm", syntax=ExplicitVRLittleEndian, preamble=True, **tags):
         pixels = np.asarray(pixels)

@@ -1,5 +1,3 @@
-"""Which files of a folder are its images."""
-
 import os
 
 import numpy as np
@@ -22,12 +20,12 @@ def test_images_of_all_folders_are_sorted_by_path(tmp_path):
     assert list_images(str(tmp_path)) == paths
 
 
-def test_content_counts_not_the_name(tmp_path, write_dicom):
+def test_files_with_the_content_of_an_image_are_listed_whatever_their_name(tmp_path, write_dicom):
     expected = [
         str(write_dicom(np.zeros((3, 3), np.uint8), name="IM0001")),
         str(write_dicom(np.zeros((3, 3), np.uint8), name="bare", preamble=False)),
         save(tmp_path / "jpeg.dat", "JPEG"),
-        save(tmp_path / "picture"),
+        save(tmp_path / "image"),
         save(tmp_path / "scan.txt", "TIFF"),
     ]
     with open(tmp_path / "array", "wb") as file:
@@ -40,7 +38,7 @@ def test_content_counts_not_the_name(tmp_path, write_dicom):
     assert others == sorted(str(tmp_path / name) for name in ("labels.csv", "README", "DICOMDIR"))
 
 
-def test_a_damaged_image_is_not_passed_over(tmp_path):
+def test_files_with_the_suffix_of_an_image_are_listed_whatever_their_content(tmp_path):
     names = ["cut.png", "empty.JPG", "text.dcm", "gone.tif"]
     for name in names[:3]:
         (tmp_path / name).write_bytes(b"" if "empty" in name else b"nothing")
@@ -48,14 +46,14 @@ def test_a_damaged_image_is_not_passed_over(tmp_path):
     assert list_images(tmp_path) == sorted(str(tmp_path / name) for name in names)
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
+def test_hidden_files_and_folders_are_skipped(tmp_path):
     kept = save(tmp_path / "a.png")
     for name in (".DS_Store", "._a.png", ".thumbnails/a.png", "sub/.b.png"):
         save(tmp_path / name)
     assert list_images(tmp_path, return_others=True) == ([kept], [])
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_pipes_and_broken_links_are_not_opened(tmp_path):
     kept = save(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
@@ -64,7 +62,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     assert others == [str(tmp_path / "gone"), str(tmp_path / "pipe")]
 
 
-def test_links_are_followed_once_and_never_in_circles(tmp_path):
+def test_links_are_followed_but_each_folder_is_listed_once(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     save(elsewhere / "x.png")
     data = tmp_path / "data"

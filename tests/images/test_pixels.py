@@ -20,7 +20,7 @@ def test_narrow_integers_are_divided_by_their_largest_value(dtype):
 @pytest.mark.parametrize(
     "dtype", [np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float64]
 )
-def test_wide_integers_and_floats_are_taken_as_they_are(dtype):
+def test_wide_integers_and_floats_are_unchanged(dtype):
     values = np.array([0, 1, 7, 100], dtype=dtype)
     np.testing.assert_array_equal(to_float(values), [0, 1, 7, 100])
 
@@ -30,13 +30,13 @@ def test_booleans_are_black_and_white():
 
 
 @given(hnp.arrays(np.uint8, 5))
-def test_8_and_16_bits_of_one_picture_agree(pixels):
+def test_8_and_16_bits_of_one_image_agree(pixels):
     np.testing.assert_allclose(
         to_float(pixels), to_float(pixels.astype(np.uint16) * 257), atol=1e-6
     )
 
 
-def test_values_beyond_float32_become_infinite_in_silence():
+def test_values_beyond_float32_become_infinite_without_a_warning():
     assert np.isinf(to_float(np.array([1e300])))
 
 
@@ -47,12 +47,12 @@ def test_the_result_is_new_memory(dtype):
 
 
 @given(GRAY)
-def test_luma_of_gray_is_that_gray(gray):
+def test_the_luma_of_gray_is_exactly_that_gray(gray):
     np.testing.assert_array_equal(luma(np.stack([gray] * 3, axis=-1), axis=-1), gray)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
-def test_luma_weighs_channels_as_bt601_does(axis):
+def test_luma_weights_channels_as_bt601_does(axis):
     primaries = np.moveaxis(np.eye(3, dtype=np.float32)[:, :, None, None], 0, axis)
     expected = np.moveaxis(np.eye(3)[:, :, None, None], 0, axis)
     expected = np.tensordot([0.299, 0.587, 0.114], expected, axes=(0, axis))

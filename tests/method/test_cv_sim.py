@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from otcxr_sk.method.cv_sim import CVSIM
+from otcxr_sk.method._cv_sim import CVSIM
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def test_swapping_the_views_swaps_the_outputs(module, views):
     torch.testing.assert_close(module(t, s), module(s, t)[::-1])
 
 
-def test_permuting_the_tokens_of_a_view_permutes_its_outputs_and_no_others(module, views):
+def test_permuting_the_tokens_of_a_view_permutes_its_outputs_only(module, views):
     s, t = views
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     q_s, q_t = module(s, t)
     torch.testing.assert_close(module(s[:, order], t), (q_s[:, order], q_t))
 
 
-def test_each_view_takes_in_the_other_and_no_other_image(module, views):
+def test_each_view_takes_in_the_other_view_but_no_other_image(module, views):
     s, t = views
     changed = t.clone()
     changed[0, 0] *= -1
@@ -43,7 +43,7 @@ def test_each_view_takes_in_the_other_and_no_other_image(module, views):
     assert not difference[1:].any()
 
 
-def test_every_weight_serves_and_learns(module, views):
+def test_every_weight_gets_a_gradient(module, views):
     sum(q.square().sum() for q in module(*views)).backward()
     assert all(p.grad.any() for p in module.parameters())
 

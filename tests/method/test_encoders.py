@@ -4,11 +4,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from otcxr_sk.method.encoders import build_encoder, pool, tokens
+from otcxr_sk.method._encoders import build_encoder, pool, tokens
 
 
 class Cells(nn.Module):
-    """One map whose channels are the mean and the maximum of every cell of 8 x 8 pixels."""
+    """Returns one map whose channels are the mean and the maximum of cells of 8 x 8 pixels."""
 
     def forward(self, images):
         mean, peak = nn.functional.avg_pool2d(images, 8), nn.functional.max_pool2d(images, 8)
@@ -33,7 +33,7 @@ def weights_file(folder, name="resnet10t", **options):
         ("vit_tiny_patch16_224", 8, (192, 4, 4), (192, 4, 4)),
     ],
 )
-def test_timm_models_give_the_stage_of_the_stride_and_the_last(
+def test_timm_models_return_the_stage_of_the_stride_and_the_last(
     name, match_stride, match_shape, last_shape
 ):
     encoder = build_encoder(name, size=64, match_stride=match_stride)
@@ -53,7 +53,7 @@ def test_the_last_map_does_not_depend_on_which_stage_is_matched(name):
         torch.testing.assert_close(fine(images)[1], coarse(images)[1])
 
 
-def test_a_module_serves_its_one_map_for_both():
+def test_the_single_map_of_a_module_serves_for_both():
     encoder = build_encoder(Cells(), size=32, match_stride=16)
     images = torch.rand(3, 1, 32, 32)
     matched, last = encoder(images)
@@ -62,7 +62,7 @@ def test_a_module_serves_its_one_map_for_both():
     torch.testing.assert_close(last, Cells()(images))
 
 
-def test_a_module_is_probed_without_a_trace():
+def test_probing_a_module_leaves_no_trace():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     before = {key: value.clone() for key, value in module.state_dict().items()}
     encoder = build_encoder(module, size=8, match_stride=16)
@@ -92,7 +92,7 @@ def test_what_leaves_the_encoder_is_float32(function):
     assert function(torch.ones(1, 2, 3, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_an_unknown_name_suggests_near_ones():
+def test_an_unknown_name_suggests_similar_ones():
     with pytest.raises(ValueError, match=r"no model named 'resnet81'.*'resnet18'"):
         build_encoder("resnet81", size=64, match_stride=16)
     with pytest.raises(ValueError, match=r"timm\.list_models"):
@@ -116,12 +116,12 @@ def test_an_image_below_the_stride_is_refused(name, stride):
     ],
     ids=["three channels", "kernel too large", "flat", "recurrent", "two outputs"],
 )
-def test_a_module_that_gives_no_dense_map_is_refused(module, complaint):
+def test_a_module_that_returns_no_dense_map_is_refused(module, complaint):
     with pytest.raises(ValueError, match=complaint):
         build_encoder(module, size=16, match_stride=16)
 
 
-def test_weights_come_from_a_local_file_and_their_colour_stem_is_folded(tmp_path):
+def test_weights_come_from_a_local_file_and_their_color_stem_is_folded(tmp_path):
     model, file = weights_file(tmp_path, in_chans=3, num_classes=7)
     encoder = build_encoder("resnet10t", size=32, match_stride=16, weights=file)
     loaded, expected = encoder.backbone.state_dict(), model.state_dict()
@@ -157,7 +157,7 @@ def test_weights_that_leave_a_layer_at_random_are_refused(tmp_path, missing):
     model, file = weights_file(tmp_path, in_chans=1, num_classes=0)
     state = {k: v for k, v in model.state_dict().items() if missing and k != missing}
     save_file(state | {"unrelated": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=f"does not hold.*{missing or ''}.*is missing"):
+    with pytest.raises(ValueError, match=f"missing: {missing or ''}"):
         build_encoder("resnet10t", size=32, match_stride=16, weights=file)
 
 
@@ -175,6 +175,6 @@ def test_a_file_that_is_absent_or_damaged_is_refused(tmp_path):
             build_encoder("resnet10t", size=32, match_stride=16, weights=file)
 
 
-def test_weights_do_not_go_with_a_module(tmp_path):
+def test_weights_cannot_be_given_for_a_module(tmp_path):
     with pytest.raises(ValueError, match="timm name"):
         build_encoder(Cells(), size=32, match_stride=16, weights=tmp_path / "w.safetensors")

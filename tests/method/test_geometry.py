@@ -4,15 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import affine_grid, avg_pool2d
 
-from otcxr_sk.method.geometry import (
+from otcxr_sk.method._geometry import (
     FLOOR,
-    axis_centres,
+    axis_centers,
     inside,
-    neighbours,
-    token_centres,
+    neighbors,
+    token_centers,
     true_plan,
 )
-from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.method._views import Views
 
 laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -21,8 +21,8 @@ grids = st.tuples(st.integers(1, 5), st.integers(1, 5))
 
 def two_views(seed, n=3):
     """Maps of n pairs of random crops, some of them flipped."""
-    sampler = ViewSampler(crop_scale=(0.05, 1), aspect=2, flip=0.5)
-    _, affine = sampler(torch.zeros(n, 1, 2, 2), torch.Generator().manual_seed(seed))
+    views = Views(crop_scale=(0.05, 1), aspect=2, horizontal_flip=0.5)
+    _, affine = views(torch.zeros(n, 1, 2, 2), torch.Generator().manual_seed(seed))
     return affine.double().chunk(2)
 
 
@@ -34,16 +34,16 @@ def box(x0, x1, y0, y1):
     )
 
 
-def test_axis_centres_are_the_middles_of_equal_cells():
-    assert axis_centres(4, torch.empty(0)).tolist() == [-0.75, -0.25, 0.25, 0.75]
+def test_axis_centers_are_the_middles_of_equal_cells():
+    assert axis_centers(4, torch.empty(0)).tolist() == [-0.75, -0.25, 0.25, 0.75]
 
 
 @laws
 @given(seed=seeds, grid=grids)
-def test_token_centres_are_those_of_torch_in_row_major_order(seed, grid):
+def test_token_centers_are_those_of_torch_in_row_major_order(seed, grid):
     s, _ = two_views(seed)
     expected = affine_grid(s, (3, 1, *grid), align_corners=False).flatten(1, 2)
-    torch.testing.assert_close(token_centres(s, grid), expected)
+    torch.testing.assert_close(token_centers(s, grid), expected)
 
 
 def plan_between(s, t, grid):
@@ -52,7 +52,7 @@ def plan_between(s, t, grid):
 
 @laws
 @given(seed=seeds, grid=grids)
-def test_a_view_keeps_every_token_of_its_own_in_place_however_it_is_flipped(seed, grid):
+def test_between_a_view_and_its_mirror_image_every_token_goes_to_its_own_place(seed, grid):
     s, _ = two_views(seed)
     n = grid[0] * grid[1]
     expected = (torch.eye(n).double() + FLOOR / n) / (n + n * FLOOR)
@@ -72,7 +72,7 @@ def test_views_with_nothing_in_common_have_a_uniform_plan():
 
 
 def test_true_plan_of_known_boxes():
-    # Columns of the whole are 1/2 wide; the other view shows [-1/4, 1/2], in columns of 3/16.
+    # The whole has columns of width 1/2; the other view shows [-1/4, 1/2] in columns of 3/16.
     plan = plan_between(box(-1, 1, -1, 1), box(-0.25, 0.5, 0, 1), (1, 4))[0]
     shared = torch.tensor(
         [[0, 0, 0, 0], [3 / 16, 1 / 16, 0, 0], [0, 2 / 16, 3 / 16, 3 / 16], [0, 0, 0, 0]]
@@ -108,11 +108,11 @@ def test_true_plan_counts_the_points_of_a_token_that_lie_in_each_token_of_the_ot
 
 @laws
 @given(seed=seeds, grid=grids)
-def test_neighbours_and_inside_agree_with_a_loop_over_tokens(seed, grid):
+def test_neighbors_and_inside_agree_with_a_loop_over_tokens(seed, grid):
     s, t = two_views(seed)
-    near, within = neighbours(s, t, grid), inside(s, t, grid)
+    near, within = neighbors(s, t, grid), inside(s, t, grid)
     for b in range(3):
-        places_s, places_t = (token_centres(a, grid)[b].numpy() for a in (s, t))
+        places_s, places_t = (token_centers(a, grid)[b].numpy() for a in (s, t))
         width, height = t[b].diagonal().abs().tolist()
         x, y = t[b, :, 2].tolist()
         for i, place in enumerate(places_s):
@@ -124,6 +124,6 @@ def test_neighbours_and_inside_agree_with_a_loop_over_tokens(seed, grid):
 
 @laws
 @given(seed=seeds, grid=grids)
-def test_a_token_inside_the_other_view_has_a_neighbour_there(seed, grid):
+def test_a_token_inside_the_other_view_has_a_neighbor_there(seed, grid):
     s, t = two_views(seed)
-    assert neighbours(s, t, grid).any(2)[inside(s, t, grid)].all()
+    assert neighbors(s, t, grid).any(2)[inside(s, t, grid)].all()

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from otcxr_sk.method.diagnostics import effective_rank, spectrum
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.geometry import FLOOR, true_plan
-from otcxr_sk.method.model import OTCXRModel
-from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
+from otcxr_sk.method._encoders import build_encoder
+from otcxr_sk.method._geometry import FLOOR, true_plan
+from otcxr_sk.method._model import OTCXRModel
+from otcxr_sk.method._objective import Objective
+from otcxr_sk.method._statistics import effective_rank, spectrum
+from otcxr_sk.method._views import Views
 
 GRID, DIM = (4, 4), 16
 TERMS = {
@@ -21,25 +21,21 @@ TERMS = {
 WATCHED = {"marginal_error", "matching_accuracy", "matching_chance"}
 
 
-def make_model(encoder=None, **options):
-    encoder = encoder or nn.Sequential(nn.Conv2d(1, 16, 8, stride=8), nn.ReLU())
+def make_model(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for layer in encoder.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.reset_parameters()
-        built = build_encoder(encoder, size=32, match_stride=8)
-        return OTCXRModel(built, head_dim=DIM, projection_dim=16, **options)
+        backbone = nn.Sequential(nn.Conv2d(1, 16, 8, stride=8), nn.ReLU())
+        encoder = build_encoder(backbone, size=32, match_stride=8)
+        return OTCXRModel(encoder, Objective(**options), head_dim=DIM, projection_dim=16)
 
 
-def photos(n=32):
-    """Smooth random images, standardised."""
+def smooth_images(n=32):
     coarse = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     return nn.functional.interpolate(coarse, (32, 32), mode="bicubic")
 
 
 def pairs(n=8, seed=0, **options):
-    return ViewSampler(**options)(photos(n), torch.Generator().manual_seed(seed))
+    return Views(**options)(smooth_images(n), torch.Generator().manual_seed(seed))
 
 
 def token_pairs(n=3, seed=0):
@@ -48,7 +44,7 @@ def token_pairs(n=3, seed=0):
 
 
 def halves():
-    """Maps of one pair of views: the whole image, and its right half."""
+    """Return the maps of one pair of views: the whole image and its right half."""
     whole, right = [[1.0, 0, 0], [0, 1, 0]], [[0.5, 0, 0.5], [0, 1, 0]]
     return torch.tensor([whole, right], dtype=torch.float64)
 
@@ -70,7 +66,7 @@ def test_terms_are_finite_scalars_and_the_embedding_is_the_pooled_map(transport,
 
 def test_timm_encoders_match_a_finer_stage_than_they_pool():
     encoder = build_encoder("resnet10t", size=32, match_stride=8)
-    model = OTCXRModel(encoder, head_dim=DIM, projection_dim=8)
+    model = OTCXRModel(encoder, Objective(), head_dim=DIM, projection_dim=8)
     terms, embedding = model(*pairs())
     assert model.grid == (4, 4)
     assert embedding.shape == (16, 512)
@@ -110,11 +106,11 @@ def test_gradients_reach_every_parameter_that_the_loss_uses(depth):
     terms, _ = model(*pairs())
     Objective(alpha=1, beta=1, eta=1, global_weight=1).total(terms).backward()
     idle = {name for name, p in model.named_parameters() if not p.grad.abs().max() > 1e-7}
-    # A shift of all tokens or of all projections is something no term can see.
+    # No term can see a shift of all tokens or of all projections.
     assert idle <= {"dense_head.2.bias", "projector.0.bias", "projector.3.bias"}
 
 
-def test_without_its_weight_the_image_level_learns_nothing():
+def test_without_its_weight_the_image_level_term_teaches_nothing():
     model = make_model()
     terms, _ = model(*pairs())
     Objective(alpha=1, beta=1, eta=1, global_weight=0).total(terms).backward()
@@ -131,7 +127,7 @@ def test_a_token_weighs_as_much_as_the_other_view_shows_of_it():
     torch.testing.assert_close(columns, torch.full((1, 16), 1 / 16).double(), atol=1e-3, rtol=0)
 
 
-def test_nothing_is_asked_of_what_the_other_view_cannot_see():
+def test_what_the_other_view_does_not_show_costs_nothing():
     model = make_model(transport="direct").double()
     q_s, q_t = token_pairs(1)
     changed = q_s.clone()
@@ -140,16 +136,16 @@ def test_nothing_is_asked_of_what_the_other_view_cannot_see():
     assert losses[0] == pytest.approx(losses[1], abs=0.01)
 
 
-def test_tokens_that_know_their_place_leave_nothing_to_learn_and_alike_ones_everything():
+def test_tokens_that_know_their_place_have_no_loss_and_equal_tokens_have_that_of_the_product_plan():
     affine = torch.cat([halves()[:1]] * 2)
     truth = true_plan(affine, GRID)
     placed = torch.eye(16, DIM).double()[None]
-    alike = torch.ones(1, 16, DIM).double()
-    learnt, ignorant = (
-        make_model(epsilon=0.1).double().match(q, q, affine).loss.item() for q in (placed, alike)
+    equal = torch.ones(1, 16, DIM).double()
+    learned, ignorant = (
+        make_model(epsilon=0.1).double().match(q, q, affine).loss.item() for q in (placed, equal)
     )
-    assert learnt < 0.02
-    # All plans cost the same, so the plan is the product of the marginals.
+    assert learned < 0.02
+    # All plans cost the same, so the entropic plan is the product of the marginals.
     product = truth.sum(2)[:, :, None] * truth.sum(1)[:, None]
     assert ignorant == pytest.approx((truth * (truth / product).log()).sum().item(), abs=1e-3)
 
@@ -162,14 +158,14 @@ def test_the_direct_loss_is_the_cost_of_the_plan():
 
 
 def train(loss, steps=60, **options):
-    """Effective rank of the tokens and spread of the projections after some hasty training."""
+    """Return effective rank of tokens and deviation of projections after a short training."""
     model = make_model(**options)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(steps):
         views, affine = pairs(32, seed=step)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(model(views, affine)[0]).backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         rank = effective_rank(
             spectrum(torch.cat(model.infuse(*model.dense_tokens(views))).flatten(0, 1))
@@ -182,7 +178,7 @@ def invariance(terms):
     return terms["transport"] + 4 * terms["global_invariance"]
 
 
-def test_invariance_alone_collapses_and_variance_and_covariance_prevent_it():
+def test_invariance_alone_collapses_and_variance_and_covariance_prevent_that():
     rank, deviation = train(invariance, transport="direct")
     kept_rank, kept_deviation = train(Objective(1, 1, 0.04, 4).total, transport="direct")
     assert rank < 2

@@ -7,11 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcxr_sk.method.objective import Objective, covariance_loss, regularisers, variance_loss
+from otcxr_sk.method._objective import Objective, regularizers
 
 laws = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.tuples(st.integers(2, 9), st.integers(1, 5))
+
+
+def variance_loss(q):
+    return regularizers(q, q)[0] / 2
+
+
+def covariance_loss(q):
+    return regularizers(q, q)[1] / 2
 
 
 def samples(seed, shape=(8, 4)):
@@ -23,25 +31,25 @@ def samples(seed, shape=(8, 4)):
 HADAMARD = torch.tensor([[1, 1, 1], [-1, 1, -1], [1, -1, -1], [-1, -1, 1]], dtype=torch.float64)
 
 
-def test_variance_of_a_constant_is_one_minus_the_root_of_its_guard():
+def test_variance_term_of_a_constant_is_one_minus_the_root_of_its_guard():
     assert variance_loss(torch.full((8, 4), 3.0)).item() == pytest.approx(0.99)
 
 
-def test_variance_of_coordinates_wider_than_one_is_zero():
+def test_variance_term_of_coordinates_with_more_than_unit_deviation_is_zero():
     assert variance_loss(1.1 * HADAMARD) == 0
 
 
-def test_variance_is_the_mean_over_coordinates():
+def test_variance_term_is_the_mean_over_coordinates():
     half = torch.stack([10 * HADAMARD[:, 0], torch.zeros(4).double()], 1)
     assert variance_loss(half).item() == pytest.approx(0.99 / 2)
 
 
-def test_covariance_of_orthogonal_coordinates_is_zero():
+def test_covariance_term_of_orthogonal_coordinates_is_zero():
     assert covariance_loss(5 * HADAMARD) == 0
     assert covariance_loss(HADAMARD[:, :1]) == 0
 
 
-def test_covariance_of_two_equal_coordinates_is_their_variance_squared():
+def test_covariance_term_of_two_equal_coordinates_is_their_variance_squared():
     column = samples(0, (20,))
     assert covariance_loss(torch.stack([column, column], 1)).item() == pytest.approx(
         column.var().item() ** 2
@@ -53,7 +61,7 @@ def test_covariance_of_two_equal_coordinates_is_their_variance_squared():
 
 @laws
 @given(seed=seeds, shape=shapes, scale=st.floats(0.1, 3))
-def test_both_agree_with_their_formulas_in_numpy(seed, shape, scale):
+def test_both_terms_agree_with_their_formulas_in_numpy(seed, shape, scale):
     q = scale * samples(seed, shape)
     array = q.numpy()
     variance = np.maximum(0, 1 - np.sqrt(array.var(0, ddof=1) + 1e-4)).mean()
@@ -65,7 +73,7 @@ def test_both_agree_with_their_formulas_in_numpy(seed, shape, scale):
 
 @laws
 @given(seed=seeds)
-def test_neither_depends_on_the_order_of_samples_their_mean_or_their_leading_axes(seed):
+def test_neither_term_depends_on_the_order_of_samples_their_mean_or_their_leading_axes(seed):
     q = samples(seed, (12, 3))
     for loss in (variance_loss, covariance_loss):
         torch.testing.assert_close(loss(q.flip(0)), loss(q))
@@ -80,19 +88,19 @@ def test_gradients_are_those_of_finite_differences(loss):
     assert torch.autograd.gradcheck(loss, (0.5 * samples(0, (2, 4, 3)).requires_grad_(),))
 
 
-def test_gradient_of_the_variance_of_a_constant_is_finite():
+def test_gradient_of_the_variance_term_of_a_constant_is_finite():
     q = torch.ones(8, 4, requires_grad=True)
     variance_loss(q).backward()
     assert q.grad.isfinite().all()
 
 
-def test_regularisers_take_each_view_on_its_own():
+def test_regularizers_take_each_view_on_its_own():
     s, t = samples(0), 0.3 * samples(1)
-    variance, covariance = regularisers(s, t)
+    variance, covariance = regularizers(s, t)
     torch.testing.assert_close(variance, variance_loss(s) + variance_loss(t))
     torch.testing.assert_close(covariance, covariance_loss(s) + covariance_loss(t))
     # Views that are constant, though far apart, have no variance.
-    assert regularisers(torch.zeros(8, 4), torch.ones(8, 4))[0].item() == pytest.approx(2 * 0.99)
+    assert regularizers(torch.zeros(8, 4), torch.ones(8, 4))[0].item() == pytest.approx(2 * 0.99)
 
 
 TERMS = {
@@ -127,6 +135,6 @@ def test_total_is_the_sum_of_the_paper_and_the_weighted_image_level_loss():
 )
 def test_a_term_whose_weight_is_zero_cannot_spoil_the_total(weight, terms):
     objective = Objective(alpha=1, beta=1, eta=1, global_weight=1)
-    spoilt = TERMS | dict.fromkeys(terms, torch.tensor(math.nan))
-    assert objective.total(spoilt).isnan()
-    assert dataclasses.replace(objective, **{weight: 0}).total(spoilt).isfinite()
+    spoiled = TERMS | dict.fromkeys(terms, torch.tensor(math.nan))
+    assert objective.total(spoiled).isnan()
+    assert dataclasses.replace(objective, **{weight: 0}).total(spoiled).isfinite()

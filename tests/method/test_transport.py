@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcxr_sk.method.transport import cosine_cost, divergence_from_truth, transport_plan
+from otcxr_sk.method._transport import cosine_cost, divergence_from_truth, transport_plan
 
 laws = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -49,7 +49,7 @@ def test_a_token_of_zeros_costs_one_and_has_a_finite_gradient():
 
 @laws
 @given(seed=seeds, epsilon=st.floats(0.05, 1))
-def test_plan_is_that_of_pot_problem_by_problem(seed, epsilon):
+def test_plans_are_those_of_pot_problem_by_problem(seed, epsilon):
     cost, a, b = problems(seed)
     plan, _ = transport_plan(cost, a, b, epsilon=epsilon, **CONVERGED)
     for P, M, p, q in zip(plan.numpy(), cost.numpy(), a.numpy(), b.numpy(), strict=True):
@@ -63,7 +63,7 @@ def test_plan_is_that_of_pot_problem_by_problem(seed, epsilon):
 @given(seed=seeds, epsilon=st.floats(0.05, 0.2), max_iter=st.integers(1, 60))
 def test_float32_plan_is_that_of_the_log_domain_after_as_many_iterations(seed, epsilon, max_iter):
     cost, a, b = (x.float() for x in problems(seed, tokens=25))
-    for scale in (1, 5):  # below and beyond where kernels are scaled
+    for scale in (1, 5):  # By scaling, and in the log domain.
         plan, _ = transport_plan(scale * cost, a, b, epsilon=epsilon, max_iter=max_iter)
         expected = ot.batch.solve_batch(
             scale * cost,
@@ -79,7 +79,7 @@ def test_float32_plan_is_that_of_the_log_domain_after_as_many_iterations(seed, e
 
 @laws
 @given(seed=seeds, sign=st.sampled_from([-1, 1]), extreme=st.booleans(), n=st.sampled_from([7, 60]))
-def test_float32_holds_the_largest_costs_and_the_smallest_marginals(seed, sign, extreme, n):
+def test_float32_suffices_for_the_largest_costs_and_the_smallest_marginals(seed, sign, extreme, n):
     generator = torch.Generator().manual_seed(seed)
     cost = sign * 3 * (2 * torch.rand(3, n, n, generator=generator) - 1)
     if extreme:
@@ -130,7 +130,7 @@ def test_plan_at_small_epsilon_is_that_of_the_exact_solver():
 
 @laws
 @given(seed=seeds, max_iter=st.integers(1, 60))
-def test_the_error_reported_is_how_far_the_marginals_are_off(seed, max_iter):
+def test_the_error_is_the_larger_one_of_the_two_marginals(seed, max_iter):
     cost, a, b = problems(seed)
     plan, error = transport_plan(cost, a, b, epsilon=0.05, max_iter=max_iter, tol=0)
     rows, columns = (plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1)
@@ -179,7 +179,7 @@ def test_permuting_tokens_permutes_the_plan(seed, rows, columns):
 
 @laws
 @given(seed=seeds)
-def test_a_problem_is_solved_as_if_it_were_alone(seed):
+def test_a_problem_in_a_batch_is_solved_as_if_it_were_alone(seed):
     cost, a, b = problems(seed)
     together, _ = transport_plan(cost, a, b, epsilon=0.1, **CONVERGED)
     alone, _ = transport_plan(cost[1:2], a[1:2], b[1:2], epsilon=0.1, **CONVERGED)
@@ -206,7 +206,7 @@ def test_a_constant_added_to_the_cost_changes_nothing():
     torch.testing.assert_close(shifted, plan)
 
 
-def test_the_plan_carries_no_gradient_so_that_of_the_loss_in_the_cost_is_the_plan():
+def test_the_plan_carries_no_gradient_so_the_gradient_of_the_loss_in_the_cost_is_the_plan():
     cost, a, b = problems(0)
     cost.requires_grad_()
     plan, error = transport_plan(cost, a, b, epsilon=0.1)
@@ -242,7 +242,7 @@ def test_the_loss_has_the_gradient_of_finite_differences_with_the_plan_held_fixe
     assert torch.autograd.gradcheck(lambda s, t: (plan * cosine_cost(s, t)).sum((1, 2)), (s, t))
 
 
-def test_solving_warns_of_nothing():
+def test_running_out_of_iterations_does_not_warn():
     cost, a, b = problems(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -250,7 +250,7 @@ def test_solving_warns_of_nothing():
 
 
 def truths(a, b, seed=1):
-    """Plans with marginals a and b, far from the product of the two."""
+    """Return plans with marginals a and b, far from the product of the two."""
     n = a.shape[1]
     cost = torch.randn(len(a), n, n, generator=torch.Generator().manual_seed(seed)).double()
     return transport_plan(cost, a, b, epsilon=0.5, **CONVERGED)[0]
@@ -258,7 +258,7 @@ def truths(a, b, seed=1):
 
 @laws
 @given(seed=seeds, epsilon=st.floats(0.05, 1))
-def test_divergence_is_that_of_kullback_and_leibler(seed, epsilon):
+def test_divergence_is_the_kullback_leibler_divergence_of_truth_and_plan(seed, epsilon):
     cost, a, b = problems(seed)
     truth = truths(a, b)
     plan, _ = transport_plan(cost, a, b, epsilon=epsilon, max_iter=20_000, tol=1e-12)
@@ -270,7 +270,7 @@ def test_divergence_is_that_of_kullback_and_leibler(seed, epsilon):
 
 @laws
 @given(seed=seeds, epsilon=st.floats(0.05, 1))
-def test_there_is_no_divergence_under_a_cost_that_makes_the_truth_optimal(seed, epsilon):
+def test_divergence_is_zero_under_a_cost_that_makes_the_truth_optimal(seed, epsilon):
     _, a, b = problems(seed)
     truth = truths(a, b)
     u, v = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).double().unbind()
@@ -281,7 +281,7 @@ def test_there_is_no_divergence_under_a_cost_that_makes_the_truth_optimal(seed, 
     torch.testing.assert_close(divergence, torch.zeros(3).double(), atol=1e-6, rtol=0)
 
 
-def test_gradient_of_the_divergence_is_that_of_finite_differences_though_the_plan_has_none():
+def test_gradient_of_the_divergence_is_that_of_finite_differences_of_cost_and_plan():
     cost, a, b = problems(0, tokens=4)
     truth, epsilon, step = truths(a, b), 0.2, 1e-4
 

@@ -1,4 +1,4 @@
-"""Weights come from files of others, by the names of others, and run nothing."""
+"""Weights come from other people's files, under other people's names, and run no code."""
 
 import argparse
 import contextlib
@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save, save_file
 from timm.models import _registry
 from torch import nn
 
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.weights import locate, read_weights
+from otcxr_sk.method._encoders import build_encoder
+from otcxr_sk.method._weights import locate, read_weights
 
 WIDTH, SIDE = 48, 70
 
@@ -29,8 +29,8 @@ def build(file, name="test_resnet", size=32):
     return build_encoder(name, size=size, match_stride=16, weights=file)
 
 
-def randomised(module):
-    """Every weight drawn anew, so that none is at a value that would also do if it were lost."""
+def randomize(module):
+    """Draw every weight anew, so that none has the value that it would have if it were lost."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3, generator=generator)
@@ -39,7 +39,7 @@ def randomised(module):
 
 @pytest.fixture(scope="module")
 def state():
-    return randomised(timm.create_model("test_resnet", in_chans=1, num_classes=0)).state_dict()
+    return randomize(timm.create_model("test_resnet", in_chans=1, num_classes=0)).state_dict()
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def hugging_face(kind="Dinov2", **options):
         patch_size=14,
         **options,
     )
-    return randomised(getattr(transformers, f"{kind}Model")(config))
+    return randomize(getattr(transformers, f"{kind}Model")(config))
 
 
 def dense_maps(ours, theirs, size, n_others=1):
-    """The last maps of an encoder, and of Hugging Face's model for the same gray images."""
+    """Return the last maps of an encoder and of Hugging Face's model for the same images."""
     images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         dense = ours.eval()(images)[1]
@@ -94,7 +94,7 @@ def test_dinov2_of_hugging_face_gives_the_maps_that_transformers_gives(
     torch.testing.assert_close(*dense_maps(ours, theirs, SIDE, n_others), rtol=1e-4, atol=1e-5)
 
 
-def test_dinov2_may_be_a_file_or_pickled_or_within_a_classifier(small, tmp_path):
+def test_dinov2_may_be_a_file_or_a_folder_pickled_or_within_a_classifier(small, tmp_path):
     from transformers import Dinov2ForImageClassification
 
     theirs = hugging_face()
@@ -110,7 +110,7 @@ def test_dinov2_may_be_a_file_or_pickled_or_within_a_classifier(small, tmp_path)
     wrapped.dinov2.load_state_dict(theirs.state_dict())
     wrapped.save_pretrained(tmp_path / "classifier")
     (tmp_path / "in memory").mkdir()
-    # transformers 5 has other names in memory than in files.
+    # In memory, transformers 5 has other names than in files.
     torch.save(theirs.state_dict(), tmp_path / "in memory" / "pytorch_model.bin")
     for folder in ("pickled", "classifier", "in memory"):
         read = read_weights(locate(tmp_path / folder))
@@ -125,11 +125,11 @@ def test_position_embeddings_are_resized_about_as_transformers_does(size, small,
     theirs.save_pretrained(tmp_path)
     ours = build(tmp_path, small("vit_base_patch14_dinov2"), size)
     dense, expected = dense_maps(ours, theirs, size)
-    # timm's bicubic filter is another one, and smooths where the grid becomes coarser.
+    # timm has another bicubic filter, which smooths where the grid becomes coarser.
     assert (dense - expected).norm() < 0.02 * expected.norm()
 
 
-def test_another_number_of_heads_than_the_config_states_is_refused(small, tmp_path):
+def test_a_number_of_heads_that_differs_from_the_config_is_refused(small, tmp_path):
     hugging_face().save_pretrained(tmp_path)
     name = small("vit_base_patch14_dinov2")
     config = tmp_path / "config.json"
@@ -150,7 +150,7 @@ def test_dinov2_that_lacks_a_weight_is_refused(lost, small, tmp_path):
     whole = load_file(file)
     save_file({k: v for k, v in whole.items() if k != f"encoder.layer.1.{lost}"}, file)
     needed = {"attention.attention.key.weight": "attn.qkv.weight"}.get(lost, "ls2.gamma")
-    with pytest.raises(ValueError, match=rf"does not hold.*blocks\.1\.{needed} is missing"):
+    with pytest.raises(ValueError, match=rf"missing: blocks\.1\.{needed}\b"):
         build(tmp_path, small("vit_base_patch14_dinov2"), SIDE)
 
 
@@ -206,7 +206,7 @@ def test_weights_in_half_precision_become_float32(state, tmp_path):
 
 
 def test_resnets_of_torchvision_have_the_names_of_timm(tmp_path):
-    theirs = randomised(torchvision.models.resnet18())
+    theirs = randomize(torchvision.models.resnet18())
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     ours = build(tmp_path / "resnet18.pth", "resnet18", 64).eval()
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -219,7 +219,7 @@ def test_resnets_of_torchvision_have_the_names_of_timm(tmp_path):
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet", "caformer_s18"])
 def test_a_classifier_is_left_out_in_every_family(name, tmp_path):
-    model = randomised(timm.create_model(name, in_chans=1, num_classes=5))
+    model = randomize(timm.create_model(name, in_chans=1, num_classes=5))
     file = tmp_path / "w.safetensors"
     save_file(model.state_dict(), file)
     backbone = build(file, name, model.pretrained_cfg["input_size"][1]).backbone
@@ -263,10 +263,10 @@ def test_code_is_refused_and_not_run(write, forced, tmp_path, monkeypatch):
     file.write_bytes(write({"state_dict": {}, "extra": code}))
     with pytest.raises(
         ValueError, match=r"weights\.pth' is refused: it asks for \S*system"
-    ) as told:
+    ) as caught:
         build(file)
-    assert "Nothing of it was run" in str(told.value)
-    assert told.value.__suppress_context__  # PyTorch's advice is to run it.
+    assert "None of its code was run" in str(caught.value)
+    assert caught.value.__suppress_context__  # PyTorch's advice is to run it.
     assert not trace.exists()
     pickle.loads(pickle.dumps(code))
     assert trace.exists()
@@ -274,7 +274,7 @@ def test_code_is_refused_and_not_run(write, forced, tmp_path, monkeypatch):
 
 def test_a_whole_module_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"it asks for torch\.nn.*Linear.*save its weights alone"):
+    with pytest.raises(ValueError, match=r"it asks for torch\.nn.*Linear.*save only its weights"):
         build(tmp_path / "model.pt")
 
 
@@ -292,7 +292,7 @@ FILES = small_files()
 
 @pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
-def test_a_file_cut_off_anywhere_is_refused_by_name(name, data, tmp_path_factory):
+def test_a_file_truncated_anywhere_is_refused_by_name(name, data, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / name
     whole = FILES[name]
     file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
@@ -308,7 +308,7 @@ def test_a_file_with_wrong_bytes_is_refused_or_gives_tensors(name, data, tmp_pat
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     file.write_bytes(content)
-    # A header may name other numbers than were meant; what is not refused is tensors.
+    # A changed header may name other numbers; what is not refused are tensors all the same.
     with contextlib.suppress(ValueError):
         assert all(isinstance(value, torch.Tensor) for value in read_weights(file).values())
 
@@ -323,7 +323,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         archive.writestr("w/data.pkl", bytes(1000))
         archive.filelist += 100 * archive.filelist
     for file in (packed, overlapping):
-        with pytest.raises(ValueError, match=rf"{file.name}' is larger unpacked"):
+        with pytest.raises(ValueError, match=rf"{file.name}' unpacks to more than its size"):
             read_weights(file)
 
 
@@ -338,35 +338,35 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         [torch.zeros(2)],
         3,
     ],
-    ids=["claims more than it holds", "sparse", "complex", "meta", "nested", "list", "number"],
+    ids=["claims more than it has", "sparse", "complex", "meta", "nested", "list", "number"],
 )
-def test_what_is_no_plain_tensor_is_refused(value, tmp_path):
+def test_what_is_not_a_plain_tensor_is_refused(value, tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(2), "b": value}}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth' holds 'b', which is no plain tensor"):
+    with pytest.raises(ValueError, match=r"w\.pth' holds 'b', which is not a plain tensor"):
         read_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [torch.zeros(1)], torch.zeros(1)])
-def test_what_is_no_state_dict_is_refused(content, tmp_path):
+def test_what_is_not_a_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth' holds no state dict"):
         read_weights(tmp_path / "w.pth")
 
 
-def test_the_first_of_what_does_not_fit_is_told(state, tmp_path):
+def test_the_error_names_the_first_weights_of_each_kind_that_do_not_fit(state, tmp_path):
     file = tmp_path / "w.safetensors"
     keys = [key for key in state if key.endswith("weight")]
-    surplus = {f"projector.{i}": torch.zeros(1) for i in range(9)}
+    unexpected = {f"projector.{i}": torch.zeros(1) for i in range(9)}
     wrong = {key: torch.zeros(1, 2) for key in keys[5:9]}
-    save_file({k: v for k, v in state.items() if k not in keys[:5]} | surplus | wrong, file)
-    with pytest.raises(ValueError, match="do not fit 'test_resnet'") as told:
+    save_file({k: v for k, v in state.items() if k not in keys[:5]} | unexpected | wrong, file)
+    with pytest.raises(ValueError, match="do not fit 'test_resnet'") as caught:
         build(file)
-    message = str(told.value)
-    assert f"each of {keys[0]}, {keys[1]}, {keys[2]} (the first of 5) is missing" in message
-    assert "no place for, projector.0, projector.1, projector.2 (the first of 9)" in message
+    message = str(caught.value)
+    assert f"missing: {keys[0]}, {keys[1]}, {keys[2]} (the first of 5)" in message
+    assert "unexpected: projector.0, projector.1, projector.2 (the first of 9)" in message
     assert f"{keys[5]} has shape [1, 2], not [" in message
     assert "(the first of 4)" in message
-    assert "They must be all of this encoder's" in message
+    assert "They must be all weights of this encoder" in message
     assert len(message) < 1000
 
 
@@ -380,7 +380,7 @@ def test_weights_that_are_not_finite_are_refused(state, tmp_path):
 
 def test_a_classifier_alone_is_refused(tmp_path):
     save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"w\.safetensors' are a classifier's alone"):
+    with pytest.raises(ValueError, match=r"w\.safetensors' are those of a classifier only"):
         build(tmp_path / "w.safetensors")
 
 

@@ -15,7 +15,7 @@ CURVE = Bunch(
 )
 
 
-def test_a_curve_goes_through_the_means_in_a_band_of_one_deviation():
+def test_a_curve_shows_the_means_and_a_band_of_one_standard_deviation():
     ax = LabelEfficiencyDisplay({"one": CURVE}).plot().ax_
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xydata(), [[0.01, 0.6], [0.5, 0.8]])
@@ -24,13 +24,13 @@ def test_a_curve_goes_through_the_means_in_a_band_of_one_deviation():
     assert corners == {(0.01, 0.5), (0.01, 0.7), (0.5, 0.8)}
 
 
-def test_a_tick_names_the_share_and_the_number_of_patients():
+def test_ticks_show_the_share_and_the_number_of_patients():
     ax = LabelEfficiencyDisplay({"one": CURVE}).plot().ax_
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1 %\n3", "50 %\n170"]
 
 
 @pytest.mark.parametrize("state", [0, np.random.RandomState(0)])
-def test_all_embeddings_are_drawn_the_same_patients(study, state):
+def test_all_embeddings_use_the_same_draws_of_patients(study, state):
     task, options = (study.labels, study.patients), {**study.parts, "draws": 2}
     curves = LabelEfficiencyDisplay.from_features(
         {"one": study.Z, "other": study.other, "again": study.Z},
@@ -44,7 +44,7 @@ def test_all_embeddings_are_drawn_the_same_patients(study, state):
         np.testing.assert_array_equal(curves["other"].scores, alone.scores)
 
 
-def test_it_draws_on_the_axes_given():
+def test_it_draws_on_given_axes():
     from matplotlib.figure import Figure
 
     ax = Figure().add_subplot()
@@ -54,7 +54,7 @@ def test_it_draws_on_the_axes_given():
     assert display.figure_ is ax.figure
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
         LabelEfficiencyDisplay({"one": CURVE}).plot()

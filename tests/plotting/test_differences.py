@@ -16,7 +16,7 @@ def comparison(study):
     return compare(features, study.classes, study.patients, **study.parts, **OPTIONS)
 
 
-def test_every_difference_is_a_point_on_the_row_of_its_interval(comparison):
+def test_each_difference_is_a_point_in_the_row_of_its_interval(comparison):
     ax = ComparisonDisplay(comparison).plot().ax_
     _, *points = ax.lines
     assert len(points) == len(ax.collections) == len(comparison.fractions)
@@ -27,12 +27,12 @@ def test_every_difference_is_a_point_on_the_row_of_its_interval(comparison):
         np.testing.assert_array_equal(high, [comparison.high[:, j], point.get_ydata()])
 
 
-def test_an_interval_that_leaves_its_difference_out_is_drawn_all_the_same(comparison):
+def test_an_interval_that_does_not_contain_its_difference_can_be_drawn(comparison):
     skewed = replace(comparison, low=comparison.difference + 0.01)
     ComparisonDisplay(skewed).plot()
 
 
-def test_names_stand_on_the_left_from_the_top_and_scores_on_the_right(comparison):
+def test_names_are_on_the_left_from_top_to_bottom_and_scores_on_the_right(comparison):
     ax = ComparisonDisplay(comparison).plot().ax_
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["other", "one"]
     assert ax.yaxis_inverted()
@@ -41,14 +41,14 @@ def test_names_stand_on_the_left_from_the_top_and_scores_on_the_right(comparison
     assert head == "AUC"
 
 
-def test_the_picture_says_what_it_compares(comparison):
+def test_labels_and_legend_say_what_is_compared(comparison):
     ax = ComparisonDisplay(comparison).plot().ax_
-    assert ax.get_xlabel() == "AUC less that of other, with 95 % intervals"
+    assert ax.get_xlabel() == "difference in AUC from other (95 % interval)"
     shares = [text.get_text() for text in ax.get_legend().get_texts()]
     assert shares == ["10 % of labels", "100 % of labels"]
 
 
-def test_from_features_compares_and_draws_on_the_axes_given(study, comparison):
+def test_from_features_compares_and_draws_on_given_axes(study, comparison):
     from matplotlib.figure import Figure
 
     ax = Figure().add_subplot()
@@ -65,7 +65,7 @@ def test_from_features_compares_and_draws_on_the_axes_given(study, comparison):
     assert display.comparison.rows() == comparison.rows()
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch, comparison):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch, comparison):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
         ComparisonDisplay(comparison).plot()

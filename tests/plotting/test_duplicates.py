@@ -18,7 +18,7 @@ def found(images):
     return find_near_duplicates(images, np.arange(13) % 10, split=["train"] * 10 + ["test"] * 3)
 
 
-def test_a_pair_is_two_pictures_side_by_side(images, found):
+def test_a_pair_is_two_images_side_by_side(images, found):
     figure = NearDuplicatesDisplay(found).plot().figure_
     assert len(figure.axes) == 2 * len(found) == 6
     shown = [ax.images[0].get_array() for ax in figure.axes]
@@ -26,38 +26,38 @@ def test_a_pair_is_two_pictures_side_by_side(images, found):
         np.testing.assert_array_equal(first, second)
 
 
-def test_every_picture_is_told_by_row_patient_and_part(found):
+def test_titles_give_row_patient_and_part_of_the_split(found):
     figure = NearDuplicatesDisplay(found).plot().figure_
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:2] == ["row 0\n0\ntrain", "row 10\n0\ntest"]
-    assert [cell.get_suptitle() for cell in figure.subfigs[:3]] == ["the same"] * 3
+    assert titles[:2] == ["row 0\npatient 0\ntrain", "row 10\npatient 0\ntest"]
+    assert [cell.get_suptitle() for cell in figure.subfigs[:3]] == ["identical"] * 3
 
 
-def test_pictures_that_are_alike_say_by_how_much(images):
+def test_similar_images_show_how_many_bits_differ(images):
     darker = (images[:1] * 0.8).astype(np.uint8)
     found = find_near_duplicates(np.concatenate([images[:10], darker]))
     figure = NearDuplicatesDisplay(found).plot().figure_
-    assert figure.subfigs[0].get_suptitle() == f"{found.distance[0]} bits differ"
+    assert figure.subfigs[0].get_suptitle() == f"hashes differ in {found.distance[0]} bits"
 
 
-def test_no_more_than_asked_for(found):
+def test_most_limits_the_pairs_and_columns_sets_the_layout(found):
     assert len(NearDuplicatesDisplay(found).plot(most=1).figure_.axes) == 2
     wide = NearDuplicatesDisplay(found).plot(columns=3).figure_
     assert wide.get_figwidth() > 2 * wide.get_figheight()
 
 
-def test_from_source_finds_and_draws(images, found):
+def test_from_source_finds_and_draws_pairs(images, found):
     display = NearDuplicatesDisplay.from_source(images, threshold=4)
     assert display.duplicates.pairs.tolist() == found.pairs.tolist()
     assert len(display.figure_.axes) == 6
 
 
-def test_without_pairs_there_is_nothing_to_draw(images):
+def test_drawing_no_pairs_is_an_error(images):
     with pytest.raises(ValueError, match="no pairs to draw"):
         NearDuplicatesDisplay.from_source(images[:10])
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch, found):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch, found):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
         NearDuplicatesDisplay(found).plot()

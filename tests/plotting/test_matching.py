@@ -8,7 +8,7 @@ from otcxr_sk.plotting import MatchingDisplay
 
 
 def matching(plan):
-    """Two equal whole views of one image, on a grid of 2 x 2 tokens."""
+    """Two equal views of one whole image, with 2 x 2 tokens."""
     identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
     return Bunch(
         views=np.random.default_rng(0).normal(size=(1, 2, 8, 8)),
@@ -20,26 +20,26 @@ def matching(plan):
     )
 
 
-def test_every_framed_token_has_its_mass_and_its_true_place_in_the_other_view():
+def test_each_framed_token_has_its_mass_and_its_true_place_in_the_other_view():
     figure = MatchingDisplay(matching(np.eye(4) / 4)).plot().figure_
     left, right = figure.axes
     framed = {patch.get_xy(): patch.get_edgecolor() for patch in left.patches}
     filled = {patch.get_xy(): patch.get_facecolor() for patch in right.patches}
     assert len(framed) == 4
-    assert {xy: colour[:3] for xy, colour in framed.items()} == {
-        xy: colour[:3] for xy, colour in filled.items()
+    assert {xy: color[:3] for xy, color in framed.items()} == {
+        xy: color[:3] for xy, color in filled.items()
     }
     marks = {tuple(np.ravel(line.get_data())) for line in right.lines}
     assert marks == {(2, 2), (2, 6), (6, 2), (6, 6)}
 
 
-def test_the_picture_says_how_good_the_matching_is():
+def test_the_title_gives_accuracy_and_chance():
     figure = MatchingDisplay(matching(np.full((4, 4), 1 / 16))).plot().figure_
     assert figure.get_suptitle() == "matching accuracy 1.00 (chance 0.25)"
     assert len(figure.axes[1].patches) == 16
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
         MatchingDisplay(matching(np.eye(4))).plot()

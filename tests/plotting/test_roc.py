@@ -13,7 +13,7 @@ CURVES = {
 }
 
 
-def test_every_embedding_is_a_line_with_its_area_in_the_legend():
+def test_each_embedding_is_a_curve_with_its_area_in_the_legend():
     ax = ProbeDisplay(CURVES).plot().ax_
     _, *lines = ax.lines
     for line, curve in zip(lines, CURVES.values(), strict=True):
@@ -22,7 +22,7 @@ def test_every_embedding_is_a_line_with_its_area_in_the_legend():
     assert texts == ["one, AUC 0.750", "chance, AUC 0.500"]
 
 
-def test_from_features_probes_and_draws_on_the_axes_given(study):
+def test_from_features_probes_and_draws_on_given_axes(study):
     from matplotlib.figure import Figure
 
     ax = Figure().add_subplot()
@@ -33,7 +33,7 @@ def test_from_features_probes_and_draws_on_the_axes_given(study):
     np.testing.assert_array_equal(display.curves["Z"].tpr, expected.tpr)
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
         ProbeDisplay(CURVES).plot()

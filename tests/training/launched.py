@@ -1,12 +1,12 @@
-"""Fit in this process, be it one of several or alone, and keep what comes of it.
+"""Fit in this process, alone or as one of several, and save the results in a folder.
 
 launched.py FOLDER fit       the cases below
 launched.py FOLDER compare   gradients of several processes with those of one
-launched.py FOLDER stop      runs that are stopped, one for every way
-launched.py FOLDER go-on     runs that are found in the folder
+launched.py FOLDER stop      runs that are stopped, in every way
+launched.py FOLDER go-on     continue the runs in the folder
 launched.py FOLDER begin     a run that is stopped
-launched.py FOLDER killed    a run whose second process is killed half-way
-launched.py FOLDER halted    a run whose second process is halted half-way
+launched.py FOLDER killed    a run whose second process is killed halfway
+launched.py FOLDER halted    a run whose second process is halted halfway
 """
 
 import os
@@ -25,13 +25,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.model import OTCXRModel
-from otcxr_sk.method.objective import Objective
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training import distributed
-from otcxr_sk.training.shared_batch import has_idle_parameters
-from otcxr_sk.training.trainer import NonFiniteLossError
+from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder
+from otcxr_sk.training import (
+    NonFiniteLossError,
+    Optimizer,
+    TimeLimit,
+    _distributed,
+    _scan,
+    join_processes,
+)
+from otcxr_sk.training._shared_batch import has_idle_parameters
 
 RANK = int(os.environ.get("RANK", 0))
 
@@ -43,13 +46,13 @@ CASES = {
     "cv_sim": {"cv_sim_depth": 1, "transport": "direct"},
     "unusable": {"on_error": "warn"},
     "without a seed": {"random_state": None},
-    "bf16": {"precision": "bf16"},
-    "held out": {"validation_fraction": 0.2, "ema": 0.5},
+    "bfloat16": {"precision": "bfloat16"},
+    "held out": {"validation_fraction": 0.2, "optimizer": Optimizer(ema=0.5)},
 }
 
 
 class Encoder(nn.Module):
-    """An encoder that does something in one of its passes in training, in one process."""
+    """An encoder that calls `act` on its map at one of its training passes."""
 
     def __init__(self, at=None, act=None):
         super().__init__()
@@ -60,8 +63,7 @@ class Encoder(nn.Module):
         self.at, self.act, self.passes = at, act, 0
 
     def forward(self, images):
-        # The trial of a copy, before training, has two images.
-        self.passes += self.training and len(images) > 4
+        self.passes += self.training
         dense = self.rest(self.stem(images))
         if self.act is not None and self.training and self.passes == self.at:
             dense = self.act(dense)
@@ -76,7 +78,7 @@ def images(n=23, broken=False):
 
 
 def resnet():
-    """Make a small ResNet without kinks, at which rounding decides where a gradient goes."""
+    """Make a small ResNet without kinks, where rounding could decide where a gradient goes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         smooth = {"act_layer": nn.SiLU, "replace_stem_pool": True}
@@ -84,8 +86,9 @@ def resnet():
 
 
 def pretrainer(encoder=None, **options):
-    # Nor shall it decide when iterations end: at this epsilon they do at once.
-    exact = {"epsilon": 1.0, "precision": "float32"}
+    # With this epsilon the transport converges at once: rounding cannot change the iterations.
+    objective = {key: options.pop(key) for key in list(options) if hasattr(Objective, key)}
+    exact = {"objective": Objective(epsilon=1.0, **objective), "precision": "float32"}
     small = {"image_size": 32, "batch_size": 8, "learning_rate": 1e-3, "epochs": 3}
     return OTCXRPretrainer(encoder or resnet(), **{**exact, **small, "random_state": 0, **options})
 
@@ -130,9 +133,9 @@ def halt(dense):
 
 
 def run_in(folder, act=None, at=5, **options):
-    """A run of which the second process does something in its fifth step of nine."""
+    """Make a run of nine steps, in whose fifth one the second process acts."""
     encoder = Encoder(at, act if RANK == 1 else None)
-    return pretrainer(encoder, checkpoint_dir=folder, **options)
+    return pretrainer(encoder, checkpoint=folder, **options)
 
 
 def refused(folder, name, estimator, pixels, error):
@@ -156,7 +159,7 @@ def stop_all(folder):
     refused(
         folder, "all unusable", pretrainer(on_error="nan"), np.full((6, 32, 32), np.nan), ValueError
     )
-    short = run_in(folder / "short", max_time=1e-9).fit(images())
+    short = run_in(folder / "short", callbacks=[TimeLimit(minutes=1e-9)]).fit(images())
     keep(folder, "short", short)
 
 
@@ -169,43 +172,43 @@ def go_on_all(folder):
 
 def begin(folder):
     encoder = Encoder(5, press_ctrl_c)
-    begun = pretrainer(encoder, checkpoint_dir=folder / "begun")
+    begun = pretrainer(encoder, checkpoint=folder / "begun")
     refused(folder, "begin", begun, images(), KeyboardInterrupt)
 
 
 def compare_gradients(folder):
-    """Largest errors of the gradient and of buffers, relative to whole, in float64."""
-    processes = distributed.join_processes("cpu")
+    """Save the largest relative errors of terms, gradients and buffers, in float64."""
+    processes = join_processes("cpu")
     errors = {
-        name: compare_gradient(processes, options, Objective(1.0, 2.0, 0.1, weight))
-        for name, options, weight in [
-            ("inverse", {"cv_sim_depth": 1}, 3.0),
-            ("direct", {"transport": "direct"}, 3.0),
-            ("idle", {}, 0.0),
+        name: compare_gradient(processes, Objective(**options))
+        for name, options in [
+            ("inverse", {"global_weight": 3.0, "cv_sim_depth": 1}),
+            ("direct", {"global_weight": 3.0, "transport": "direct"}),
+            ("idle", {"global_weight": 0.0}),
         ]
     }
     np.savez(folder / f"errors-{RANK}.npz", **errors)
 
 
-def compare_gradient(processes, options, objective):
+def compare_gradient(processes, objective):
     torch.manual_seed(0)
     encoder = build_encoder("test_efficientnet", size=32, match_stride=8)
-    whole = OTCXRModel(encoder, **options)
+    whole = OTCXRModel(encoder, objective)
     idle = has_idle_parameters(whole, objective, 32)
     part = deepcopy(whole.double())
-    views, affine = ViewSampler()(torch.from_numpy(images(7)).unsqueeze(1), torch.Generator())
+    views, affine = Views()(torch.from_numpy(images(7)).unsqueeze(1), torch.Generator())
     views, affine = views.double(), affine.double()
     rows = [slice(0, 3), slice(3, 7)][processes.rank]
     mine = [torch.cat([view[rows] for view in both.chunk(2)]) for both in (views, affine)]
-    spread = DistributedDataParallel(processes.spread(part, objective), find_unused_parameters=idle)
+    shared = DistributedDataParallel(processes.share(part, objective), find_unused_parameters=idle)
     usual, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double
     terms, _ = whole(views, affine)
     objective.total(terms).backward()
-    shared, _ = spread(*mine)
-    objective.total(shared).backward()
+    its_terms, _ = shared(*mine)
+    objective.total(its_terms).backward()
     torch.Tensor.float = usual
     pairs = [
-        *((terms[name], shared[name]) for name in terms),
+        *((terms[name], its_terms[name]) for name in terms),
         *((a.grad, b.grad) for a, b in zip(whole.parameters(), part.parameters(), strict=True)),
         *zip(whole.buffers(), part.buffers(), strict=True),
     ]
@@ -217,8 +220,8 @@ def compare_gradient(processes, options, objective):
 def main(folder, *tasks):
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Adam divides gradients by their size, and so makes of rounding errors, where a gradient is
-    # zero but for them, steps of full length. This keeps it from that.
+    # Adam divides gradients by their size, so where a gradient is zero up to rounding errors, these
+    # make steps of full length. A large eps prevents that.
     start = torch.optim.AdamW.__init__
     torch.optim.AdamW.__init__ = lambda *args, **options: start(*args, **{**options, "eps": 0.1})
     works = {
@@ -230,8 +233,8 @@ def main(folder, *tasks):
         "killed": lambda folder: run_in(folder / "killed", kill).fit(images()),
         "halted": lambda folder: run_in(folder / "halted", halt).fit(images()),
     }
-    distributed.LOOKED_AT = 3
-    distributed.TIMEOUT = timedelta(seconds=20 if "halted" in tasks else 120)
+    _scan.LOOKED_AT = 3
+    _distributed.TIMEOUT = timedelta(seconds=20 if "halted" in tasks else 120)
     for task in tasks:
         works[task](folder)
 

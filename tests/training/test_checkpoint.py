@@ -10,8 +10,11 @@ import safetensors
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_runs import Images, Weightless, make_model, same
+from small_runs import make_trainer as make_run
 
-from otcxr_sk.training.checkpoint import KEEP, Checkpoint, Checkpoints, CheckpointWarning
+from otcxr_sk.training import InMemoryCheckpoint, Optimizer, WarmupConstant
+from otcxr_sk.training._checkpoint import KEEP, CheckpointFolder, CheckpointWarning, RunState
 
 laws = settings(
     max_examples=25,
@@ -28,7 +31,7 @@ def some(number=0):
         "scalar": torch.tensor(number, dtype=torch.int64),
         "nothing": torch.empty(0, 2),
     }
-    return Checkpoint(tensors, {"number": number, "third": 1 / 3, "words": ["ä", None, True]})
+    return RunState(tensors, {"number": number, "third": 1 / 3, "words": ["ä", None, True]})
 
 
 def assert_same(loaded, saved):
@@ -40,7 +43,7 @@ def assert_same(loaded, saved):
 
 
 def filled(folder, n=KEEP):
-    checkpoints = Checkpoints(folder)
+    checkpoints = CheckpointFolder(folder)
     for number in range(n):
         checkpoints.save(some(number), number)
     return checkpoints
@@ -50,25 +53,25 @@ def newest(folder):
     return max(folder.glob("*.safetensors"))
 
 
-def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+def test_a_checkpoint_is_loaded_as_it_was_saved_to_the_bit(tmp_path):
     filled(tmp_path)
-    assert_same(Checkpoints(tmp_path).load(), some(KEEP - 1))
+    assert_same(CheckpointFolder(tmp_path).load(), some(KEEP - 1))
 
 
-def test_what_tells_the_run_is_in_every_checkpoint(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+def test_every_checkpoint_identifies_its_run(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path)
     checkpoints.run["seed"] = 7
     checkpoints.save(some(), 1)
     assert checkpoints.load().numbers["run"] == {"seed": 7}
 
 
 def test_an_empty_folder_holds_no_run(tmp_path):
-    assert Checkpoints(tmp_path / "new" / "folder").load() is None
+    assert CheckpointFolder(tmp_path / "new" / "folder").load() is None
 
 
 @pytest.mark.parametrize("places", [[1, 2, 3, 4, 5], [9, 10, 99, 100, 1_000_000]])
 def test_the_last_ones_are_kept_and_the_newest_is_loaded(places, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = CheckpointFolder(tmp_path)
     for place in places:
         checkpoints.save(some(place), place)
     assert len(os.listdir(tmp_path)) == KEEP
@@ -105,7 +108,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(data, tmp_path):
     assert_same(loaded, some(KEEP - 2))
 
 
-def test_a_run_of_which_all_is_damaged_starts_anew(tmp_path):
+def test_a_run_with_only_damaged_checkpoints_starts_over(tmp_path):
     checkpoints = filled(tmp_path)
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
@@ -124,9 +127,9 @@ def test_other_files_are_neither_read_nor_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.read_bytes() == b"mine"} == others
 
 
-def test_what_a_killed_process_left_unfinished_is_written_over(tmp_path):
+def test_an_unfinished_file_of_a_killed_process_is_overwritten(tmp_path):
     (tmp_path / "unfinished.part").write_bytes(b"half of a checkp")
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = CheckpointFolder(tmp_path)
     assert checkpoints.load() is None
     checkpoints.save(some(), 0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
@@ -134,7 +137,7 @@ def test_what_a_killed_process_left_unfinished_is_written_over(tmp_path):
 
 @contextmanager
 def no_room(monkeypatch):
-    """Files of this process can be no larger than a checkpoint is."""
+    """Limit the files of this process to less than the size of a checkpoint."""
     resource = pytest.importorskip("resource", reason="Windows has no limits of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
@@ -158,7 +161,7 @@ def failing(function):
 
 
 @pytest.mark.parametrize("disk_full", [no_room, failing("fsync"), failing("replace")])
-def test_a_full_disk_warns_and_keeps_what_is_there(disk_full, tmp_path, monkeypatch):
+def test_a_full_disk_warns_and_keeps_earlier_checkpoints(disk_full, tmp_path, monkeypatch):
     checkpoints = filled(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with (
@@ -171,23 +174,26 @@ def test_a_full_disk_warns_and_keeps_what_is_there(disk_full, tmp_path, monkeypa
     assert_same(checkpoints.load(), some(8))
 
 
-def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' cannot be used"):
-        Checkpoints(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"the checkpoint folder '.*file' cannot be used"):
+        CheckpointFolder(tmp_path / "file")
 
 
-def test_a_format_of_the_future_is_refused(tmp_path, monkeypatch):
-    with monkeypatch.context() as future:
-        future.setattr("otcxr_sk.training.checkpoint._FORMAT", "2")
+@pytest.mark.parametrize("other", ["1", "3"], ids=["of 0.1.0", "of the future"])
+def test_another_format_is_refused_and_left_alone(other, tmp_path, monkeypatch):
+    with monkeypatch.context() as another_version:
+        another_version.setattr("otcxr_sk.training._checkpoint._FORMAT", other)
         filled(tmp_path)
-    with pytest.raises(ValueError, match="has the format '2', and this version of otcxr-sk reads"):
-        Checkpoints(tmp_path).load()
-    assert len(os.listdir(tmp_path)) == KEEP
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    words = f"{newest(tmp_path).name}' has the format '{other}', and this version of otcxr-sk reads"
+    with pytest.raises(ValueError, match=f"{words} only '2'; continue .*or use another folder"):
+        CheckpointFolder(tmp_path).load()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_every_so_many_epochs_one_is_due(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 3)
+def test_one_is_due_every_so_many_epochs(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path, 3)
     due = [(e, s) for e in range(1, 8) for s in range(3) if checkpoints.is_due(e, s)]
     assert due == [(3, 0), (6, 0)]
 
@@ -195,7 +201,7 @@ def test_every_so_many_epochs_one_is_due(tmp_path):
 def test_one_is_due_when_its_time_has_passed_since_the_last(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    checkpoints = Checkpoints(tmp_path, timedelta(minutes=2))
+    checkpoints = CheckpointFolder(tmp_path, timedelta(minutes=2))
     now[0] += 119
     assert not checkpoints.is_due(1, 0)
     now[0] += 1
@@ -207,19 +213,78 @@ def test_one_is_due_when_its_time_has_passed_since_the_last(tmp_path, monkeypatc
 
 def test_a_folder_is_for_one_run_at_a_time(tmp_path):
     with (
-        Checkpoints(tmp_path).alone(),
+        CheckpointFolder(tmp_path).alone(),
         pytest.raises(ValueError, match="is being used by another run"),
-        Checkpoints(tmp_path).alone(),
+        CheckpointFolder(tmp_path).alone(),
     ):
         pass
-    with Checkpoints(tmp_path).alone():
+    with CheckpointFolder(tmp_path).alone():
         pass
 
 
-def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch):
+def test_a_disk_without_locks_is_used_without_a_lock(tmp_path, monkeypatch):
     def acquire(self):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr("filelock.FileLock.acquire", acquire)
-    with Checkpoints(tmp_path).alone(), Checkpoints(tmp_path).alone():
+    with CheckpointFolder(tmp_path).alone(), CheckpointFolder(tmp_path).alone():
         pass
+
+
+def make_trainer(**options):
+    defaults = {"epochs": 1, "schedule": WarmupConstant(), "optimizer": Optimizer(weight_decay=0.0)}
+    return make_run(**defaults | options)
+
+
+def test_nothing_is_kept_at_first():
+    assert InMemoryCheckpoint().load() is None
+
+
+def test_the_steps_of_earlier_parts_count():
+    memory, model = InMemoryCheckpoint(), make_model()
+    rates = []
+    for n in (24, 16, 40):
+        history = make_trainer().fit(model, Images(n), memory, memory.load())
+        assert {len(values) for values in history.values()} == {1}
+        rates += history["learning_rate"]
+    assert rates == pytest.approx([1e-3 * (n + 1) / 40 for n in (3, 5, 10)])
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_the_optimizer_remembers_earlier_parts(name):
+    optimizer = Optimizer(name, weight_decay=0.0)
+    memory, model = InMemoryCheckpoint(), make_model()
+    make_trainer(optimizer=optimizer).fit(model, Images(), memory)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    idle = make_trainer(objective=Weightless(), optimizer=optimizer)
+    idle.fit(model, Images(), InMemoryCheckpoint())
+    assert all(value.equal(before[name]) for name, value in model.named_parameters())
+    idle.fit(model, Images(), memory, memory.load())
+    moved = [name for name, value in model.named_parameters() if not value.equal(before[name])]
+    assert "encoder.backbone.0.weight" in moved
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_training_does_not_change_what_is_kept(ema):
+    optimizer = Optimizer(weight_decay=0.0, ema=ema)
+    memory = InMemoryCheckpoint()
+    make_trainer(optimizer=optimizer).fit(make_model(), Images(), memory)
+    kept = memory.load()
+    ends = []
+    for _ in range(2):
+        model = make_model()
+        make_trainer(optimizer=optimizer).fit(model, Images(), None, memory.load())
+        ends.append(model)
+    assert same(*ends)
+    assert not same(ends[0], make_model())
+    assert all(value.equal(kept.tensors[name]) for name, value in memory.load().tensors.items())
+
+
+def test_nothing_is_kept_of_an_epoch_that_was_interrupted():
+    memory = InMemoryCheckpoint()
+    names = ["model/weight", "sums/loss", "watched/embedding", "good/weight", "optimizer 0/step"]
+    tensors = {name: torch.zeros(1) for name in names}
+    memory.save(RunState(tensors, {"precision": {}, "step": 2, "epoch": 0}), 7)
+    kept = memory.load()
+    assert kept.tensors.keys() == {"model/weight", "optimizer 0/step"}
+    assert (kept.numbers["earlier"], kept.numbers["step"]) == (7, 0)

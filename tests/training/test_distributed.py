@@ -1,4 +1,4 @@
-"""Several processes train as one does."""
+"""Several processes train like one."""
 
 import os
 import re
@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from otcxr_sk.training import distributed
-from otcxr_sk.training.distributed import ALONE, Processes, join_processes
+from otcxr_sk.training import Processes, _distributed, join_processes
+from otcxr_sk.training._distributed import SINGLE_PROCESS
 
 SCRIPT = str(Path(__file__).with_name("launched.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 EQUAL = {"rtol": 1e-5, "atol": 1e-5}
-# Rounding of bfloat16 is another for every order of a sum.
+# bfloat16 rounds differently for every order of a sum.
 ROUGH = {"rtol": 0.05, "atol": 0.05}
 
 
@@ -39,7 +39,7 @@ def run(command, *tasks):
 
 
 def start_both(*tasks):
-    """Two processes as torchrun would start them on two machines: none ends the other."""
+    """Start two processes as torchrun would on two machines: neither ends the other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -58,7 +58,7 @@ def start_both(*tasks):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What two processes made and one made of the same cases, and of runs that others began."""
+    """Results of two processes and of one, for the same cases and for runs that others began."""
     folder = tmp_path_factory.mktemp("results")
     said = run(TORCHRUN, folder, "compare", "fit", "stop")
     both = {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
@@ -85,14 +85,14 @@ def test_the_gradient_and_all_statistics_are_those_of_the_whole_batch(results):
 
 
 ALIKE = [
-    *("plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bf16"),
+    *("plain", "accumulated", "norms that act", "idle heads", "cv_sim", "unusable", "bfloat16"),
     "held out",
 ]
 
 
 @pytest.mark.parametrize("case", ALIKE)
 def test_two_processes_give_the_losses_and_weights_of_one(case, results):
-    equal = ROUGH if case == "bf16" else EQUAL
+    equal = ROUGH if case == "bfloat16" else EQUAL
     assert_same(results["both"][f"{case}-0"], results["one"][case], equal)
 
 
@@ -103,7 +103,7 @@ def test_every_process_ends_with_the_same_estimator(case, results):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-def test_the_first_process_alone_talks(results):
+def test_only_the_first_process_warns(results):
     (told,) = results["both"]["unusable-0"]["warned"]
     assert "2 of 23 images cannot be used" in told
     assert "row 19" in told
@@ -126,11 +126,11 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_the_last_good_ep
     ("case", "words"),
     [
         ("other images", "process 1 .* there are 22 images there and 23 here"),
-        ("other options", "process 1 .* eta is 2.0 there and 1.0 here"),
+        ("other options", "process 1 .* objective__eta is 2.0 there and 1.0 here"),
         ("all unusable", "at least 2 images are needed, found 0"),
     ],
 )
-def test_what_one_process_refuses_all_refuse(case, words, results):
+def test_an_error_in_one_process_is_raised_in_all(case, words, results):
     for rank in (0, 1):
         assert re.search(words, results["words"][f"{case}-{rank}"])
 
@@ -143,12 +143,12 @@ def test_a_killed_process_ends_the_others_with_an_error(results):
 
 
 @pytest.mark.parametrize("name", ["interrupted", "failed", "short", "killed"])
-def test_a_run_of_two_processes_goes_on_in_one(name, results):
+def test_a_run_of_two_processes_continues_in_one(name, results):
     assert_same(results["one"][name], results["one"]["whole"])
 
 
 @pytest.mark.slow
-def test_a_run_of_one_process_goes_on_in_two(tmp_path):
+def test_a_run_of_one_process_continues_in_two(tmp_path):
     run([sys.executable], tmp_path, "begin")
     run(TORCHRUN, tmp_path, "go-on")
     for rank in (0, 1):
@@ -164,7 +164,7 @@ def test_a_process_that_hangs_ends_the_others_within_the_timeout(tmp_path):
     try:
         began = time.monotonic()
         error = first.communicate(timeout=200)[1]
-        # Of which 20 are the timeout, and the rest is for the start.
+        # The timeout is 20 of them; the rest is for the start.
         assert time.monotonic() - began < 120
         assert first.returncode == 1
         assert "RuntimeError" in error
@@ -176,45 +176,45 @@ def test_a_process_that_hangs_ends_the_others_within_the_timeout(tmp_path):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """As if torchrun had started this process beside another."""
+    """Set the environment as if torchrun had started this process beside another."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
-    assert join_processes("cpu") == ALONE
+    assert join_processes("cpu") == SINGLE_PROCESS
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert join_processes("cpu") == ALONE
+    assert join_processes("cpu") == SINGLE_PROCESS
 
 
-def test_a_single_process_of_torchrun_is_alone(launched, monkeypatch):
+def test_a_single_process_of_torchrun_trains_alone(launched, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert join_processes("cpu") == ALONE
+    assert join_processes("cpu") == SINGLE_PROCESS
 
 
 @pytest.mark.usefixtures("launched")
 def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "choose_device", torch.device)
+    monkeypatch.setattr(_distributed, "choose_device", torch.device)
     with pytest.raises(ValueError, match="not on 'mps'"):
         join_processes("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="several processes on one GPU"):
         join_processes("cuda:0")
-    with pytest.raises(ValueError, match=r"has 1 GPUs .* --nproc-per-node=1"):
+    with pytest.raises(ValueError, match=r"GPUs, which is 1; .* --nproc-per-node=1"):
         join_processes("auto")
 
 
 @pytest.mark.usefixtures("launched")
-def test_every_process_takes_the_gpu_of_its_place_before_all_else(monkeypatch):
+def test_every_process_first_takes_the_gpu_of_its_local_rank(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda place: calls.append(("set", place)))
-    monkeypatch.setattr(distributed, "choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(distributed.atexit, "register", lambda function: None)
+    monkeypatch.setattr(_distributed, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(_distributed.atexit, "register", lambda function: None)
     for name, answer in {"get_rank": 1, "get_world_size": 2}.items():
         monkeypatch.setattr(torch.distributed, name, lambda answer=answer: answer)
     monkeypatch.setattr(
@@ -223,16 +223,16 @@ def test_every_process_takes_the_gpu_of_its_place_before_all_else(monkeypatch):
         lambda backends, timeout: calls.append((backends, timeout)),
     )
     assert join_processes("cuda") == Processes(torch.device("cuda", 1), 1, 2)
-    assert calls == [("set", 1), ("cpu:gloo,cuda:nccl", distributed.TIMEOUT)]
+    assert calls == [("set", 1), ("cpu:gloo,cuda:nccl", _distributed.TIMEOUT)]
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_group_of_the_script_has_to_reach_the_cpu(monkeypatch):
+def test_a_process_group_of_the_script_needs_a_backend_for_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cuda:nccl")
-    with pytest.raises(ValueError, match="cannot reach the CPU"):
+    with pytest.raises(ValueError, match="has no backend for the CPU"):
         join_processes("cpu")
 
 
 def test_the_timeout_is_bounded():
-    assert timedelta(minutes=1) < distributed.TIMEOUT < timedelta(hours=1)
+    assert timedelta(minutes=1) < _distributed.TIMEOUT < timedelta(hours=1)

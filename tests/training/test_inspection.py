@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from otcxr_sk.training import inspection
-from otcxr_sk.training.checkpoint import Checkpoint, Checkpoints
-from otcxr_sk.training.inspection import describe
+from otcxr_sk.training import _inspection
+from otcxr_sk.training._checkpoint import CheckpointFolder, RunState
+from otcxr_sk.training._inspection import describe
 
 RUN = {
     "otcxr_sk": "1.2.3",
@@ -41,21 +41,21 @@ def folder(tmp_path):
 
 
 def save(folder, place=1, run=RUN, **changes):
-    checkpoints = Checkpoints(folder)
+    checkpoints = CheckpointFolder(folder)
     checkpoints.run = run
-    checkpoints.save(Checkpoint({"w": torch.ones(3)}, numbers(**changes)), place)
+    checkpoints.save(RunState({"w": torch.ones(3)}, numbers(**changes)), place)
     return max(folder.glob("*.safetensors"))
 
 
-def told(folder):
-    """Lines of the description by their first word, long ones put together again."""
+def described(folder):
+    """Return the lines of the description by their first word, wrapped ones rejoined."""
     lines = re.sub(r"\n {5,}", " ", describe(folder)).splitlines()
     return {line.split()[0]: " ".join(line.split()[1:]) for line in lines[1:] if line}
 
 
-def test_it_tells_what_a_run_is_and_how_far_it_has_come(folder):
+def test_it_shows_what_a_run_is_and_how_far_it_has_come(folder):
     newest = save(folder)
-    found = told(folder)
+    found = described(folder)
     assert found["run"] == "otcxr-sk 1.2.3, seed 42, 1000 images, 2 of them left out, 198 held out"
     assert found["parameters"] == "epochs=10, encoder='resnet18', alpha=1.0"
     assert found["progress"] == "4 of 10 epochs completed"
@@ -91,23 +91,23 @@ def test_it_tells_what_a_run_is_and_how_far_it_has_come(folder):
 def test_how_far_it_has_come(changes, progress, time, folder):
     history = {"loss": [1.0] * changes.get("epoch", 4)}
     save(folder, **{"history": history, **changes})
-    found = told(folder)
+    found = described(folder)
     assert found["progress"] == progress
     assert found["time"] == time
 
 
-def test_a_damaged_newest_is_named_and_left_alone_and_the_one_before_is_told_of(folder):
+def test_a_damaged_newest_is_named_and_kept_and_the_one_before_it_described(folder):
     whole = save(folder, 1, epoch=2)
     newest = save(folder, 2, epoch=3)
     newest.write_bytes(newest.read_bytes()[:-1])
-    found = told(folder)
+    found = described(folder)
     assert found["progress"].startswith("2 of 10")
     assert found["saved"].endswith(f"{whole.name}, whole")
     assert found["damaged"].startswith(newest.name)
     assert newest.exists()
 
 
-def test_nothing_is_written_and_nothing_removed(folder):
+def test_nothing_is_written_or_removed(folder):
     save(folder)
     (folder / "unfinished.part").write_bytes(b"half")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -115,7 +115,7 @@ def test_nothing_is_written_and_nothing_removed(folder):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_run_can_be_looked_at_while_it_is_written(folder):
+def test_a_run_can_be_described_while_it_trains(folder):
     save(folder, 0)
     done = threading.Event()
 
@@ -131,21 +131,21 @@ def test_a_run_can_be_looked_at_while_it_is_written(folder):
     looks = 0
     try:
         while not done.is_set():
-            assert told(folder)["progress"] == "4 of 10 epochs completed"
+            assert described(folder)["progress"] == "4 of 10 epochs completed"
             looks += 1
     finally:
         writer.join()
     assert looks > 2
 
 
-def test_one_that_vanishes_while_it_is_read_is_looked_for_again(folder, monkeypatch):
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_looked_for_again(folder, monkeypatch):
     save(folder)
     names = [["checkpoint-gone"], ["checkpoint-gone"]]
-    usual = inspection.checkpoint_names
+    usual = _inspection.checkpoint_names
     monkeypatch.setattr(
-        inspection, "checkpoint_names", lambda f: names.pop() if names else usual(f)
+        _inspection, "checkpoint_names", lambda f: names.pop() if names else usual(f)
     )
-    assert told(folder)["progress"] == "4 of 10 epochs completed"
+    assert described(folder)["progress"] == "4 of 10 epochs completed"
 
 
 def damage(folder):
@@ -159,39 +159,39 @@ def future(folder):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: None, "is not there; name a checkpoint_dir or a saved encoder"),
+        (lambda folder: None, "does not exist; name a run's folder or a saved encoder"),
         (lambda folder: folder.mkdir(), "holds no run: no checkpoint has been written there yet"),
-        (damage, "holds damaged checkpoints alone: checkpoint-.*start anew"),
-        (future, "holds a run of another version of otcxr-sk: it lacks 'seed'"),
-        (lambda folder: folder.write_bytes(b"some"), "is no safetensors file"),
-        (lambda folder: folder.write_bytes(b""), "is no safetensors file"),
-        (lambda folder: folder.write_bytes(b"\xff" * 99), "is no safetensors file"),
-        (lambda folder: folder.write_bytes(b"\2" + bytes(7) + b"[]"), "is no safetensors file"),
+        (damage, "holds only damaged checkpoints: checkpoint-.*start over"),
+        (future, "holds a run of another version of otcxr-sk: 'seed' is missing"),
+        (lambda folder: folder.write_bytes(b"some"), "is not a safetensors file"),
+        (lambda folder: folder.write_bytes(b""), "is not a safetensors file"),
+        (lambda folder: folder.write_bytes(b"\xff" * 99), "is not a safetensors file"),
+        (lambda folder: folder.write_bytes(b"\2" + bytes(7) + b"[]"), "is not a safetensors file"),
         (
             lambda folder: safetensors.torch.save_file({"w": torch.ones(2)}, folder),
             "was not written by save_encoder",
         ),
     ],
 )
-def test_what_is_no_run_is_told_from_one(make, words, folder):
+def test_the_error_says_what_there_is_instead_of_a_run(make, words, folder):
     make(folder)
     with pytest.raises(ValueError, match=words):
         describe(folder)
 
 
-def test_an_encoder_is_told_from_its_header(tmp_path):
+def test_an_encoder_is_described_from_its_header(tmp_path):
     path = tmp_path / "encoder.safetensors"
     facts = {"encoder": "resnet18\x1b[2J", "image_size": "64", "otcxr_sk_version": "1.2.3"}
     safetensors.torch.save_file({"a": torch.ones(2, 3), "b": torch.ones(1994)}, path, facts)
-    found = told(path)
+    found = described(path)
     assert found["weights"] == "2,000 numbers in 2 tensors"
     assert found["image_size"] == "64"
     assert found["otcxr-sk"] == "1.2.3"
-    # What a file says is not let loose on the terminal.
+    # Escape sequences in a file do not reach the terminal.
     assert found["encoder"] == r"resnet18\x1b[2J"
 
 
-def test_looking_loads_no_torch(folder):
+def test_the_command_line_describes_a_run_without_torch(folder):
     save(folder)
     script = f"import sys; from otcxr_sk.cli import main; main(['info', {str(folder)!r}])"
     script += "; print(*sys.modules, file=sys.stderr)"

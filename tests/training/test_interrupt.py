@@ -3,18 +3,10 @@ import threading
 
 import pytest
 
-from otcxr_sk.training.interrupt import deferred_interrupt
+from otcxr_sk.training._interrupt import deferred_interrupt
 
 
-@pytest.fixture(autouse=True)
-def _usual_handler():
-    """A process that was started in the background ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_the_first_is_noted_and_the_second_raised():
+def test_the_first_ctrl_c_is_noted_and_the_second_is_raised():
     with deferred_interrupt() as interrupt:
         assert not interrupt.asked
         signal.raise_signal(signal.SIGINT)
@@ -25,7 +17,7 @@ def test_the_first_is_noted_and_the_second_raised():
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_after_the_block_all_is_as_before(asked):
+def test_after_the_block_ctrl_c_is_raised_as_usual(asked):
     with deferred_interrupt():
         if asked:
             signal.raise_signal(signal.SIGINT)
@@ -33,7 +25,7 @@ def test_after_the_block_all_is_as_before(asked):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_handler_of_someone_else_is_left_alone():
+def test_another_handler_is_left_alone():
     calls = []
     signal.signal(signal.SIGINT, lambda *args: calls.append(args))
     with deferred_interrupt() as interrupt:

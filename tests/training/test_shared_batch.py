@@ -1,4 +1,4 @@
-"""What processes share, seen by one process that is a group of its own."""
+"""Batches shared by processes, seen from a single process that is a group of its own."""
 
 import copy
 
@@ -9,8 +9,8 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from otcxr_sk.method.statistics import WHOLE
-from otcxr_sk.training.shared_batch import SharedBatch, join_parts, share_norms
+from otcxr_sk.method._statistics import WHOLE_BATCH
+from otcxr_sk.training._shared_batch import SharedStatistics, join_parts, share_norms
 
 CPU = torch.device("cpu")
 
@@ -30,10 +30,10 @@ def numbers(*shape, seed=0):
 NORMS = {
     "1d": (lambda: nn.BatchNorm1d(5), (7, 5)),
     "2d": (lambda: nn.BatchNorm2d(5), (6, 5, 3, 4)),
-    "2d of one place": (lambda: nn.BatchNorm2d(5, eps=0.1), (6, 5, 1, 1)),
+    "2d of one pixel": (lambda: nn.BatchNorm2d(5, eps=0.1), (6, 5, 1, 1)),
     "without weights": (lambda: nn.BatchNorm2d(5, affine=False), (6, 5, 3, 4)),
-    "without memory": (lambda: nn.BatchNorm2d(5, track_running_stats=False), (6, 5, 3, 4)),
-    "of all batches": (lambda: nn.BatchNorm2d(5, momentum=None), (6, 5, 3, 4)),
+    "untracked": (lambda: nn.BatchNorm2d(5, track_running_stats=False), (6, 5, 3, 4)),
+    "cumulative average": (lambda: nn.BatchNorm2d(5, momentum=None), (6, 5, 3, 4)),
     "with activation": (lambda: BatchNormAct2d(5, act_layer=nn.SiLU), (6, 5, 3, 4)),
 }
 
@@ -65,7 +65,7 @@ def test_a_shared_norm_of_one_process_is_the_norm(name, channels_last):
     torch.testing.assert_close(shared.eval()(x), usual.eval()(x))
 
 
-def test_on_a_gpu_norms_become_torchs_own():
+def test_on_a_gpu_norms_become_those_of_torch():
     model = nn.Sequential(nn.BatchNorm2d(5), nn.Sequential(BatchNormAct2d(5), nn.BatchNorm1d(5)))
     before = dict(model.named_parameters()), dict(model.named_buffers())
     share_norms(model, torch.device("cuda"))
@@ -87,7 +87,7 @@ def test_the_gradient_of_a_shared_norm_is_that_of_its_output():
     assert torch.autograd.gradcheck(apply, (x, weight, bias))
 
 
-def test_bfloat16_stays_so_and_is_averaged_in_float32():
+def test_bfloat16_is_kept_and_averaged_in_float32():
     norm = nn.Sequential(nn.BatchNorm2d(4))
     share_norms(norm, CPU)
     x = (100 + numbers(64, 4, 8, 8)).bfloat16()
@@ -98,14 +98,14 @@ def test_bfloat16_stays_so_and_is_averaged_in_float32():
 
 
 def test_statistics_of_one_process_are_those_of_its_batch():
-    shared = SharedBatch()
+    shared = SharedStatistics()
     values, s, t = numbers(3, 4), numbers(9, 5), numbers(9, 5, seed=1)
-    torch.testing.assert_close(shared.mean(values), WHOLE.mean(values))
+    torch.testing.assert_close(shared.mean(values), WHOLE_BATCH.mean(values))
     assert shared.mean(values[:0]).isnan()
-    assert shared.largest(values.max()) == WHOLE.largest(values.max())
-    for found, expected in zip(shared.moments(s, t), WHOLE.moments(s, t), strict=True):
+    assert shared.largest(values.max()) == WHOLE_BATCH.largest(values.max())
+    for found, expected in zip(shared.moments(s, t), WHOLE_BATCH.moments(s, t), strict=True):
         torch.testing.assert_close(found, expected)
 
 
-def test_parts_are_joined_without_what_is_not_of_them():
+def test_padding_is_dropped_when_parts_are_joined():
     np.testing.assert_array_equal(join_parts(numbers(6, 2), [3]), numbers(6, 2)[:3])

@@ -1,5 +1,5 @@
-"""Other ways to get features of chest X-rays, all by one budget.
+"""Other ways to get features of chest X-rays, all with the same training budget.
 
-`losses.py` has the self-supervised peers, `pretrain.py` trains them, `features.py` adds what needs
-no pre-training and ours.
+`losses.py` has the self-supervised peers, `pretrain.py` trains them, and `features.py` adds OTCXR
+and methods that need no pre-training.
 """

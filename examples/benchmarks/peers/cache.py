@@ -1,4 +1,4 @@
-"""Results that are made once, kept in a folder."""
+"""Results kept in a folder, so that each is computed once."""
 
 import hashlib
 import json
@@ -18,7 +18,15 @@ PACKAGES = ("otcxr-sk", "torch", "timm", "lightly", "scikit-learn", "numpy")
 
 
 class Cache:
-    """Results in a folder, each with what it was made from; written whole or not at all."""
+    """A folder of results, each with its key and its provenance; files are written atomically.
+
+    Attributes
+    ----------
+    made_by : dict
+        What `provenance` returns.
+    others : set of str
+        Names of the files that were read and made by another version of the code.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -27,9 +35,9 @@ class Cache:
         self.others = set()
 
     def get(self, key, make):
-        """Give the result of `make`, a dict, made once for each `key`.
+        """Return the result of `make`, a dict, from the folder if it has one for this `key`.
 
-        An array named ``features`` goes into a file of its own.
+        An array named ``features`` is stored in a separate file.
         """
         words = json.dumps(key, sort_keys=True, default=str)
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
@@ -57,7 +65,7 @@ def _replace(file, write):
 
 
 def provenance():
-    """Versions, machine and day, and a digest of the code that trains."""
+    """Return versions, machine and date, and a digest of the training code."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -66,7 +74,7 @@ def provenance():
             versions[name] = None
     library, here = Path(otcxr_sk.__file__).parent, Path(__file__).parent
     rooms = [library / room for room in ("method", "training", "estimators")]
-    files = [file for room in rooms for file in sorted(room.glob("*.py"))]
+    files = [file for room in rooms for file in sorted(room.rglob("*.py"))]
     files += [here / f"{name}.py" for name in ("features", "losses", "pretrain")]
     code = b"".join(file.read_bytes() for file in files)
     return {
@@ -80,7 +88,7 @@ def provenance():
 
 
 def fingerprint(*arrays):
-    """Digest of arrays that changes with any value."""
+    """Return a digest of the values, dtypes and shapes of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(

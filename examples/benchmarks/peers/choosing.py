@@ -1,4 +1,4 @@
-"""How a setting is judged before it is chosen: never on test patients."""
+"""Scores that a setting is chosen by, never of test patients."""
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
@@ -9,20 +9,20 @@ FOLDS, DRAWS = 4, 5
 
 
 def scores_in_folds(study, rows, features):
-    """AUC of linear probes by task and by share of labelled patients, means over folds.
+    """Return AUCs of linear probes by task and share of labeled patients, means over folds.
 
     Parameters
     ----------
     study : Study
     rows : ndarray of int
-        Images to fit and to judge on, patients apart.
+        Images to fit and to evaluate on, in folds that share no patient.
     features : ndarray of shape (n, d)
-        Of these rows.
+        Features of these rows.
 
     Returns
     -------
     scores : dict of str to dict of str to float
-        Share of labels as a string, as JSON wants it.
+        By task, then by share of labels, a string as JSON needs it.
     """
     patients, scores = study.patients[rows], {}
     for task, labels in study.tasks.items():
@@ -34,11 +34,11 @@ def scores_in_folds(study, rows, features):
                 y,
                 patients,
                 train=known[fitted],
-                test=known[judged],
+                test=known[tested],
                 draws=DRAWS,
                 random_state=0,
             )
-            for fitted, judged in GroupKFold(FOLDS).split(known, groups=patients[known])
+            for fitted, tested in GroupKFold(FOLDS).split(known, groups=patients[known])
         ]
         means = np.mean([fold.mean for fold in found], axis=0)
         scores[task] = dict(zip(map(str, found[0].fractions), means.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Dense transfer: what a linear head finds of masks in the maps of a frozen encoder."""
+"""Dense transfer: segmentation by a linear head on the maps of a frozen encoder."""
 
 import numpy as np
 import torch
@@ -7,34 +7,27 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import interpolate
 
-# Strong and fixed, as that of the library's probes.
+# As strong as in the library's probes, and as fixed.
 PENALTY = 1000
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
 @torch.inference_mode()
 def dense_features(frozen, images):
-    """Both maps of an encoder on the finer one's grid: images (n, 1, H, W) -> (n, h, w, d)."""
+    """Return both maps of an encoder on the finer grid: images (n, 1, H, W) -> (n, h, w, d)."""
     found = []
-    for x in frozen.standardised(images):
+    for x in frozen.standardized(images):
         matched, last = frozen.encoder(x)
         last = interpolate(last, matched.shape[2:], mode="bilinear")
         found.append(torch.cat([matched, last], 1).permute(0, 2, 3, 1))
     return torch.cat(found).numpy()
 
 
-def resized_masks(masks, size):
-    """Masks (n, k, H, W) at a smaller size that divides theirs, by majority."""
-    n, k, side, _ = masks.shape
-    step = side // size
-    return masks.reshape(n, k, size, step, size, step).mean((3, 5)) >= 0.5
-
-
 def dice_of_head(features, masks, fitted, test):
-    """Dice of every mask over all pixels of the test rows.
+    """Return the Dice coefficient of each mask over all pixels of the test rows.
 
-    The head is ridge regression from each place of the map to the pixels that it stands for. What
-    counts as found is decided by the threshold that is best on the rows fitted.
+    The head is ridge regression from each place of the map to the pixels that it covers. The
+    threshold of each mask is the one that is best on the rows fitted.
 
     Parameters
     ----------
@@ -54,11 +47,7 @@ def dice_of_head(features, masks, fitted, test):
     pixels = masks.reshape(n, k, rows, y, columns, x).transpose(0, 2, 4, 1, 3, 5)
 
     def places(part):
-        """Features and pixels of every place."""
-        return (
-            features[part].reshape(-1, width_of_features),
-            pixels[part].reshape(-1, k, y * x),
-        )
+        return features[part].reshape(-1, width_of_features), pixels[part].reshape(-1, k, y * x)
 
     z, truth = places(fitted)
     head = make_pipeline(StandardScaler(), Ridge(PENALTY))
@@ -70,6 +59,6 @@ def dice_of_head(features, masks, fitted, test):
 
 
 def dice(truth, found):
-    """Dice of each of k masks in arrays (m, k, p); 0 where one is nowhere, in truth or found."""
+    """Return the Dice coefficient of k masks (m, k, p); 0 if a mask is empty in both arrays."""
     both = 2 * (truth & found).sum((0, 2))
     return both / np.maximum(truth.sum((0, 2)) + found.sum((0, 2)), 1)

@@ -1,10 +1,10 @@
-"""Self-supervised peers: heads and losses are lightly's, as its examples put them together.
+"""Self-supervised peers, with heads and losses from lightly, combined as in its examples.
 
-A peer turns two views of a batch into a loss. To add one, write it here and name it
-in `PEERS`::
+A peer turns two views of a batch into a loss. To add one, write a class here and add it to
+`PEERS`::
 
     class SimSiam(Peer):
-        weights = (512, 128, 2048)  # what is searched, here a head's width; documented value first
+        weights = (512, 128, 2048)  # values to search, the documented one first
 
         def __init__(self, encoder, weight):
             super().__init__(encoder)
@@ -16,8 +16,8 @@ in `PEERS`::
             (p_s, p_t), (z_s, z_t) = self.predictor(z).chunk(2), z.detach().chunk(2)
             return -(cosine_similarity(p_s, z_t) + cosine_similarity(p_t, z_s)).mean() / 2
 
-Dense peers work on the tokens that ours matches, not on the last map as published: of a small
-image the last map has a handful of places.
+Dense peers use the tokens that OTCXR matches instead of the last map, as published: for small
+images the last map has only a few places.
 """
 
 import copy
@@ -49,21 +49,20 @@ from lightly.models.modules.heads import (
 from lightly.models.utils import select_most_similar, update_momentum
 from torch import nn
 
-from otcxr_sk.method.encoders import pool, tokens
-from otcxr_sk.method.geometry import token_centres
-from otcxr_sk.training.runtime import choose_precision
+from otcxr_sk.method import pool, token_centers, tokens
+from otcxr_sk.training import choose_precision
 
-# A run has a few hundred steps: a slower teacher would hardly leave its random start.
+# A run has only a few hundred steps: a slower teacher would stay close to its random start.
 MOMENTUM = 0.99
 BANK = (4096, 128)
-# Share of the run in which DINO's last layer is not trained: the first epoch of ten.
+# Share of the run in which DINO's last layer is frozen: one epoch of ten.
 FROZEN = 0.1
 
 
 def encode(encoder, views):
-    """Pooled features (2B, C) and tokens (2B, N, C') of views, float32.
+    """Return pooled features (2B, C) and tokens (2B, N, C') of views, float32.
 
-    The encoder alone runs in the library's precision, as in its own trainer.
+    Only the encoder runs in lower precision, as in the library's trainer.
     """
     dtype = choose_precision("auto", views.device)
     with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
@@ -77,7 +76,7 @@ class Peer(nn.Module, ABC):
     Attributes
     ----------
     weights : tuple
-        Values of the one setting that is searched beside the learning rate.
+        Values of the one setting that is searched besides the learning rate.
     """
 
     weights: tuple
@@ -90,15 +89,15 @@ class Peer(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, views, affine):
-        """Scalar loss of views (2B, 1, H, W), first and then second ones, cut by `affine`."""
+        """Return the loss of views (2B, 1, H, W), first views before second, cut by `affine`."""
 
     def after_step(self, done):
-        """Do what follows an optimiser step, with a share `done` of all steps taken."""
+        """Update what changes after an optimizer step; `done` is the share of steps taken."""
         self.done = done
 
 
 class Siamese(Peer):
-    """One head on pooled features, and a `criterion` of its outputs for both views."""
+    """One head on the pooled features, and a `criterion` on its outputs for both views."""
 
     def loss(self, views, affine):
         return self.criterion(*self.head(encode(self.encoder, views)[0]).chunk(2))
@@ -114,7 +113,7 @@ class SimCLR(Siamese):
 
 
 class VICReg(Siamese):
-    weights = (1.0, 0.2, 5.0)  # of the covariance term
+    weights = (1.0, 0.2, 5.0)  # weight of the covariance term
 
     def __init__(self, encoder, weight):
         super().__init__(encoder)
@@ -123,7 +122,7 @@ class VICReg(Siamese):
 
 
 class BarlowTwins(Siamese):
-    weights = (5e-3, 1e-3, 2e-2)  # of the redundancy term
+    weights = (5e-3, 1e-3, 2e-2)  # weight of the redundancy term
 
     def __init__(self, encoder, weight):
         super().__init__(encoder)
@@ -132,7 +131,7 @@ class BarlowTwins(Siamese):
 
 
 class LeJEPA(Siamese):
-    weights = (0.05, 0.02, 0.1)  # of SIGReg
+    weights = (0.05, 0.02, 0.1)  # weight of SIGReg
 
     def __init__(self, encoder, weight):
         super().__init__(encoder)
@@ -141,12 +140,13 @@ class LeJEPA(Siamese):
 
     def criterion(self, z_s, z_t):
         both = torch.stack([z_s, z_t])
-        # Both views are global. The loss wants local ones: the same again change neither term.
+        # Both views are global. The loss requires local ones too: the same again change neither
+        # term.
         return self.lejepa(local_proj=both, global_proj=both)
 
 
 class VICRegL(Peer):
-    weights = (0.75, 0.5, 0.9)  # of the image-level part, the rest being local
+    weights = (0.75, 0.5, 0.9)  # weight of the image-level part; the rest is local
 
     def __init__(self, encoder, weight):
         super().__init__(encoder)
@@ -158,20 +158,20 @@ class VICRegL(Peer):
         pooled, dense = encode(self.encoder, views)
         grid = self.encoder.match_shape[1:]
         local = self.local_head(dense).unflatten(1, grid).chunk(2)
-        places = token_centres(affine, grid).unflatten(1, grid).chunk(2)
+        places = token_centers(affine, grid).unflatten(1, grid).chunk(2)
         features = list(zip(self.head(pooled).chunk(2), local, strict=True))
         return self.criterion(features, places).squeeze()
 
 
 class WithTeacher(Peer):
-    """A student and its teacher: the same network, following as a moving average.
+    """A student and its teacher: the same network, whose weights are a moving average.
 
     Parameters
     ----------
     make_heads : callable
-        Gives the list of heads that both have on top of the encoder.
+        Returns the list of heads that both have on top of the encoder.
     momentum : float
-        Of the teacher at the start; it rises to 1 by a half cosine.
+        Momentum of the teacher at the start; it rises to 1 along half a cosine.
     """
 
     def __init__(self, encoder, make_heads, momentum):
@@ -212,7 +212,7 @@ class DINO(WithTeacher):
     def __init__(self, encoder, weight):
         channels = encoder.last_shape[0]
         with warnings.catch_warnings():
-            # torch has a newer weight_norm than lightly uses.
+            # lightly uses a weight_norm that torch has replaced.
             warnings.simplefilter("ignore", FutureWarning)
             super().__init__(
                 encoder, lambda: [DINOProjectionHead(channels, 512, 64, 2048)], MOMENTUM

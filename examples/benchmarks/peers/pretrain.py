@@ -1,35 +1,38 @@
-"""Pre-training of a peer: the optimiser, schedule, batches and views of the library's trainer."""
+"""Pre-training of a peer with the optimizer, schedule, batches and views of the library."""
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from timm.optim import param_groups_weight_decay
 
-from otcxr_sk.method.encoders import build_encoder
-from otcxr_sk.method.views import ViewSampler
-from otcxr_sk.training.plan import WarmupCosine
-from otcxr_sk.training.runtime import private_randomness
+from otcxr_sk import Optimizer, Views
+from otcxr_sk.method import build_encoder
+from otcxr_sk.training import WarmupCosine, private_randomness
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What all methods get alike; the words are those of `OTCXRPretrainer`."""
+    """What all methods have in common: parameters of `OTCXRPretrainer`."""
 
     encoder: str
     image_size: int
     match_stride: int
     epochs: int
     batch_size: int
-    weight_decay: float
+    optimizer: Optimizer
+
+    @classmethod
+    def of(cls, estimator):
+        """Take the parameters of an estimator."""
+        return cls(**{field.name: getattr(estimator, field.name) for field in fields(cls)})
 
 
 def random_encoder(budget, seed):
-    """Untrained encoder in eval mode, the same for every peer of a seed."""
+    """Return an untrained encoder in eval mode, the same for every peer of a seed."""
     with private_randomness(seed, CPU):
         encoder = build_encoder(
             budget.encoder, size=budget.image_size, match_stride=budget.match_stride
@@ -43,11 +46,11 @@ def pretrain(make_peer, encoder, images, budget, learning_rate, seed):
     Parameters
     ----------
     make_peer : callable
-        Puts heads on an encoder: gives a `Peer`.
-    encoder : Encoder
-        Where to start from; it is trained itself.
+        Turns an encoder into a `Peer`.
+    encoder : DenseEncoder
+        The start; it is trained in place.
     images : Tensor of shape (n, 1, H, W)
-        Standardised.
+        Standardized.
     budget : Budget
     learning_rate : float
         Peak, after a linear warm-up and before a cosine decay to zero.
@@ -55,34 +58,34 @@ def pretrain(make_peer, encoder, images, budget, learning_rate, seed):
 
     Returns
     -------
-    encoder : Encoder
+    encoder : DenseEncoder
         In eval mode.
 
     Raises
     ------
     FloatingPointError
-        The loss is no longer finite.
+        The loss is not finite.
     """
-    sampler = ViewSampler()
+    views = Views()
     per_epoch = math.ceil(len(images) / budget.batch_size)
     steps = per_epoch * budget.epochs
+    schedule = WarmupCosine(steps)
     with private_randomness(seed, CPU):
         peer = make_peer(encoder).train().to(memory_format=torch.channels_last)
-        groups = param_groups_weight_decay(peer, budget.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, WarmupCosine(steps).factor)
+        optimizer = budget.optimizer.build(peer)
         random = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
         for step in range(steps):
             if step % per_epoch == 0:
                 batches = np.array_split(random.permutation(len(images)), per_epoch)
-            loss = peer.loss(*sampler(images[batches[step % per_epoch]], generator))
+            loss = peer.loss(*views(images[batches[step % per_epoch]], generator))
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {float(loss)} in step {step + 1}")
-            optimiser.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * schedule.factor(step)
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
-            schedule.step()
+            optimizer.step()
             peer.after_step((step + 1) / steps)
-    # A copy lets go of heads, teacher and gradients.
+    # A copy does not hold on to heads, teacher and gradients.
     return copy.deepcopy(peer.encoder).eval()

@@ -1,13 +1,14 @@
-"""What is done with every method: selection, pre-training, judgement."""
+"""What is done with every method: choice of a setting, pre-training, evaluation."""
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
+from study import TEST_SPLIT
 
-from otcxr_sk import LAPTOP, OTCXRPretrainer
+from otcxr_sk import Objective
 from otcxr_sk.evaluation import compare, few_labels, knn_probe, label_efficiency, linear_probe
 
 from . import choosing
@@ -16,14 +17,13 @@ from .dense import dense_features, dice_of_head
 from .features import OURS, Setting, resized
 
 FRACTIONS = (0.01, 0.1, 1.0)
-# Few labels depend on whose they are.
+# With few labels, the score depends on which patients are labeled.
 DRAWS = 10
-SPLIT = 2024
-# Masks cost more than labels, and all of them are no question.
+# Masks cost more than labels: nobody annotates all images.
 MASK_FRACTIONS = (0.01, 0.1)
-# Other images are few: of all of them each is judged in turn, several times over.
+# Images for transfer are few: cross-validation, repeated.
 FOLDS, REPEATS = 5, 10
-EPSILON = OTCXRPretrainer(**LAPTOP).epsilon
+EPSILON = Objective().epsilon
 
 _DIFFERENCE = ("difference", "low", "high")
 _OF_RUN = ("cpu_seconds", "matching_accuracy", "matching_chance")
@@ -31,46 +31,6 @@ OF_KEY = (
     *("learning_rate", "weight", "encoder", "image_size", "epochs", "batch_size"),
     *("pixels", "split"),
 )
-
-
-@dataclass(frozen=True)
-class Study:
-    """Images and what is asked of them.
-
-    Attributes
-    ----------
-    images : ndarray of shape (n, H, W)
-    patients : ndarray of shape (n,)
-    tasks : dict of str to ndarray of shape (n,)
-        Labels by name, NaN where a task has none.
-    masks : dict of str to ndarray of bool, shape (n, k, S, S)
-        Of several kinds each, judged together; S is the size that encoders see.
-    transfer : Study, optional
-        Images of another source, as large, that no method learns from.
-    together : str, optional
-        Name of the mean over all tasks; by default each stands for itself.
-    """
-
-    images: np.ndarray
-    patients: np.ndarray
-    tasks: dict
-    masks: dict = field(default_factory=dict)
-    transfer: "Study | None" = None
-    together: str | None = None
-
-    def overview(self):
-        """Tasks whose scores are averaged, by the name of their mean."""
-        if self.together:
-            found = {self.together: tuple(self.tasks)}
-        else:
-            found = {task: (task,) for task in self.tasks}
-        others = self.transfer.tasks if self.transfer else ()
-        return found | {task: (task,) for task in (*others, *self.masks)}
-
-    def parts(self):
-        """Rows to learn and to choose from, and to test on; they share no patient."""
-        split = GroupShuffleSplit(1, test_size=0.25, random_state=SPLIT)
-        return next(split.split(self.patients, groups=self.patients))
 
 
 class Protocol:
@@ -82,21 +42,21 @@ class Protocol:
     budget : Budget
     cache : Cache
     chosen : dict of str to Setting, optional
-        Settings of another table by method, taken over instead of searched.
+        Settings by method that are not searched, taken from another table.
 
     Attributes
     ----------
     common : dict
-        What all results have in common.
+        The part of the key that all results share.
     """
 
     def __init__(self, study, budget, cache, chosen=None):
         self.study, self.budget, self.cache, self.chosen = study, budget, cache, chosen or {}
         self.train, self.test = study.parts()
-        # Labels too rare to choose by are an error now, not after hours.
+        # Labels that are too rare to choose by raise an error now, not after hours.
         choosing.scores_in_folds(study, self.train, np.zeros((len(self.train), 1)))
         pixels = fingerprint(study.images, study.patients)
-        self.common = {"pixels": pixels, "split": SPLIT, **vars(budget)}
+        self.common = {"pixels": pixels, "split": TEST_SPLIT, **asdict(budget)}
         self.tasks = fingerprint(*study.tasks.values())
         self.masks = fingerprint(*study.masks.values())
         self.images, self.transfer = study.images, None
@@ -106,7 +66,7 @@ class Protocol:
             self.transfer = fingerprint(others.images, others.patients, *others.tasks.values())
 
     def select(self, name, method):
-        """Choose a setting by probes in folds: the learning rate first, then the weight."""
+        """Choose a setting by probes in folds: first the learning rate, then the weight."""
         setting = Setting(method.learning_rates[0], method.weights[0])
         for word in Setting._fields:
             known = getattr(self.chosen.get(name, Setting()), word)
@@ -119,7 +79,7 @@ class Protocol:
         return setting
 
     def _validate(self, name, method, setting):
-        def judge():
+        def evaluate_features():
             try:
                 run = self._pretrained(name, method, setting, 0)
             except FloatingPointError as error:
@@ -130,32 +90,32 @@ class Protocol:
 
         key = self._key("selection", name, method, setting, 0)
         key |= {"tasks": self.tasks, "folds": choosing.FOLDS, "draws": choosing.DRAWS}
-        score = self.cache.get(key, judge)["score"]
+        score = self.cache.get(key, evaluate_features)["score"]
         return -np.inf if score is None else score
 
     def _pretrained(self, name, method, setting, seed):
-        """Features, cost, matching and masks of a method that learnt from all but the test."""
-        # What no seed changes is made once.
+        """Return features, cost, matching and masks of a method, trained on all but the test."""
+        # A method without randomness runs once for all seeds.
         key = self._key("run", name, method, setting, seed if method.random else 0)
         key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
         key |= {"transfer": self.transfer}
         return self.cache.get(key, lambda: self._run(name, method, setting, key["seed"]))
 
     def final(self, name, method, setting, seed):
-        """Features, cost, matching and scores of a method on test patients and on transfer."""
+        """Return features, cost, matching and scores, on test patients and images for transfer."""
         run = self._pretrained(name, method, setting, seed)
         features, others = self._split(run["features"])
-        judged = {**run["key"], "kind": "scores", "draws_by": seed, **self._judged()}
+        key = {**run["key"], "kind": "scores", "draws_by": seed, **self._evaluation()}
 
-        def judge():
-            scores = self._judge(features, seed)
-            return {"scores": scores + self._judge_transfer(others)}
+        def evaluate_features():
+            scores = self._evaluate(features, seed)
+            return {"scores": scores + self._evaluate_transfer(others)}
 
-        scores = self.cache.get(judged, judge)["scores"]
+        scores = self.cache.get(key, evaluate_features)["scores"]
         return {**run, "features": features, "scores": scores + run["dense"]}
 
     def difference(self, ours, other, seed):
-        """Ours less another method's AUC of a linear probe, with an interval by patient."""
+        """Return the AUC of OTCXR minus another method's, linear probe, with an interval."""
 
         def measure():
             rows = []
@@ -163,18 +123,13 @@ class Protocol:
                 found = compare(
                     {"other": other["features"], OURS: ours["features"]},
                     y,
-                    self.study.patients,
-                    train=self.train,
-                    test=self.test,
+                    **self._labels(seed),
                     reference="other",
-                    fractions=FRACTIONS,
-                    draws=DRAWS,
-                    random_state=seed,
                 )
                 rows += [{"task": task, **row} for row in found.rows() if row["name"] == OURS]
             return {"differences": rows}
 
-        keys = {"ours": ours["key"], "other": other["key"], "draws_by": seed, **self._judged()}
+        keys = {"ours": ours["key"], "other": other["key"], "draws_by": seed, **self._evaluation()}
         name = other["key"]["method"]
         return self.cache.get({"kind": "difference", "method": name, **keys}, measure)[
             "differences"
@@ -198,10 +153,10 @@ class Protocol:
             "cpu_seconds": round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-            "dense": self._judge_dense(frozen) if frozen and self.study.masks else [],
+            "dense": self._evaluate_dense(frozen) if frozen and self.study.masks else [],
         }
 
-    def _judge_dense(self, frozen):
+    def _evaluate_dense(self, frozen):
         features = dense_features(frozen, resized(self.study.images, self.budget.image_size))
         y = np.stack(list(self.study.tasks.values()), axis=1)
         scores = []
@@ -219,26 +174,16 @@ class Protocol:
                 scores.append(_score(task, "dense", columns))
         return scores
 
-    def _judge(self, features, seed):
+    def _evaluate(self, features, seed):
         scores = []
         for task, y in self.study.tasks.items():
             for probe in ("linear", "knn"):
-                found = label_efficiency(
-                    features,
-                    y,
-                    self.study.patients,
-                    train=self.train,
-                    test=self.test,
-                    fractions=FRACTIONS,
-                    draws=DRAWS,
-                    probe=probe,
-                    random_state=seed,
-                )
+                found = label_efficiency(features, y, **self._labels(seed), probe=probe)
                 columns = found.fractions, found.mean, found.std, found.n_patients
                 scores += [_score(task, probe, row) for row in zip(*columns, strict=True)]
         return scores
 
-    def _judge_transfer(self, features):
+    def _evaluate_transfer(self, features):
         scores = []
         study = self.study.transfer
         for task, y in study.tasks.items() if study else ():
@@ -257,7 +202,7 @@ class Protocol:
         return scores
 
     def _split(self, features):
-        """Features of the study's images and of those for transfer."""
+        """Split features into those of the study's images and of those for transfer."""
         return np.split(features, [len(self.study.images)])
 
     def _key(self, kind, name, method, setting, seed):
@@ -270,7 +215,18 @@ class Protocol:
             "fixed": method.fixed,
         }
 
-    def _judged(self):
+    def _labels(self, seed):
+        """Return who is labeled and who is tested, as `label_efficiency` and `compare` take it."""
+        return {
+            "groups": self.study.patients,
+            "train": self.train,
+            "test": self.test,
+            "fractions": FRACTIONS,
+            "draws": DRAWS,
+            "random_state": seed,
+        }
+
+    def _evaluation(self):
         return {"tasks": self.tasks, "fractions": FRACTIONS, "draws": DRAWS}
 
 
@@ -281,16 +237,16 @@ def _score(task, probe, columns):
 
 def _describe(setting):
     chosen = [f"{name} {value:g}" for name, value in setting._asdict().items() if value is not None]
-    return ", ".join(chosen).replace("_", " ") or "nothing to choose"
+    return ", ".join(chosen).replace("_", " ") or "no choice"
 
 
 def evaluate(protocol, methods, seeds):
-    """One row for each method, task, fraction, probe and seed."""
+    """Return one row for each method, task, fraction, probe and seed."""
     finals = {}
     for name, method in methods.items():
         setting = protocol.select(name, method)
         for seed in range(seeds):
-            # A run that failed has no row.
+            # A run that diverged has no row.
             with suppress(FloatingPointError):
                 finals[name, seed] = protocol.final(name, method, setting, seed)
     rows = []

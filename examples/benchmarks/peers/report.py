@@ -1,14 +1,14 @@
-"""Rows of results as a CSV, as tables and as a picture."""
+"""Results as tables and as a figure, and what earlier tables say."""
 
-import csv
 import itertools
 
 import numpy as np
+from results import markdown_head, markdown_row, read_csv
 
 from .features import OURS, Setting
 
 PROBES = {"linear": "", "knn": "kNN ", "dense": "Dice "}
-# What else there is to say of a method: column and format.
+# Further columns of the overview: where the value stands in the rows, and its format.
 FACTS = {
     "matching": ("matching_accuracy", ".2f"),
     "chance": ("matching_chance", ".2f"),
@@ -18,34 +18,20 @@ FACTS = {
 }
 
 
-def write_csv(rows, file):
-    with open(file, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
-            )
-
-
 def read_rows(file):
-    """Read such a CSV again; what only has to be written again stays as it stands there."""
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = [
-            {
-                **{column: value or None for column, value in row.items()},
-                "seed": int(row["seed"]),
-                "labels": float(row["labels"]),
-            }
-            for row in csv.DictReader(stream)
-        ]
-    if not rows:
-        raise ValueError("no rows")
-    return rows
+    """Read rows back from a CSV file; values that are only copied remain strings."""
+    return [
+        {
+            **{column: value or None for column, value in row.items()},
+            "seed": int(row["seed"]),
+            "labels": float(row["labels"]),
+        }
+        for row in read_csv(file)
+    ]
 
 
 def read_settings(file):
-    """Read from such a CSV what was chosen for each method, a `Setting` by its name."""
+    """Read the `Setting` of each method from a CSV file."""
     return {
         row["method"]: Setting(
             *(float(row[word]) if row[word] else None for word in Setting._fields)
@@ -55,32 +41,32 @@ def read_settings(file):
 
 
 def unique(rows, column):
-    """Values of a column in order of appearance."""
+    """Return the values of a column in order of appearance."""
     return list(dict.fromkeys(row[column] for row in rows))
 
 
 def values(rows, column, **where):
-    """Values of a column, one a seed, where others have a value; without those not known."""
+    """Return the known values of a column, one per seed, of rows where others have a value."""
     found = [row for row in rows if all(row[name] == value for name, value in where.items())]
     return np.array([row[column] for row in found if row[column] is not None], float)
 
 
 def write_tables(rows, file, overview):
-    """Write what was found in short, and then for every task with the differences from ours.
+    """Write an overview, then a table for every task with the differences from OTCXR.
 
-    `overview` names means of tasks, as `Study.overview`.
+    `overview` names means of tasks, as `Study.overview` does.
     """
     lines = [
         f"# Results: {file.stem}",
         "",
         f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
-        "the share of the other patients whose labels are used; Dice of masks that a linear head",
-        "finds on the dense maps, by the share of patients annotated. The best is bold. Matching:",
-        "accuracy of the encoder's own tokens. CPU s: of pre-training and embedding. Learning rate",
-        f"and weight: as chosen, not by test patients. [Every score]({file.stem}.csv).",
+        "the share of the training patients whose labels are used; Dice of masks by a linear head",
+        "on the dense maps, by the share of patients annotated. The best is bold. Matching:",
+        "accuracy of the encoder's own tokens. CPU s: pre-training and embedding. Learning rate",
+        f"and weight: as chosen, without the test patients. [Every score]({file.stem}.csv).",
         *_table(rows, overview, ("linear", "dense"), FACTS),
         "",
-        f"![The same as a picture]({file.stem}.png)",
+        f"![The same as a figure]({file.stem}.png)",
     ]
     for task in unique(rows, "task"):
         lines += ["", f"## {task}", *_table(rows, {"": (task,)}, PROBES, {})]
@@ -89,21 +75,21 @@ def write_tables(rows, file, overview):
             fractions = unique(of_task, "labels")
             lines += [
                 "",
-                "Ours less it, linear probe, with 95 % intervals by patient (means over seeds of",
-                "the difference and of the ends). Peers that go on from ImageNet's weights are",
-                "compared with ours from there, all others with ours from a random start:",
+                "OTCXR minus the method, linear probe, with 95 % intervals by patient (means over",
+                "seeds of the difference and of the ends). Peers that start from ImageNet weights",
+                "are compared with OTCXR from these, all others with OTCXR from a random start:",
                 "",
-                *_head(["", *(f"{100 * fraction:g} %" for fraction in fractions)]),
+                *markdown_head(["", *(f"{100 * fraction:g} %" for fraction in fractions)]),
             ]
             for method in unique(of_task, "method"):
                 if method != OURS:
                     cells = [_difference(of_task, method=method, labels=f) for f in fractions]
-                    lines.append(_line([method, *cells]))
+                    lines.append(markdown_row([method, *cells]))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _table(rows, means, probes, facts):
-    """Methods by means of tasks, probes and shares of labels; the best of a column is bold."""
+    """Return lines: methods by task mean, probe and share of labels; the best are bold."""
     columns, heads = [], []
     for name, tasks in means.items():
         of_mean = [row for row in rows if row["task"] in tasks and row["probe"] in probes]
@@ -118,18 +104,18 @@ def _table(rows, means, probes, facts):
         max(score.mean() for score in of_column if len(score))
         for of_column in zip(*scores, strict=True)
     ]
-    lines = ["", *_head(["", *heads, *facts])]
+    lines = ["", *markdown_head(["", *heads, *facts])]
     for method, row in zip(methods, scores, strict=True):
         cells = [_cell(score, top) for score, top in zip(row, best, strict=True)]
         for fact, form in facts.values():
             found = values(rows, fact, method=method)
             cells.append(f"{found.mean():{form}}" if len(found) else "")
-        lines.append(_line([method, *cells]))
+        lines.append(markdown_row([method, *cells]))
     return lines
 
 
 def _mean_of_tasks(column, method):
-    """Mean over tasks, one a seed."""
+    """Return the mean over tasks, one per seed."""
     of_method = [row for row in column if row["method"] == method]
     of_tasks = [values(of_method, "score", task=task) for task in unique(of_method, "task")]
     return np.mean(of_tasks, axis=0) if of_tasks else np.array([])
@@ -150,21 +136,13 @@ def _difference(rows, **where):
     return f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _line(cells):
-    return f"| {' | '.join(cells)} |"
-
-
-def _head(cells):
-    return [_line(cells), "|" + "---|" * len(cells)]
-
-
 def write_figure(rows, file, overview):
-    """A panel for each mean of tasks and share; a dot is a mean over seeds, a line their range."""
+    """Draw a panel per task mean and share; dots are means over seeds, lines their range."""
     from matplotlib.figure import Figure
 
-    # Masks are not looked for by every method.
-    judged = unique(rows, "task")
-    overview = {name: tasks for name, tasks in overview.items() if {*tasks} & {*judged}}
+    # Not every method has dense maps to segment masks with.
+    scored = unique(rows, "task")
+    overview = {name: tasks for name, tasks in overview.items() if {*tasks} & {*scored}}
     methods, columns = unique(rows, "method"), len(unique(rows, "labels"))
     size = 2 + 2.6 * columns, 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
     figure = Figure(figsize=size, layout="constrained")
@@ -179,10 +157,10 @@ def write_figure(rows, file, overview):
                 if not len(score):
                     continue
                 place = methods.index(method)
-                colour = "#d55e00" if method.startswith(OURS) else "#0072b2"
-                fill = "white" if probe == "knn" else colour
-                ax.plot([score.min(), score.max()], [place, place], color=colour, zorder=1)
-                ax.plot(score.mean(), place, "o", color=colour, markerfacecolor=fill)
+                color = "#d55e00" if method.startswith(OURS) else "#0072b2"
+                fill = "white" if probe == "knn" else color
+                ax.plot([score.min(), score.max()], [place, place], color=color, zorder=1)
+                ax.plot(score.mean(), place, "o", color=color, markerfacecolor=fill)
             ax.set_yticks(range(len(methods)), methods)
             if here:
                 ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")

@@ -1,0 +1,33 @@
+"""Packages whose names are loaded when they are first used."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazy_face(
+    package: str, names: Sequence[str], modules: Sequence[str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make `__getattr__` and `__dir__` of a package (PEP 562).
+
+    Parameters
+    ----------
+    package : str
+        Name of the package.
+    names : sequence of str
+        Its public names: modules, or what is defined in them.
+    modules : sequence of str
+        Modules of the package, those that load fast first. Names are searched in this order.
+    """
+
+    def load(name: str) -> Any:
+        if name in names:
+            if name in modules:
+                return import_module(f"{package}.{name}")
+            for home in modules:
+                module = import_module(f"{package}.{home}")
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load, lambda: sorted(names)

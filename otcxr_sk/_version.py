@@ -1,0 +1,5 @@
+"""The version of this library, as installed."""
+
+from importlib.metadata import version
+
+__version__ = version("otcxr-sk")

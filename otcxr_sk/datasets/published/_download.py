@@ -1,0 +1,147 @@
+"""Finding the files of a data set in the folder that it was downloaded to."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+_NAMED = 3
+# macOS adds this folder to archives.
+_MAC = "__MACOSX"
+
+
+class Located(NamedTuple):
+    """Images that exist, and the names of those that do not.
+
+    `rows` are where the images are among all that the tables name.
+    """
+
+    paths: list[str]
+    names: list[str]
+    rows: list[int]
+    missing: list[str]
+
+
+class Download:
+    """Folder of a data set as it was downloaded.
+
+    Parameters
+    ----------
+    folder : path
+        Where it is.
+    source : str
+        What to download and from where, for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], source: str) -> None:
+        self.root, self.source = Path(folder), source
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is not a folder; download {source}")
+
+    def look_for(self, *names: str) -> Path | None:
+        """Return the first of some files or folders that exists, at the top or one level below.
+
+        Raises
+        ------
+        ValueError
+            If there are two of the same name one level below.
+        """
+        for name in names:
+            if (self.root / name).exists():
+                return self.root / name
+            found = [path for path in sorted(self.root.glob(f"*/{name}")) if _MAC not in path.parts]
+            if len(found) > 1:
+                raise ValueError(
+                    f"{found[0]} and {found[1]} both exist; pass a folder with one of them"
+                )
+            if found:
+                return found[0]
+        return None
+
+    def find(self, *names: str) -> Path:
+        """Do as `look_for`, but raise FileNotFoundError if none of them exists."""
+        found = self.look_for(*names)
+        if found is None:
+            raise self.lack(" or ".join(names))
+        return found
+
+    def lack(self, what: str) -> FileNotFoundError:
+        """Return the error for a folder without some of its files."""
+        return FileNotFoundError(f"{self.root} has no {what}; download {self.source}{self._hint()}")
+
+    def locate(self, names: Sequence[str], paths: Iterable[str | None], missing: str) -> Located:
+        """Select the rows whose images exist.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Name of each row's image.
+        paths : iterable of str or None
+            Its path; None if it does not exist.
+        missing : {"raise", "drop"}
+            What to do if some images do not exist. If none exists, it is always an error.
+
+        Raises
+        ------
+        FileNotFoundError
+            If images do not exist and are not to be dropped.
+        """
+        if missing not in ("raise", "drop"):
+            raise ValueError(f"missing must be 'raise' or 'drop', got {missing!r}")
+        found = list(paths)
+        absent = [name for name, path in zip(names, found, strict=True) if path is None]
+        if absent and (missing == "raise" or len(absent) == len(names)):
+            advice = ", or pass missing='drop' to leave them out" if any(found) else ""
+            raise FileNotFoundError(
+                f"{len(absent)} of {len(names)} images are not in {self.root}, for example "
+                f"{', '.join(absent[:_NAMED])}; download {self.source}{advice}{self._hint()}"
+            )
+        rows = [row for row, path in enumerate(found) if path is not None]
+        kept = [path for path in found if path is not None]
+        return Located(kept, [names[row] for row in rows], rows, absent)
+
+    def _hint(self) -> str:
+        packed = sorted(file.name for file in self.root.iterdir() if file.name.endswith(_ARCHIVES))
+        return f" (unpack {packed[0]} first)" if packed else ""
+
+
+def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
+    """Yield the files with one of the suffixes, in the folder and all below, sorted by name."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # Images are often on another disk, behind a link; a link may lead back up.
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name != _MAC)
+        for name in sorted(names):
+            if name.lower().endswith(suffixes) and not name.startswith("._"):
+                yield Path(parent, name)
+
+
+def images_below(
+    folder: Path, *suffixes: str, key: Callable[[Path], str] = lambda path: path.stem
+) -> dict[str, str]:
+    """Map the name of each image in a table, by default that of its file, to its path.
+
+    Raises
+    ------
+    ValueError
+        If two files have the same name.
+    """
+    found: dict[str, str] = {}
+    for file in files_below(folder, *suffixes):
+        name = key(file)
+        if name in found:
+            raise ValueError(
+                f"{found[name]} and {file} are both image {name!r}; pass a folder with one of them"
+            )
+        found[name] = str(file)
+    return found

@@ -1,0 +1,150 @@
+"""A fitted encoder as a value, and at work on a device."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from otcxr_sk._atomic import replacing
+from otcxr_sk._version import __version__
+from otcxr_sk.estimators._state import Weights, part_of, unpack
+from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches
+from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder, pool
+from otcxr_sk.training import Draw, choose_device, choose_precision, private_randomness
+
+Loaded = tuple[Tensor, list[Unusable]]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedEncoder:
+    """A trained network, and how images are given to it.
+
+    Parameters
+    ----------
+    architecture : dict
+        Parameters of the network and its training: ``encoder`` (name or module), ``image_size``,
+        ``resize``, ``match_stride``, and those of ``views`` and ``objective`` as dicts.
+    weights : ndarray of uint8
+        All weights in safetensors format.
+    mean, std : float
+        Images are standardized by them.
+    device, precision, batch_size, on_error
+        As in `OTCXRPretrainer`.
+    """
+
+    architecture: Mapping[str, Any]
+    weights: Weights
+    mean: float
+    std: float
+    device: str
+    precision: str
+    batch_size: int
+    on_error: str
+
+    def load(self) -> OTCXRModel:
+        """Build the network, in eval mode on the CPU."""
+        with private_randomness(0, torch.device("cpu")):
+            model = build_network(self.architecture)
+        model.load_state_dict(unpack(self.weights))
+        return model.to(memory_format=torch.channels_last).eval()
+
+    def draw(self, seed: int, **changes: Any) -> Draw:
+        """Return the drawing of views that the network was trained on, some parameters changed."""
+        views = Views(**{**self.architecture["views"], **changes})
+        return Draw(views, self.mean, self.std, seed, choose_device(self.device))
+
+    def read(
+        self, source: ImageSource, start: int, stop: int, num_workers: int
+    ) -> Iterator[Loaded]:
+        """Read rows in batches, each with its unusable images unless these are errors."""
+        step, size = self.batch_size, self.architecture["image_size"]
+        batches = [np.arange(first, min(first + step, stop)) for first in range(start, stop, step)]
+        if self.on_error == "raise":
+            return ((batch, []) for batch in read_batches(source, batches, size, num_workers))
+        return read_usable_batches(source, batches, size, num_workers)
+
+    def save(self, path: Any) -> None:
+        """Write the backbone to a safetensors file.
+
+        Raises
+        ------
+        ValueError
+            `path` has another suffix.
+        """
+        file = Path(path)
+        if file.suffix != ".safetensors":
+            raise ValueError(f"an encoder is saved as a .safetensors file, got {str(file)!r}")
+        facts = {
+            "format": "pt",
+            "encoder": name_of(self.architecture["encoder"]),
+            "image_size": self.architecture["image_size"],
+            "resize": self.architecture["resize"],
+            "mean": self.mean,
+            "std": self.std,
+            "otcxr_sk_version": __version__,
+        }
+        backbone = part_of(unpack(self.weights), "encoder.backbone")
+        data = save(backbone, {name: str(value) for name, value in facts.items()})
+        with replacing(file, file.with_name(f".{file.stem}.{uuid4().hex}")) as scratch:
+            scratch.write(data)
+
+
+class Embedder:
+    """A fitted encoder on its device.
+
+    Parameters
+    ----------
+    encoder : FittedEncoder
+    model : OTCXRModel
+        From `encoder.load()`.
+    """
+
+    def __init__(self, encoder: FittedEncoder, model: OTCXRModel) -> None:
+        self._device = choose_device(encoder.device)
+        self._dtype = choose_precision(encoder.precision, self._device)
+        self._encoder = model.encoder.to(self._device)
+        self._mean, self._std = encoder.mean, encoder.std
+        self._batch_size = encoder.batch_size
+
+    @torch.inference_mode()
+    def __call__(self, loaded: Loaded, start: int, dense: bool) -> NDArray[np.float32]:
+        """Embed a batch whose first image is row `start`; unusable images become NaN."""
+        images, problems = loaded
+        # Every batch is full: some kernels round differently for other batch sizes, and an
+        # embedding must not depend on the images beside it.
+        missing = self._batch_size - len(images)
+        batch = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).to(self._device)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            last = self._encoder((batch - self._mean) / self._std)[1]
+        values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
+        embedded: NDArray[np.float32] = values[: len(images)].cpu().numpy()
+        embedded[[problem.row - start for problem in problems]] = np.nan
+        return embedded
+
+
+def name_of(encoder: str | nn.Module) -> str:
+    """Return the name of a timm model, or of the class of a module."""
+    return encoder if isinstance(encoder, str) else type(encoder).__name__
+
+
+def build_network(architecture: Mapping[str, Any], weights: Any = None) -> OTCXRModel:
+    """Build the network that parameters describe; an encoder that is a module is copied.
+
+    `weights` are a path or a state dict, of the encoder only.
+    """
+    given = architecture["encoder"]
+    encoder = build_encoder(
+        deepcopy(given) if isinstance(given, nn.Module) else given,
+        size=architecture["image_size"],
+        match_stride=architecture["match_stride"],
+        weights=weights,
+    )
+    return OTCXRModel(encoder, Objective(**architecture["objective"]))

@@ -1,0 +1,328 @@
+"""What `fit` and `partial_fit` do, from images to learned weights."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from otcxr_sk.estimators._encoder import build_network, name_of
+from otcxr_sk.estimators._parameters import Settings
+from otcxr_sk.estimators._run import Run, describe_run, open_run
+from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, unpack
+from otcxr_sk.images import (
+    ImageSource,
+    Selection,
+    Unusable,
+    leave_out,
+    unusable_table,
+    warn_unusable,
+)
+from otcxr_sk.method import OTCXRModel
+from otcxr_sk.training import (
+    Callback,
+    CollapseAlarm,
+    Draw,
+    NonFiniteLossError,
+    Processes,
+    Trainer,
+    TrainingInterrupted,
+    TrainingState,
+    WarmupConstant,
+    join_processes,
+    private_randomness,
+    scan,
+)
+
+_HEADS = ("dense_head", "cv_sim", "projector")
+
+# What training has learned, and the error that ended it early, if one did.
+Outcome = tuple[Learned, BaseException | None]
+
+
+def pretrain(
+    settings: Settings,
+    source: ImageSource,
+    patients: NDArray[np.intp],
+    *,
+    before: Learned | None,
+    callbacks: Sequence[Callback],
+    fitted: Callable[[Learned], Any],
+) -> Outcome:
+    """Do the work of `fit`, in each of the processes that train together.
+
+    Parameters
+    ----------
+    settings : Settings
+    source : ImageSource
+    patients : ndarray of int, shape (n,)
+        Patient of each image.
+    before : Learned or None
+        What a warm start continues from.
+    callbacks : sequence of Callback
+        Called after those of `settings`.
+    fitted : callable
+        Makes a fitted estimator of what was learned so far.
+    """
+    processes = join_processes(settings.device)
+    seed = draw_seed(settings.random_state)
+    weights = None if before is None else before.weights_
+    describe = partial(describe_run, settings, source, seed, patients, weights)
+    with open_run(settings, seed, processes, describe) as run:
+        return _train(
+            settings,
+            source,
+            run,
+            processes,
+            before=before,
+            held_out=hold_out(patients, settings.validation_fraction, run.seed),
+            callbacks=[*settings.callbacks, *callbacks],
+            fitted=fitted,
+        )
+
+
+def pretrain_part(
+    settings: Settings, source: ImageSource, *, before: Learned | None, stream: Stream | None
+) -> tuple[Outcome, Stream]:
+    """Do the work of `partial_fit`: one pass, as part of a stream that continues or begins.
+
+    `stream` continues if `before` has its weights and `settings` its optimizer; otherwise a new one
+    begins.
+    """
+    processes = join_processes(settings.device)
+    if processes.count > 1:
+        raise ValueError(
+            "partial_fit trains in one process: start the script without torchrun, or use fit"
+        )
+    weights = None if before is None else before.weights_
+    optimizer = settings.optimizer.name, settings.optimizer.ema
+    if stream is None or stream.weights is not weights or stream.settings != optimizer:
+        stream = Stream(draw_seed(settings.random_state), weights, optimizer)
+    # Every part has its own seed.
+    passes = np.random.SeedSequence([stream.seed, before.n_epochs_ if before else 0])
+    run = Run(int(passes.generate_state(1)[0]), stream.memory, stream.memory.load())
+    part = settings if before is None else settings.with_architecture(before._architecture)
+    part.epochs = 1
+    outcome = _train(part, source, run, processes, before=before, schedule=WarmupConstant())
+    stream.weights = outcome[0].weights_
+    return outcome, stream
+
+
+def draw_seed(random_state: Any) -> int:
+    """Draw the seed of a run."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def _train(
+    settings: Settings,
+    source: ImageSource,
+    run: Run,
+    processes: Processes,
+    *,
+    before: Learned | None,
+    held_out: NDArray[np.intp] | Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
+    fitted: Callable[[Learned], Any] | None = None,
+    schedule: WarmupConstant | None = None,
+) -> Outcome:
+    held_out = np.asarray(held_out, np.intp)
+    architecture = settings.architecture()
+    with private_randomness(run.seed, processes.device):
+        model = start_model(architecture, settings.weights, before)
+        found = run.scan or scan(
+            processes,
+            source,
+            settings.image_size,
+            held_out=held_out,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            refuse_unusable=settings.on_error == "raise",
+            progress=settings.verbose > 0,
+        )
+        if processes.is_first:
+            fate = "They are left out of training."
+            warn_unusable(found.unusable, len(source), settings.on_error, fate)
+        if before is not None:
+            found = found._replace(mean=before.mean_, std=before.std_)
+        training, validation = parts(source, held_out, found.unusable)
+        run.keep_scan(found, len(training))
+
+        def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
+            history = joined({} if before is None else before.history_, latest)
+            return Learned(
+                _architecture=architecture,
+                weights_=pack(network),
+                mean_=found.mean,
+                std_=found.std,
+                history_=history,
+                skipped_=unusable_table(found.unusable),
+                n_epochs_=len(history.get("loss", [])),
+                embedding_dim_=model.encoder.last_shape[0],
+                encoder_name_=name_of(architecture["encoder"]),
+            )
+
+        def so_far(state: TrainingState) -> Any:
+            assert fitted is not None
+            return fitted(learned(state.network, state.history))
+
+        alarm = [CollapseAlarm(len(training))] if processes.is_first else []
+        trainer = Trainer(
+            draw=Draw(settings.views, found.mean, found.std, run.seed, processes.device),
+            objective=settings.objective,
+            optimizer=settings.optimizer,
+            size=settings.image_size,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            precision=settings.precision,
+            accumulate=settings.accumulate,
+            schedule=schedule,
+            num_workers=settings.num_workers,
+            verbose=settings.verbose > 0,
+            processes=processes,
+            callbacks=[*callbacks, *alarm],
+            validation=validation,
+            fitted=None if fitted is None else so_far,
+        )
+        failure: BaseException | None = None
+        try:
+            history = trainer.fit(model, training, run.checkpoints, run.start)
+        except NonFiniteLossError as error:
+            if not error.epoch:
+                raise
+            history, failure = error.history, error
+        except TrainingInterrupted as error:
+            history, failure = error.history, error
+    return learned(model, history), failure
+
+
+def start_model(
+    architecture: Mapping[str, Any], weights: Any, before: Learned | None
+) -> OTCXRModel:
+    """Make the network that training starts from.
+
+    Parameters
+    ----------
+    architecture : dict
+    weights : path, fitted estimator or None
+        Where a run of its own starts from.
+    before : Learned or None
+        What training continues from instead.
+
+    Raises
+    ------
+    ValueError
+        The network that the parameters describe no longer fits the weights learned before.
+    """
+    if before is None:
+        start = state_of(weights) if hasattr(weights, "save_encoder") else None
+        encoder = weights if start is None else part_of(start, "encoder.backbone")
+        model = build_network(architecture, encoder)
+        if start is not None:
+            _take_heads(model, start)
+        return model
+    model = build_network(architecture)
+    try:
+        model.load_state_dict(unpack(before.weights_))
+    except RuntimeError as error:
+        changed = [
+            name
+            for name, value in _flat(architecture).items()
+            if _flat(before._architecture)[name] != value
+        ]
+        raise ValueError(
+            f"the learned weights no longer fit, because {', '.join(changed)} changed since the "
+            "last fit; set them back, or start over with warm_start=False"
+        ) from error
+    return model
+
+
+def state_of(estimator: Any) -> dict[str, Tensor]:
+    """Return the state dict of the network of a fitted estimator."""
+    try:
+        check_is_fitted(estimator)
+    except (NotFittedError, TypeError) as error:
+        raise NotFittedError(
+            f"weights= is a {type(estimator).__name__} that is not fitted. clone(), and so "
+            "cross-validation, forgets what the estimator in a parameter has learned: pass "
+            "sklearn.frozen.FrozenEstimator(pretrainer), or the file that its save_encoder writes"
+        ) from error
+    return unpack(estimator.weights_)
+
+
+def _take_heads(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load those heads of another network that have the same shapes."""
+    for name in _HEADS:
+        head, theirs = model.get_submodule(name), part_of(state, name)
+        ours = {key: value.shape for key, value in head.state_dict().items()}
+        if ours == {key: value.shape for key, value in theirs.items()}:
+            head.load_state_dict(theirs)
+
+
+def _flat(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in architecture.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}__{key}": one for key, one in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def hold_out(patients: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.intp]:
+    """Draw the share of patients whose images are held out, and return their rows.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images would be on one of the sides.
+    """
+    if not fraction:
+        return np.empty(0, np.intp)
+    splitter = GroupShuffleSplit(1, test_size=float(fraction), random_state=seed)
+    try:
+        training, held_out = next(splitter.split(patients, groups=patients))
+    except ValueError as error:
+        raise ValueError(f"validation_fraction={fraction} cannot be used: {error}") from error
+    _require_two(training, held_out)
+    return np.sort(held_out)
+
+
+def parts(
+    source: ImageSource, held_out: NDArray[np.intp], unusable: Sequence[Unusable]
+) -> tuple[ImageSource, ImageSource | None]:
+    """Split off the images held out, without those that cannot be used."""
+    if not len(held_out):
+        return leave_out(source, unusable), None
+    usable = np.setdiff1d(np.arange(len(source)), [problem.row for problem in unusable])
+    is_held_out = np.isin(usable, held_out)
+    _require_two(usable[~is_held_out], usable[is_held_out])
+    return Selection(source, usable[~is_held_out]), Selection(source, usable[is_held_out])
+
+
+def _require_two(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
+    if min(len(training), len(held_out)) < 2:
+        raise ValueError(
+            f"validation_fraction leaves {len(training)} images to train on and {len(held_out)} "
+            "held out, and at least 2 of each are needed; change it, or set it to 0"
+        )
+
+
+def joined(earlier: Mapping[str, Sequence[float]], later: Mapping[str, Sequence[float]]) -> History:
+    """Concatenate two histories; NaN where only one of them has a number."""
+    lengths = [max(map(len, part.values()), default=0) for part in (earlier, later)]
+    return {
+        name: [
+            number
+            for part, length in zip((earlier, later), lengths, strict=True)
+            for number in part.get(name, [math.nan] * length)
+        ]
+        for name in {**earlier, **later}
+    }

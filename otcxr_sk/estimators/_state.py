@@ -1,0 +1,94 @@
+"""State of a fitted estimator: what is saved, and what lives no longer than the object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from otcxr_sk.method import OTCXRModel
+from otcxr_sk.training import InMemoryCheckpoint
+
+Weights = NDArray[np.uint8]
+History = dict[str, list[float]]
+
+
+def pack(model: nn.Module) -> Weights:
+    """Return the weights of a module as safetensors bytes, in an array that joblib can map."""
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    return np.frombuffer(save(state), dtype=np.uint8)
+
+
+def unpack(weights: Weights) -> dict[str, Tensor]:
+    """Return the state dict of the module that `pack` was given; no code runs."""
+    return load(weights.tobytes())
+
+
+def part_of(state: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
+    """Return the state dict of one module of a network, from that of the network."""
+    prefix = f"{module}."
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What training has learned: the fitted attributes of `OTCXRPretrainer`.
+
+    Parameters
+    ----------
+    _architecture : dict
+        Parameters of the network and its training, see `FittedEncoder`.
+    weights_, mean_, std_, history_, skipped_, n_epochs_, embedding_dim_, encoder_name_
+        As documented there.
+    """
+
+    _architecture: dict[str, Any]
+    weights_: Weights
+    mean_: float
+    std_: float
+    history_: History
+    skipped_: list[dict[str, Any]]
+    n_epochs_: int
+    embedding_dim_: int
+    encoder_name_: str
+
+    @classmethod
+    def by(cls, estimator: Any) -> Learned:
+        """Return what a fitted estimator has learned."""
+        return cls(*(getattr(estimator, field.name) for field in fields(cls)))
+
+
+@dataclass
+class Stream:
+    """What `partial_fit` keeps from call to call, for certain weights and an optimizer."""
+
+    seed: int
+    weights: Weights | None
+    settings: tuple[Any, ...]
+    memory: InMemoryCheckpoint = field(default_factory=InMemoryCheckpoint)
+
+
+@dataclass
+class Unsaved:
+    """State of an estimator that is neither pickled nor copied.
+
+    Attributes
+    ----------
+    model : OTCXRModel or None
+        Network with the weights `model_weights`.
+    stream : Stream or None
+    unusable : list of dict or None
+        Images that the last `transform` or `score` could not use.
+    """
+
+    model: OTCXRModel | None = None
+    model_weights: Weights | None = None
+    stream: Stream | None = None
+    unusable: list[dict[str, Any]] | None = None

@@ -1,0 +1,48 @@
+"""The embedding that needs no encoder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from otcxr_sk.images import ImageSource, as_source
+
+
+def pixel_features(
+    X: ImageSource | ArrayLike | Sequence[Any], size: int = 16
+) -> NDArray[np.float32]:
+    """Return small images as features: the baseline that a learned embedding has to beat.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, h, w), sequence of paths, or ImageSource
+        Images. Each must be readable.
+    size : int, default=16
+        Height and width in pixels that each image is resized to.
+
+    Returns
+    -------
+    features : ndarray of shape (n, size * size), float32
+        Pixels in row-major order. 8- and 16-bit integers are scaled to [0, 1]; other values are
+        kept.
+
+    Raises
+    ------
+    ImageReadError
+        An image cannot be read.
+
+    See Also
+    --------
+    compare : Compare embeddings of the same images with one of them, such as this one.
+
+    Examples
+    --------
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> from otcxr_sk.evaluation import pixel_features
+    >>> images = make_chest_phantoms(3, image_size=32, random_state=0).images
+    >>> pixel_features(images).shape == (len(images), 256)
+    True
+    """
+    source = as_source(X)
+    return source.read(np.arange(len(source)), size).reshape(len(source), -1)

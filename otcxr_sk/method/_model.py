@@ -1,0 +1,151 @@
+"""Encoder, heads and CV-SIM as one module, from views to the terms of the loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from otcxr_sk.method._cv_sim import CVSIM
+from otcxr_sk.method._encoders import DenseEncoder, pool, tokens
+from otcxr_sk.method._geometry import true_plan
+from otcxr_sk.method._objective import Objective, regularizers
+from otcxr_sk.method._statistics import WHOLE_BATCH, BatchStatistics, matching_accuracy
+from otcxr_sk.method._transport import cosine_cost, divergence_from_truth, transport_plan
+
+
+@dataclass
+class Matching:
+    """Transport between the N tokens of both views, for a batch of B images.
+
+    Attributes
+    ----------
+    loss : Tensor of shape (B,)
+        Transport term of each image, differentiable in the cost.
+    plan : Tensor of shape (B, N, N)
+        Transport plan from tokens of view `s` (rows) to tokens of view `t`.
+    error : Tensor of shape (B,)
+        L1 error of the plan's marginals.
+    """
+
+    loss: Tensor
+    plan: Tensor
+    error: Tensor
+
+
+class OTCXRModel(nn.Module):
+    """The network that is trained: encoder, dense head, CV-SIM and image-level projection.
+
+    Parameters
+    ----------
+    encoder : DenseEncoder
+        Shared by both views.
+    objective : Objective
+        Determines how tokens are matched: `epsilon`, `transport` and `cv_sim_depth`.
+    head_dim : int, default=128
+        Width D of the dense head, a multiple of 8.
+    projection_dim : int, default=512
+        Width of the image-level projection.
+    """
+
+    def __init__(
+        self,
+        encoder: DenseEncoder,
+        objective: Objective,
+        *,
+        head_dim: int = 128,
+        projection_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        channels, rows, columns = encoder.match_shape
+        self.grid = (rows, columns)
+        self.epsilon, self.transport = objective.epsilon, objective.transport
+        self.dense_head = nn.Sequential(
+            nn.Linear(channels, 2 * head_dim), nn.GELU(), nn.Linear(2 * head_dim, head_dim)
+        )
+        self.cv_sim = CVSIM(head_dim, objective.cv_sim_depth)
+        self.projector = nn.Sequential(
+            nn.Linear(encoder.last_shape[0], projection_dim),
+            nn.BatchNorm1d(projection_dim),
+            nn.ReLU(),
+            nn.Linear(projection_dim, projection_dim),
+        )
+
+    def forward(
+        self, views: Tensor, affine: Tensor, statistics: BatchStatistics = WHOLE_BATCH
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the terms of the loss for two views of every image.
+
+        Parameters
+        ----------
+        views : Tensor of shape (2 * B, 1, H, W)
+            All first views, then all second views, as from `Views`.
+        affine : Tensor of shape (2 * B, 2, 3)
+            The affine maps of the views.
+        statistics : BatchStatistics
+            Takes means, variances and covariances over the batch.
+
+        Returns
+        -------
+        terms : dict of str to scalar Tensor
+            Terms of the loss; and, without gradient, ``marginal_error``, ``matching_accuracy``
+            and ``matching_chance``, the accuracy of a uniform plan.
+        embedding : Tensor of shape (2 * B, C)
+            Pooled encoder map, without gradient.
+        """
+        matched, last = self.encoder(views)
+        return self.terms(matched, last, affine, statistics), pool(last).detach()
+
+    def terms(
+        self,
+        matched: Tensor,
+        last: Tensor,
+        affine: Tensor,
+        statistics: BatchStatistics = WHOLE_BATCH,
+    ) -> dict[str, Tensor]:
+        """Compute the terms that `forward` returns from the encoder's two maps, in float32."""
+        with torch.autocast(matched.device.type, enabled=False):
+            q_s, q_t = self.infuse(*self.dense_head(tokens(matched)).chunk(2))
+            matching = self.match(q_s, q_t, affine, statistics)
+            variance, covariance = regularizers(q_s, q_t, statistics)
+            p_s, p_t = self.projector(pool(last)).chunk(2)
+            global_variance, global_covariance = regularizers(p_s, p_t, statistics)
+            accuracy, chance = matching_accuracy(matching.plan, affine, self.grid, statistics)
+        return {
+            "transport": statistics.mean(matching.loss),
+            "variance": variance,
+            "covariance": covariance,
+            "global_invariance": statistics.mean((p_s - p_t).square()),
+            "global_variance": global_variance,
+            "global_covariance": global_covariance,
+            "marginal_error": statistics.mean(matching.error),
+            "matching_accuracy": accuracy,
+            "matching_chance": chance,
+        }
+
+    def dense_tokens(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens (B, N, D) of the first views and those of the second views."""
+        z_s, z_t = self.dense_head(tokens(self.encoder(views)[0])).chunk(2)
+        return z_s, z_t
+
+    def infuse(self, z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens that are compared: centered on their view's mean, then infused.
+
+        Without centering, all tokens of an image could share one direction: variance between
+        images would then satisfy the variance term, and every plan would be optimal.
+        """
+        return self.cv_sim(*(z - z.mean(1, keepdim=True) for z in (z_s, z_t)))
+
+    def match(
+        self, q_s: Tensor, q_t: Tensor, affine: Tensor, statistics: BatchStatistics = WHOLE_BATCH
+    ) -> Matching:
+        """Transport the tokens (B, N, D) of view `s` to those of view `t`."""
+        cost = cosine_cost(q_s, q_t)
+        truth = true_plan(affine, self.grid)
+        marginals = truth.sum(2), truth.sum(1)
+        plan, error = transport_plan(cost, *marginals, epsilon=self.epsilon, statistics=statistics)
+        if self.transport == "inverse":
+            loss = divergence_from_truth(cost, plan, truth, epsilon=self.epsilon)
+        else:
+            loss = (plan * cost).sum((1, 2))
+        return Matching(loss, plan, error)

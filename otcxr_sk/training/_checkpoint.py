@@ -1,0 +1,294 @@
+"""Checkpoints of a run: complete or not there, damaged or not, and never code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from otcxr_sk._atomic import replacing
+from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._warning import warn_user
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A failing disk may damage the newest one, and then the one before it is needed.
+KEEP = 2
+
+_FORMAT = "2"
+_UNFINISHED = "unfinished.part"
+_LOCK = ".in-use"
+_NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.safetensors")
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint was not written, was damaged, or is from another version of otcxr-sk."""
+
+
+@dataclass(repr=False)
+class Checkpoint(ParameterGroup):
+    """Where a run is saved while it trains, and how often.
+
+    Parameters
+    ----------
+    folder : path
+        Folder for this run alone; created if missing.
+    every : int or datetime.timedelta, default=1
+        Number of epochs, or time, from one checkpoint to the next. With a time, checkpoints are
+        also written within an epoch.
+
+    See Also
+    --------
+    otcxr_sk.OTCXRPretrainer : Takes this, or the folder alone, as its parameter `checkpoint`.
+    otcxr_sk.training.TimeLimit : Stop after some minutes, to continue later.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> from otcxr_sk import Checkpoint, OTCXRPretrainer
+    >>> encoder = OTCXRPretrainer(checkpoint=Checkpoint("runs/first", timedelta(minutes=10)))
+    """
+
+    folder: Any
+    every: int | timedelta = 1
+
+
+@dataclass
+class RunState:
+    """All that is needed to continue a run.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+    numbers : dict
+        Anything that JSON can hold.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+class CheckpointFolder:
+    """A folder with the last checkpoints of one run.
+
+    Each checkpoint is a safetensors file with the numbers as JSON in its header. It is written
+    under another name, flushed to the disk and then renamed, and its name ends with a checksum of
+    its content. What a crash, a full disk or a bad sector leaves behind is therefore never
+    mistaken for a checkpoint.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Created if missing.
+    every : int or timedelta
+        Number of epochs, or time, from one checkpoint to the next.
+
+    Attributes
+    ----------
+    run : dict
+        What identifies the run; saved among the numbers of every checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the folder cannot be created or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: int | timedelta = 1) -> None:
+        self.run: dict[str, Any] = {}
+        self.folder = os.path.abspath(folder)
+        self._every = every
+        self._saved_at = time.monotonic()
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            # Better to learn before a run than after it that the folder is read-only.
+            with open(self._unfinished, "wb"):
+                pass
+            os.unlink(self._unfinished)
+        except OSError as error:
+            raise ValueError(
+                f"the checkpoint folder {os.fspath(folder)!r} cannot be used: {error}"
+            ) from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder inside the block.
+
+        Raises
+        ------
+        ValueError
+            Another run is using it, on this machine or on one that shares the disk.
+        """
+        lock = FileLock(os.path.join(self.folder, _LOCK), timeout=0)
+        # Not every shared disk has locks. The lock of a killed process is released.
+        held: AbstractContextManager[Any] = nullcontext()
+        with suppress(NotImplementedError, OSError):
+            try:
+                held = lock.acquire()
+            except Timeout as error:
+                raise ValueError(
+                    f"the checkpoint folder {self.folder!r} is being used by another run; wait "
+                    "until it ends, or use another folder"
+                ) from error
+        with held:
+            yield
+
+    def is_due(self, epochs: int, steps: int) -> bool:
+        """Whether to save after `epochs` epochs and `steps` steps of the next one."""
+        if isinstance(self._every, timedelta):
+            return time.monotonic() - self._saved_at >= self._every.total_seconds()
+        return steps == 0 and epochs % self._every == 0
+
+    def save(self, state: RunState, place: int) -> None:
+        """Write a checkpoint, then remove all but the last `KEEP`.
+
+        Parameters
+        ----------
+        state : RunState
+        place : int
+            Number of steps since the start of the run.
+
+        Warns
+        -----
+        CheckpointWarning
+            It cannot be written, for example because the disk is full. Earlier ones are kept.
+        """
+        import safetensors.torch
+
+        numbers = json.dumps({**state.numbers, "run": self.run})
+        header = {"format": _FORMAT, "numbers": numbers}
+        content = safetensors.torch.save(state.tensors, header)
+        name = f"checkpoint-{place:09d}-{checksum(content).hexdigest()}.safetensors"
+        try:
+            # A killed process may have left one.
+            with suppress(FileNotFoundError):
+                os.unlink(self._unfinished)
+            with replacing(os.path.join(self.folder, name), self._unfinished) as file:
+                file.write(content)
+        except OSError as error:
+            self._warn(
+                f"no checkpoint was written after step {place} ({error}); earlier ones are kept "
+                "and training continues"
+            )
+            return
+        finally:
+            self._saved_at = time.monotonic()
+        for old in checkpoint_names(self.folder)[KEEP:]:
+            with suppress(OSError):
+                os.unlink(os.path.join(self.folder, old))
+
+    def load(self) -> RunState | None:
+        """Read the newest undamaged checkpoint; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If another version of this library wrote it, in a format that this one cannot read.
+        OSError
+            If a checkpoint exists and cannot be read.
+
+        Warns
+        -----
+        CheckpointWarning
+            One is damaged, and was removed.
+        """
+        for name in checkpoint_names(self.folder):
+            path = os.path.join(self.folder, name)
+            with open(path, "rb") as file:
+                content = file.read()
+            if name.endswith(f"-{checksum(content).hexdigest()}.safetensors"):
+                return _parse(content, path)
+            os.unlink(path)
+            self._warn(
+                f"the checkpoint {name} is damaged and was removed; the one before it is used, if "
+                "there is one"
+            )
+        return None
+
+    @property
+    def _unfinished(self) -> str:
+        return os.path.join(self.folder, _UNFINISHED)
+
+    def _warn(self, what: str) -> None:
+        warn_user(f"checkpoint folder {self.folder!r}: {what}", CheckpointWarning)
+
+
+def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:
+    """List the names of the checkpoints in a folder, newest first."""
+    return sorted(filter(_NAME.fullmatch, os.listdir(folder)), reverse=True)
+
+
+def checksum(content: bytes = b"") -> blake2b:
+    """Start the checksum that ends the name of a checkpoint."""
+    return blake2b(content, digest_size=16)
+
+
+def _parse(content: bytes, path: str) -> RunState:
+    import safetensors.torch
+
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])["__metadata__"]
+    if header.get("format") != _FORMAT:
+        raise ValueError(
+            f"the checkpoint {path!r} has the format {header.get('format')!r}, and this version "
+            f"of otcxr-sk reads only {_FORMAT!r}; continue the run with the version that wrote it "
+            "(`otcxr-sk info` on the folder names it), or use another folder"
+        )
+    return RunState(safetensors.torch.load(content), json.loads(header["numbers"]))
+
+
+# Groups of tensors that belong to the epoch under way: the next part of a stream starts its own.
+_OF_AN_EPOCH = ("sums/", "watched/", "good/")
+
+
+class InMemoryCheckpoint:
+    """Stands in for a `CheckpointFolder` where a stream pauses and later continues.
+
+    Attributes
+    ----------
+    folder : None
+        There is none.
+    run : dict
+        As in `CheckpointFolder`; not used here.
+    """
+
+    folder = None
+
+    def __init__(self) -> None:
+        self.run: dict[str, Any] = {}
+        self._kept: RunState | None = None
+
+    def is_due(self, epochs: int, steps: int) -> bool:
+        """Return False: the trainer saves at the end in any case."""
+        return False
+
+    def save(self, state: RunState, place: int) -> None:
+        """Keep weights, optimizer, random generators and gradient scaler after `place` steps."""
+        of_a_run = {"epoch": 0, "step": 0, "stopped": False, "history": {}, "seconds": 0.0}
+        tensors = {
+            name: value
+            for name, value in state.tensors.items()
+            if not name.startswith(_OF_AN_EPOCH)
+        }
+        self._kept = RunState(_copy(tensors), {**state.numbers, **of_a_run, "earlier": place})
+
+    def load(self) -> RunState | None:
+        """Return what was kept last, as the start of a new epoch; None if nothing was."""
+        if self._kept is None:
+            return None
+        return RunState(_copy(self._kept.tensors), self._kept.numbers)
+
+
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Training changes in place what it saves and what it starts from.
+    return {name: value.clone() for name, value in tensors.items()}

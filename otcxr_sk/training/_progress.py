@@ -1,0 +1,224 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from otcxr_sk.method import effective_rank, spectrum, spread
+from otcxr_sk.training._checkpoint import RunState
+from otcxr_sk.training._epoch import EpochPlan
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
+# Spread and effective rank of an epoch are computed from at most this many embeddings.
+WATCHED = 2048
+
+
+class Tally:
+    """Sums over the batches of an epoch so far."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.watched: list[Tensor] = []
+
+    @property
+    def watches(self) -> bool:
+        """Whether the next embedding is needed."""
+        return sum(map(len, self.watched)) < WATCHED
+
+    def add(self, terms: dict[str, Tensor], embedding: Tensor, n_images: int) -> None:
+        """Add the terms of a batch of `n_images`, and the embedding of its views."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach() * n_images
+        if self.watches:
+            self.watched.append(embedding[:n_images])
+
+    def means(self, n_images: int) -> dict[str, float]:
+        """Return the means over an epoch of `n_images`, and the health of its embeddings."""
+        seen = torch.cat(self.watched)[:WATCHED].float()
+        return {
+            **{name: float(value) / n_images for name, value in self.sums.items()},
+            "spread": spread(seen),
+            "effective_rank": effective_rank(spectrum(seen)),
+        }
+
+
+class Progress:
+    """The state of a run.
+
+    Parameters
+    ----------
+    model : nn.Module
+    optimizer : torch.optim.Optimizer
+        Optimizer of the parameters of `model`.
+    plan : EpochPlan
+    average : ModelEmaV3, default=None
+        Running average of `model`, if one is kept.
+    precision : lightning_fabric.plugins.Precision, default=None
+        Holds the scaler of float16's gradients, if there is one.
+
+    Attributes
+    ----------
+    earlier : int
+        Steps before epoch 0, in the earlier parts of a stream.
+    epoch : int
+        Epochs completed.
+    step : int
+        Steps completed of the next epoch.
+    history : dict of str to list of float
+        By name, a number for every epoch completed.
+    tally : Tally
+        Sums over the epoch under way.
+    good : dict of str to Tensor
+        Weights of `outcome` after the last epoch that ended well, on the CPU.
+    kept : dict of str to Tensor
+        Weights that a callback wants back at the end; empty at first.
+    stopped : bool
+        Whether a callback has ended the run.
+    paused : bool
+        Whether a callback has ended this call of `fit`, but not the run. Not saved.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: EpochPlan,
+        average: ModelEmaV3 | None = None,
+        precision: Any = None,
+    ) -> None:
+        self.model, self.optimizer, self.plan = model, optimizer, plan
+        self.average, self.precision = average, precision
+        self.earlier, self.epoch, self.step = 0, 0, 0
+        self.history: dict[str, list[float]] = {}
+        self.tally = Tally()
+        self.good = snapshot(self.outcome)
+        self.kept: dict[str, Tensor] = {}
+        self.stopped = self.paused = False
+        self._started = time.monotonic()
+
+    @property
+    def outcome(self) -> nn.Module:
+        """The network that training returns if it ends now: the average, if one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def done(self) -> int:
+        """Steps since the start of the run."""
+        return self.earlier + self.epoch * self.plan.steps + self.step
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run has taken, including earlier parts of a resumed one."""
+        return time.monotonic() - self._started
+
+    def end_epoch(self, numbers: dict[str, float]) -> None:
+        """Record an epoch and start the next; names without a number this time get NaN."""
+        for name in {**self.history, **numbers}:
+            values = self.history.setdefault(name, [math.nan] * self.epoch)
+            values.append(numbers.get(name, math.nan))
+        self.epoch, self.step = self.epoch + 1, 0
+        self.tally = Tally()
+        self.good = snapshot(self.outcome)
+
+    def pack(self) -> RunState:
+        """Collect, between two steps, all that decides how the run continues.
+
+        The learning rate is not included: it follows from the number of steps. Tensors may share
+        memory with the run, so save them before the next step.
+        """
+        groups: dict[str, dict[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "sums": self.tally.sums,
+            "generator": _generators(self.model),
+        }
+        if self.average is not None:
+            groups["average"] = self.average.module.state_dict()
+        if self.kept is not self.good:
+            groups["kept"] = self.kept
+        if self.step:
+            groups["good"] = self.good
+            groups["watched"] = {"embedding": torch.cat(self.tally.watched)}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            groups[f"optimizer {index}"] = state
+        tensors = {
+            f"{group}/{name}": value.cpu().contiguous()
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
+        numbers = {
+            "earlier": self.earlier,
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps": self.plan.steps,
+            "stopped": self.stopped,
+            "kept is good": self.kept is self.good,
+            "history": self.history,
+            "seconds": self.seconds,
+            "precision": {} if self.precision is None else self.precision.state_dict(),
+        }
+        return RunState(tensors, numbers)
+
+    def unpack(self, saved: RunState) -> None:
+        """Continue a run from what `pack` collected."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in saved.tensors.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = value
+        self.model.load_state_dict(groups["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(groups["average"])
+        self.good = groups.get("good", groups.get("average", groups["model"]))
+        _load_optimizer(self.optimizer, groups)
+        device = next(self.model.parameters()).device
+        self.tally = Tally()
+        sums = groups.get("sums", {})
+        self.tally.sums = {name: value.to(device) for name, value in sums.items()}
+        self.tally.watched = [value.to(device) for value in groups.get("watched", {}).values()]
+        torch.set_rng_state(groups["generator"]["cpu"])
+        if device.type == "cuda" and "cuda" in groups["generator"]:
+            torch.cuda.set_rng_state(groups["generator"]["cuda"], device)
+        numbers: dict[str, Any] = saved.numbers
+        self.earlier = numbers["earlier"]
+        self.epoch, self.step = numbers["epoch"], numbers["step"]
+        if self.precision is not None:
+            self.precision.load_state_dict(numbers["precision"])
+        self.stopped = numbers["stopped"]
+        self.kept = self.good if numbers["kept is good"] else groups.get("kept", {})
+        self.history = {name: list(values) for name, values in numbers["history"].items()}
+        self._started = time.monotonic() - numbers["seconds"]
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the weights of a model to the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+
+def _generators(model: nn.Module) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, groups: dict[str, dict[str, Tensor]]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, parameter in enumerate(parameters):
+        if values := groups.get(f"optimizer {index}"):
+            # In the parameter's order in memory, because kernels may round differently in another.
+            state[index] = {
+                name: torch.empty_like(parameter).copy_(value)
+                if value.shape == parameter.shape
+                else value
+                for name, value in values.items()
+            }
+    given = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": given})

@@ -1,0 +1,343 @@
+"""The training loop; the only file that imports Fabric."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from otcxr_sk.images import ImageSource, read_batches
+from otcxr_sk.method import Objective, OTCXRModel
+from otcxr_sk.training._checkpoint import CheckpointFolder, InMemoryCheckpoint, RunState
+from otcxr_sk.training._device import choose_precision
+from otcxr_sk.training._distributed import SINGLE_PROCESS, Processes
+from otcxr_sk.training._epoch import Draw, EpochPlan, evaluate
+from otcxr_sk.training._interrupt import deferred_interrupt
+from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
+from otcxr_sk.training._progress import Progress
+from otcxr_sk.training._shared_batch import has_idle_parameters
+from otcxr_sk.training.callbacks import Callback, TrainingState, calling
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# Fabric's names for computing in these dtypes by autocast.
+_MIXED: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+
+# The scale of float16's gradients is halved when they overflow, which training recovers from.
+# Below this scale it does not.
+_LEAST_SCALE = 1e-4
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The settings of a training run; `fit` trains a model in place.
+
+    Parameters
+    ----------
+    draw : Draw
+        Standardizes images and draws their views. Its seed also decides the order of each epoch.
+    objective : Objective
+    optimizer : Optimizer
+    size : int
+        Height and width that images are read at, in pixels.
+    epochs, batch_size : int
+        An epoch trains on each image once, in batches of nearly equal size, which are divided
+        among processes.
+    learning_rate : float or "auto"
+        Peak of the learning rate; see `peak_rate`.
+    precision : {"auto", "bfloat16", "float16", "float32"}
+        Arithmetic of the encoder; heads, transport and losses are always float32.
+    accumulate : int, default=1
+        Batches per step of the optimizer.
+    schedule : WarmupConstant, default=None
+        None is a linear warm-up and a cosine decay to zero over all epochs.
+    num_workers : int, default=0
+        Processes that read images; 0 reads in this one.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+    processes : Processes, default=SINGLE_PROCESS
+        The processes that train together. Only the first has checkpoints and a progress bar.
+    callbacks : sequence of Callback, default=()
+        Called in this order.
+    validation : ImageSource, default=None
+        Images whose loss is computed after every epoch.
+    fitted : callable, default=None
+        Makes the result of `TrainingState.estimator`.
+    """
+
+    draw: Draw
+    objective: Objective
+    optimizer: Optimizer
+    size: int
+    epochs: int
+    batch_size: int
+    learning_rate: float | str
+    precision: str
+    accumulate: int = 1
+    schedule: WarmupConstant | None = None
+    num_workers: int = 0
+    verbose: bool = False
+    processes: Processes = SINGLE_PROCESS
+    callbacks: Sequence[Callback] = ()
+    validation: ImageSource | None = None
+    fitted: Callable[[TrainingState], Any] | None = None
+
+    def fit(
+        self,
+        model: OTCXRModel,
+        source: ImageSource,
+        checkpoints: CheckpointFolder | InMemoryCheckpoint | None = None,
+        start: RunState | None = None,
+    ) -> dict[str, list[float]]:
+        """Train `model` in place; it is on the CPU and in eval mode afterwards.
+
+        Parameters
+        ----------
+        model : OTCXRModel
+        source : ImageSource
+        checkpoints : CheckpointFolder or InMemoryCheckpoint, default=None
+            Where the run is saved.
+        start : RunState, default=None
+            Where the run continues from.
+
+        Returns
+        -------
+        history : dict of str to list of float
+            Per epoch: every term of the loss, the loss, the learning rate at its end, marginal
+            error, matching accuracy and chance, spread and effective rank; with `validation`,
+            "validation_loss"; and what callbacks record.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If the loss or its gradient is not finite. The model then has the weights of the last
+            epoch that ended well, and the error has its history.
+        TrainingInterrupted
+            If Ctrl-C was pressed. The model then has the weights after the step under way, which
+            are saved, and the exception has the history of the completed epochs.
+        ValueError
+            If a batch is too small to be divided among the processes.
+        """
+        rank, count = self.processes.rank, self.processes.count
+        plan = EpochPlan(len(source), self.batch_size, self.accumulate, rank, count)
+        fabric = self._fabric(model)
+        model.train().to(memory_format=torch.channels_last)
+        plain = self.optimizer.build(model)
+        network, optimizer = fabric.setup(self.processes.share(model, self.objective), plain)
+        average = self.optimizer.build_average(model)
+        progress = Progress(model, plain, plan, average, fabric.strategy.precision)
+        if start is not None:
+            progress.unpack(start)
+        total = progress.earlier + plan.steps * self.epochs
+        shown = self.verbose and self.processes.is_first
+        bar = tqdm(total=total, initial=progress.done, unit="step", disable=not shown)
+        state = TrainingState(progress, self.epochs, self.fitted)
+        with bar, calling(self.callbacks, state), deferred_interrupt() as interrupt:
+            stop, progress.paused = self.processes.any(interrupt.asked, progress.paused)
+            while not (stop or self._is_over(progress)):
+                for _ in self._steps(fabric, network, optimizer, progress, source):
+                    bar.update()
+                    due = _is_due(checkpoints, progress)
+                    if any(self.processes.any(interrupt.asked, due)):
+                        break
+                (stop,) = self.processes.any(interrupt.asked)
+                # A finite loss can have a gradient that is not finite.
+                if not all(value.isfinite().all() for value in model.parameters()):
+                    raise _failed(progress)
+                if progress.step == plan.steps:
+                    self._end_epoch(progress, len(source), state)
+                    bar.set_postfix(self._summary(progress))
+                at_once = stop or self._is_over(progress)
+                if checkpoints and (at_once or _is_due(checkpoints, progress)):
+                    checkpoints.save(progress.pack(), progress.done)
+            (stop,) = self.processes.any(interrupt.asked)
+            if average is not None:
+                model.load_state_dict(average.module.state_dict())
+            model.cpu().eval()
+            if stop:
+                raise _interrupted(progress, checkpoints.folder if checkpoints else None)
+            state.ended = True
+        return progress.history
+
+    def _steps(
+        self,
+        fabric: Fabric,
+        network: Any,
+        optimizer: Any,
+        progress: Progress,
+        source: ImageSource,
+    ) -> Iterator[None]:
+        """Train to the end of the epoch under way, and yield after every step."""
+        plan = progress.plan
+        order = np.random.default_rng([self.draw.seed, progress.epoch]).permutation(len(source))
+        first = plan.first_batch(progress.step)
+        batches = plan.batches(order)[first:]
+        optimizer.zero_grad()
+        with closing(read_batches(source, batches, self.size, self.num_workers)) as images:
+            for index, batch in enumerate(images, first):
+                views = self.draw(batch, progress.epoch, plan.starts[index])
+                self.processes.seed(self.draw.seed, progress.epoch, plan.starts[index])
+                # Gradients are exchanged between processes at the end of a step only.
+                with fabric.no_backward_sync(network, enabled=not plan.ends_step(index)):
+                    terms, embedding = network(*views)
+                    loss = self.objective.total(terms)
+                    if not torch.isfinite(loss):
+                        raise _failed(progress)
+                    fabric.backward(loss * plan.share(index))
+                if progress.tally.watches:
+                    embedding = self.processes.join(embedding, plan.parts[index])
+                progress.tally.add({"loss": loss, **terms}, embedding, plan.sizes[index])
+                if plan.ends_step(index):
+                    self._step(fabric, network, optimizer, progress)
+                    yield
+
+    def _step(self, fabric: Fabric, network: Any, optimizer: Any, progress: Progress) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self._rate(progress)
+        limit = self.optimizer.clip_norm
+        if limit is not None:
+            # If the gradient is not finite, the scaler skips the step or `fit` finds the weights.
+            fabric.clip_gradients(network, optimizer, max_norm=limit, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.step += 1
+        if progress.average is not None:
+            progress.average.update(progress.model, progress.done)
+        if fabric.strategy.precision.state_dict().get("scale", 1) < _LEAST_SCALE:
+            raise _failed(progress)
+
+    def _end_epoch(self, progress: Progress, n_images: int, state: TrainingState) -> None:
+        numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
+        with state.aside():
+            if self.validation is not None:
+                numbers["validation_loss"] = self._validation_loss(progress, self.validation)
+            progress.end_epoch(self.processes.from_first(lambda: numbers))
+            for callback in self.callbacks:
+                if callback.on_epoch_end(state):
+                    progress.stopped = True
+            progress.stopped, progress.paused = self.processes.any(
+                progress.stopped, progress.paused
+            )
+
+    def _validation_loss(self, progress: Progress, validation: ImageSource) -> float:
+        losses = evaluate(
+            progress.outcome,
+            validation,
+            # The seed of every other evaluation, so that losses can be compared.
+            replace(self.draw, seed=0),
+            self.objective,
+            size=self.size,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            num_workers=self.num_workers,
+        )
+        progress.model.train()
+        return losses["loss"]
+
+    def _summary(self, progress: Progress) -> dict[str, str]:
+        last = {name: values[-1] for name, values in progress.history.items()}
+        return {
+            "epoch": f"{progress.epoch}/{self.epochs}",
+            "loss": f"{last['loss']:.3f}",
+            "matching": f"{last['matching_accuracy']:.2f}",
+        }
+
+    def _rate(self, progress: Progress) -> float:
+        curve = self.schedule or WarmupCosine(progress.plan.steps * self.epochs)
+        n_images = self.batch_size * self.accumulate
+        peak = peak_rate(self.learning_rate, self.optimizer.name, n_images)
+        return peak * curve.factor(progress.done)
+
+    def _is_over(self, progress: Progress) -> bool:
+        # A pause waits for the end of the epoch.
+        paused = progress.paused and progress.step == 0
+        return progress.epoch == self.epochs or progress.stopped or paused
+
+    def _fabric(self, model: OTCXRModel) -> Fabric:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins import MixedPrecision, Precision
+        from lightning_fabric.strategies import DDPStrategy
+
+        class Autocast(MixedPrecision):
+            def convert_input(self, data: Any) -> Any:
+                # Fabric would also round the coordinates of the crops.
+                return data
+
+        device = self.draw.device
+        mixed = _MIXED.get(choose_precision(self.precision, device))
+        plugin = Autocast(mixed, device.type) if mixed else Precision()
+        if self.processes.count == 1:
+            index = [device.index or 0] if device.type == "cuda" else 1
+            return Fabric(accelerator=device.type, devices=index, plugins=plugin)
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        idle = has_idle_parameters(model, self.objective, self.size)
+        fabric = Fabric(
+            accelerator=device.type,
+            strategy=DDPStrategy(find_unused_parameters=idle),
+            devices=here,
+            num_nodes=self.processes.count // here,
+            plugins=plugin,
+        )
+        fabric.launch()
+        return fabric
+
+
+class NonFiniteLossError(FloatingPointError):
+    """Training stopped because the loss or its gradient was NaN or infinite.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs completed. The estimator keeps the weights of the last of them, if there is one.
+    history : dict of str to list of float
+        By name, a number for every epoch completed.
+    """
+
+    epoch: int
+    history: dict[str, list[float]]
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted by Ctrl-C, and stopped after the step under way.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        By name, a number for every epoch completed.
+    """
+
+    history: dict[str, list[float]]
+
+
+def _failed(progress: Progress) -> NonFiniteLossError:
+    progress.model.load_state_dict(progress.good)
+    progress.model.cpu().eval()
+    epoch = progress.epoch
+    kept = f"The weights of epoch {epoch} are kept." if epoch else "No epoch was completed."
+    error = NonFiniteLossError(
+        f"the loss or its gradient is not finite in epoch {epoch + 1}. {kept} Lower learning_rate, "
+        "or use precision='float32'."
+    )
+    error.epoch, error.history = epoch, progress.history
+    return error
+
+
+def _interrupted(progress: Progress, folder: str | None) -> TrainingInterrupted:
+    saved = f"; to go on, call fit again with checkpoint={folder!r}" if folder else ""
+    error = TrainingInterrupted(
+        f"training was interrupted after step {progress.done}, with {progress.epoch} epochs "
+        f"completed{saved}"
+    )
+    error.history = progress.history
+    return error
+
+
+def _is_due(checkpoints: CheckpointFolder | InMemoryCheckpoint | None, progress: Progress) -> bool:
+    return checkpoints is not None and checkpoints.is_due(progress.epoch, progress.step)

@@ -1,0 +1,30 @@
+import numpy as np
+from PIL import Image
+
+from otcxr_sk.evaluation import pixel_features
+from otcxr_sk.images import ArraySource
+
+
+def images():
+    return np.random.default_rng(0).integers(256, size=(3, 32, 48), dtype=np.uint8)
+
+
+def test_features_are_the_pixels_of_the_resized_images():
+    features = pixel_features(images(), size=8)
+    expected = ArraySource(images()).read([0, 1, 2], 8)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, expected.reshape(3, 64))
+
+
+def test_an_image_of_the_size_asked_for_is_only_flattened():
+    square = images()[:, :16, :16]
+    np.testing.assert_allclose(pixel_features(square), square.reshape(3, 256) / 255, rtol=1e-6)
+
+
+def test_arrays_files_and_sources_give_the_same_features(tmp_path):
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    for path, image in zip(paths, images(), strict=True):
+        Image.fromarray(image).save(path)
+    expected = pixel_features(images())
+    for X in (paths, ArraySource(images())):
+        np.testing.assert_array_equal(pixel_features(X), expected)

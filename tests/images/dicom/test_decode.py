@@ -1,0 +1,273 @@
+import io
+import sys
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from otcxr_sk.images import ImageReadError, read_dicom
+
+INSTALL = 'pip install "otcxr-sk[dicom]"'
+
+
+def noisy(bits, shape=(48, 64)):
+    """Return a smooth image with noise that spans the range of some bits."""
+    random = np.random.default_rng(0)
+    smooth = np.add.outer(np.linspace(0, 0.6, shape[0]), np.linspace(0, 0.3, shape[1]))
+    values = np.clip(smooth + random.normal(0, 0.02, shape), 0, 0.95) * (2**bits - 1)
+    return values.astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def jpeg(pixels, bits):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def jpeg12(pixels, bits):
+    return imagecodecs.jpeg8_encode(pixels, 97, bitspersample=12)
+
+
+def lossless(predictor):
+    def encode(pixels, bits):
+        return imagecodecs.jpeg8_encode(
+            pixels, lossless=True, predictor=predictor, bitspersample=bits
+        )
+
+    return encode
+
+
+def jpegls(pixels, bits, level=0):
+    return imagecodecs.jpegls_encode(pixels, level)
+
+
+def jpegls_near(pixels, bits):
+    return jpegls(pixels, bits, level=2)
+
+
+def jpeg2000(pixels, bits, level=0):
+    return imagecodecs.jpeg2k_encode(
+        pixels, level=level, codecformat="j2k", reversible=not level, bitspersample=bits
+    )
+
+
+def jpeg2000_lossy(pixels, bits):
+    return jpeg2000(pixels, bits, level=60)
+
+
+def htj2k(pixels, bits):
+    return imagecodecs.htj2k_encode(pixels)
+
+
+def htj2k_lossy(pixels, bits):
+    return imagecodecs.htj2k_encode(pixels, level=0.001, reversible=False)
+
+
+# Transfer syntax, encoder, bits, and tolerance as a fraction of the range.
+CODED = [
+    (JPEGBaseline8Bit, jpeg, 8, 0.03),
+    (JPEGExtended12Bit, jpeg, 8, 0.03),
+    (JPEGExtended12Bit, jpeg12, 12, 0.03),
+    *[(JPEGLossless, lossless(predictor), 12, 0) for predictor in range(1, 8)],
+    *[(JPEGLosslessSV1, lossless(1), bits, 0) for bits in (8, 10, 12, 14, 15, 16)],
+    *[(JPEGLSLossless, jpegls, bits, 0) for bits in (8, 16)],
+    *[(JPEGLSNearLossless, jpegls_near, bits, 2 / 255) for bits in (8, 16)],
+    *[(JPEG2000Lossless, jpeg2000, bits, 0) for bits in (8, 10, 12, 15, 16)],
+    *[(JPEG2000, jpeg2000_lossy, bits, 0.03) for bits in (8, 12, 16)],
+    *[(HTJ2KLossless, htj2k, bits, 0) for bits in (8, 16)],
+    (HTJ2KLosslessRPCL, htj2k, 16, 0),
+    *[(HTJ2K, htj2k_lossy, bits, 0.03) for bits in (8, 16)],
+]
+IN_CORE = {JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless}
+
+
+def full_window(bits):
+    return {
+        "BitsStored": bits,
+        "VOILUTFunction": "LINEAR_EXACT",
+        "WindowCenter": (2**bits - 1) / 2,
+        "WindowWidth": 2**bits - 1,
+    }
+
+
+@pytest.mark.parametrize(("syntax", "encode", "bits", "tolerance"), CODED)
+def test_every_transfer_syntax_is_read(write_coded, syntax, encode, bits, tolerance):
+    pixels = noisy(bits)
+    path = write_coded(pixels, syntax, encode(pixels, bits), **full_window(bits))
+    expected = pixels / (2**bits - 1)
+    np.testing.assert_allclose(read_dicom(path), expected, atol=tolerance + 1e-6)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_rle_and_deflated_files_are_read(write_dicom, bits):
+    pixels = noisy(bits)
+    plain = write_dicom(pixels, **full_window(bits))
+    expected = read_dicom(plain)
+    dataset = pydicom.dcmread(plain)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(plain.with_name("deflated.dcm"))
+    dataset = pydicom.dcmread(plain)
+    dataset.compress(RLELossless)
+    dataset.save_as(plain.with_name("rle.dcm"))
+    for name in ("deflated.dcm", "rle.dcm"):
+        np.testing.assert_array_equal(read_dicom(plain.with_name(name)), expected)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"), [(JPEGLossless, lossless(4)), (JPEGLSLossless, jpegls)]
+)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_signed_pixels_survive_codecs_without_signs(write_coded, syntax, encode, bits):
+    signed = noisy(bits).astype(np.int32) - 2 ** (bits - 1)
+    coded = (signed & (2**bits - 1)).astype(np.uint16)
+    tags = {**full_window(bits), "PixelRepresentation": 1, "WindowCenter": -0.5}
+    path = write_coded(coded, syntax, encode(coded, bits), **tags)
+    expected = (signed + 2 ** (bits - 1)) / (2**bits - 1)
+    np.testing.assert_allclose(read_dicom(path), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_signed_jpeg_2000_is_read_whether_or_not_the_stream_is_marked_signed(write_coded, marked):
+    signed = (noisy(16).astype(np.int32) - 2**15).astype(np.int16)
+    stream = jpeg2000(signed if marked else signed.view(np.uint16), None)
+    tags = {**full_window(16), "PixelRepresentation": 1, "WindowCenter": -0.5}
+    path = write_coded(signed, JPEG2000Lossless, stream, **tags)
+    expected = (signed.astype(float) + 2**15) / (2**16 - 1)
+    np.testing.assert_allclose(read_dicom(path), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*in color:otcxr_sk.images.ImageReadWarning")
+@pytest.mark.parametrize(
+    ("syntax", "encode", "photometric"),
+    [
+        (JPEGLosslessSV1, lossless(1), "RGB"),
+        (JPEGLSLossless, jpegls, "RGB"),
+        (JPEG2000Lossless, jpeg2000, "YBR_RCT"),
+        (JPEG2000, jpeg2000_lossy, "YBR_ICT"),
+        (JPEGBaseline8Bit, jpeg, "YBR_FULL_422"),
+        (HTJ2KLossless, htj2k, "YBR_RCT"),
+    ],
+)
+def test_compressed_color_becomes_luma(write_coded, syntax, encode, photometric):
+    gray = noisy(8)
+    colors = np.stack([gray, gray[::-1], 255 - gray], axis=-1)
+    stream = encode(colors, 8)
+    path = write_coded(colors, syntax, stream, PhotometricInterpretation=photometric)
+    expected = colors @ [0.299, 0.587, 0.114] / 255
+    lossy = encode in (jpeg, jpeg2000_lossy)
+    np.testing.assert_allclose(read_dicom(path), expected, atol=0.06 if lossy else 1e-6)
+
+
+@pytest.mark.parametrize(("syntax", "encode", "bits", "tolerance"), CODED)
+def test_without_the_extra_other_codecs_are_used_or_the_error_names_it(
+    write_coded, monkeypatch, syntax, encode, bits, tolerance
+):
+    pixels = noisy(bits)
+    path = write_coded(pixels, syntax, encode(pixels, bits), **full_window(bits))
+    expected = read_dicom(path)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    if syntax in IN_CORE or encode is jpeg:
+        np.testing.assert_allclose(read_dicom(path), expected, atol=1.01 / (2**bits - 1))
+        return
+    with pytest.raises(ImageReadError) as caught:
+        read_dicom(path)
+    for part in (str(path), syntax.name, INSTALL):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("syntax", "encode", "bits", "tolerance"), CODED)
+def test_gdcm_which_may_abort_the_process_is_never_used(
+    write_coded, monkeypatch, syntax, encode, bits, tolerance
+):
+    pixels = noisy(bits)
+    stream = encode(pixels, bits)
+    calls = []
+    monkeypatch.setitem(get_decoder(syntax)._available, "gdcm", lambda *_: calls.append(1))
+    read_dicom(write_coded(pixels, syntax, stream))
+    for length in (2, 100, len(stream) // 2, len(stream) - 2):
+        with pytest.raises(ImageReadError) as caught:
+            read_dicom(write_coded(pixels, syntax, stream[:length]))
+        assert syntax.name in str(caught.value)
+    assert not calls
+
+
+@pytest.mark.parametrize(("syntax", "encode", "bits", "tolerance"), CODED)
+def test_a_stream_whose_size_contradicts_the_header_is_refused(
+    write_coded, syntax, encode, bits, tolerance
+):
+    stream = encode(noisy(bits), bits)
+    path = write_coded(noisy(bits, (64, 48)), syntax, stream)
+    with pytest.raises(ImageReadError, match=r"48 x 64 pixels .* header says 64 x 48"):
+        read_dicom(path)
+
+
+def test_a_stream_of_more_bits_than_the_header_allows_is_refused(write_coded):
+    stream = lossless(1)(noisy(12), 12)
+    with pytest.raises(ImageReadError, match=r"1 samples of 12 bits, but .* of up to 8"):
+        read_dicom(write_coded(noisy(8), JPEGLosslessSV1, stream))
+
+
+def test_a_stream_in_several_fragments_is_one_image(write_coded):
+    pixels = noisy(12)
+    stream = lossless(1)(pixels, 12)
+    path = write_coded(pixels, JPEGLosslessSV1, stream, **full_window(12))
+    expected = read_dicom(path)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = pydicom.encaps.encapsulate([stream], fragments_per_frame=3)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_compressed_frame_is_chosen_by_its_index(write_dicom, index):
+    frames = [noisy(12), noisy(12)[::-1].copy()]
+    path = write_dicom(frames[0], NumberOfFrames=2, **full_window(12))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    dataset.PixelData = pydicom.encaps.encapsulate([lossless(1)(f, 12) for f in frames])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    np.testing.assert_allclose(read_dicom(path, frame=index), frames[index] / 4095, atol=1e-6)
+
+
+def test_videos_are_refused(write_coded):
+    with pytest.raises(ImageReadError, match="not for still images"):
+        read_dicom(write_coded(noisy(8), MPEG2MPML, b"\0" * 100))
+
+
+@given(data=st.data())
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_stream_is_read_in_range_or_is_an_error_that_names_the_file(write_coded, data):
+    syntax, encode, bits, _ = data.draw(st.sampled_from(CODED))
+    stream = bytearray(encode(noisy(bits), bits))
+    for _ in range(data.draw(st.integers(1, 4))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    path = write_coded(noisy(bits), syntax, bytes(stream), **full_window(bits))
+    try:
+        image = read_dicom(path)
+    except ImageReadError as error:
+        assert repr(str(path)) in str(error)  # noqa: PT017
+    else:
+        assert image.shape == (48, 64)
+        assert 0 <= image.min() <= image.max() <= 1

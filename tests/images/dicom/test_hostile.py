@@ -1,0 +1,122 @@
+"""Damaged and hostile DICOM files, read in a subprocess, since a codec may crash it."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
+
+MUTANTS = 2000
+SECONDS, MEBIBYTES = 2, 512
+
+ENCODERS = {
+    JPEGExtended12Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, 97, bitspersample=12),
+    JPEGLosslessSV1: lambda pixels: imagecodecs.jpeg8_encode(
+        pixels, lossless=True, predictor=1, bitspersample=12
+    ),
+    JPEGLSLossless: imagecodecs.jpegls_encode,
+    JPEG2000Lossless: lambda pixels: imagecodecs.jpeg2k_encode(
+        pixels, level=0, codecformat="j2k", reversible=True
+    ),
+    HTJ2KLossless: imagecodecs.htj2k_encode,
+}
+
+
+@pytest.fixture
+def coded_files(write_coded):
+    """Write one image with codecs that are rare among published test files."""
+    wave = np.sin(np.add.outer(np.arange(200) / 40, np.arange(240) / 30))
+    noise = np.random.default_rng(0).normal(0, 20, wave.shape)
+    pixels = (1800 * (1 + wave) + noise).clip(0, 4095).astype(np.uint16)
+    tags = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+    return [
+        write_coded(pixels, syntax, encode(pixels), name=f"coded{number}.dcm", **tags)
+        for number, (syntax, encode) in enumerate(ENCODERS.items())
+    ]
+
+
+def in_subprocess(arguments):
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": f"{here}{os.pathsep}{here.parents[2]}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def reports(seed, count, files, scratch):
+    """Return what became of `count` damaged files; fail if the process that reads them ends."""
+    modalities = {
+        str(pydicom.dcmread(file, stop_before_pixels=True, force=True).get("Modality"))
+        for file in files
+    }
+    worker = Path(__file__).with_name("mutants.py")
+    done = in_subprocess([worker, str(seed), str(count), ",".join(modalities), scratch, *files])
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, f"process ended at {lines[-1:]}: {done.stderr[-2000:]}"
+    assert not done.stderr
+    found = [report for report in map(json.loads, lines) if "outcome" in report]
+    assert len(found) == int(count)
+    return found
+
+
+def require_harmless(found):
+    assert {report["outcome"] for report in found} == {"image", "error"}
+    slow = [report for report in found if report["seconds"] > SECONDS]
+    assert not slow
+    assert max(report["peak_mib"] for report in found) < MEBIBYTES
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_real_files_are_images_or_errors_within_time_and_memory(tmp_path, request):
+    files = sorted(Path(get_testdata_file("CT_small.dcm")).parent.glob("*.dcm"))
+    beside = find_spec("data_store")
+    if beside is not None and beside.origin is not None:
+        files += sorted(Path(beside.origin).parent.glob("data/*.dcm"))
+    try:
+        real_data = request.getfixturevalue("real_data")
+    except pytest.skip.Exception:
+        pass
+    else:
+        files += sorted((real_data / "raw_samples").glob("dicom*/*.dcm"))
+    require_harmless(reports(0, MUTANTS, files, tmp_path))
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(MUTANTS, marks=pytest.mark.slow)])
+def test_damaged_streams_of_every_codec_are_images_or_errors(coded_files, tmp_path, count):
+    require_harmless(reports(0, count, coded_files, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless])
+def test_the_largest_image_allowed_fits_into_memory(write_coded, syntax, samples):
+    # Blank, so that it compresses to some kilobytes.
+    rows, columns = 8000, int(Image.MAX_IMAGE_PIXELS * 0.75 / samples / 8000)
+    pixels = np.zeros((rows, columns, 3)[: 2 + (samples == 3)], dtype=np.uint16)
+    tags = {"Rows": rows, "Columns": columns, "BitsStored": 12}
+    path = write_coded(pixels[:1, :1], syntax, ENCODERS[syntax](pixels), **tags)
+    script = "import sys, mutants as m; print(m.read(sys.argv[1], None), m.peak_mebibytes())"
+    done = in_subprocess(["-c", script, path])
+    outcome, peak = done.stdout.split()
+    assert outcome == "image"
+    assert float(peak) < MEBIBYTES

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+from otcxr_sk.images import ArraySource, DatasetSource, ImageReadError
+
+STACK = np.random.default_rng(0).integers(0, 256, (5, 6, 4), dtype=np.uint8)
+EXPECTED = ArraySource(STACK).read(range(5), 8)
+
+
+class Items(Dataset):
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self):
+        return len(STACK)
+
+    def __getitem__(self, row):
+        return self.make(STACK[row])
+
+
+ITEMS = {
+    "array": np.asarray,
+    "16 bits": lambda gray: gray.astype(np.uint16) * 257,
+    "unit floats": lambda gray: gray / 255,
+    "tensor": torch.from_numpy,
+    "tensor with gradient": lambda gray: (torch.from_numpy(gray) / 255).requires_grad_(),
+    "channel first": lambda gray: torch.from_numpy(gray)[None],
+    "channel last": lambda gray: gray[..., None],
+    "color first": lambda gray: np.stack([gray] * 3),
+    "color last": lambda gray: np.stack([gray] * 3, axis=-1),
+    "image": Image.fromarray,
+    "color image": lambda gray: Image.fromarray(gray).convert("RGB"),
+    "palette": lambda gray: Image.fromarray(gray).convert("P"),
+    "image and label": lambda gray: (Image.fromarray(gray), 3),
+    "tensor, label and more": lambda gray: [torch.from_numpy(gray), 1, "patient"],
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_every_kind_of_item_reads_the_same(kind):
+    source = DatasetSource(Items(ITEMS[kind]))
+    assert len(source) == 5
+    np.testing.assert_allclose(source.read(range(5), 8), EXPECTED, atol=1e-6)
+
+
+def test_bfloat16_is_read_within_its_precision():
+    source = DatasetSource(Items(lambda gray: (torch.from_numpy(gray) / 255).bfloat16()))
+    np.testing.assert_allclose(source.read(range(5), 8), EXPECTED, atol=0.004)
+
+
+def test_exif_orientation_is_applied_to_a_copy():
+    turned = Image.fromarray(STACK[0])
+    turned.getexif()[0x0112] = 6
+    source = DatasetSource([turned])
+    expected = ArraySource(np.rot90(STACK[0], -1)[None].copy()).read([0], 8)
+    for _ in range(2):
+        np.testing.assert_allclose(source.read([0], 8), expected, atol=1e-6)
+    assert turned.size == (4, 6)
+
+
+def test_images_of_different_sizes_are_resized_one_by_one():
+    random = np.random.default_rng(0)
+    images = [random.random(shape, dtype=np.float32) for shape in ((3, 5), (9, 2), (4, 4))]
+    expected = [ArraySource(image[None]).read([0], 6)[0] for image in images]
+    np.testing.assert_array_equal(DatasetSource(images).read([0, 1, 2], 6), expected)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("text", "items must be PIL images, arrays or tensors of numbers, got 'text'"),
+        ({"image": 1}, "got {'image': 1}"),
+        ((), r"got \(\)"),
+        (np.zeros(4), r"must have shape \(height, width\), .* got \(4,\)"),
+        (np.zeros((3, 5, 3)), r"must have shape .* got \(3, 5, 3\)"),
+        (np.zeros((4, 5, 6)), r"must have shape .* got \(4, 5, 6\)"),
+        (np.zeros((0, 5)), r"must have shape .* got \(0, 5\)"),
+        (np.zeros((2, 2), complex), "of numbers"),
+        (Image.new("I", (3, 3)), "32 bits"),
+    ],
+    ids=repr,
+)
+def test_an_item_that_is_not_an_image_is_an_error_that_names_the_row(item, message):
+    with pytest.raises(ImageReadError, match=f"row 1: .*{message}"):
+        DatasetSource([np.ones((3, 3)), item]).read([0, 1], 4)
+
+
+def test_an_error_of_the_dataset_is_the_cause_of_one_that_names_the_row():
+    class Broken(Items):
+        def __getitem__(self, row):
+            raise KeyError("file 7")
+
+    with pytest.raises(ImageReadError, match=r"row 2: the dataset .* \(KeyError: 'file 7'\)") as e:
+        DatasetSource(Broken(None)).read([2], 4)
+    assert isinstance(e.value.__cause__, KeyError)
+
+
+def test_an_iterable_dataset_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(STACK)
+
+    with pytest.raises(ValueError, match="Stream has no __len__; pass a map-style dataset"):
+        DatasetSource(Stream())
