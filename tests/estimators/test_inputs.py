@@ -194,8 +194,16 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
         (["a.png", 3], ValueError, "row 1 is 3, not the path"),
         (pd.Series([np.nan, "a.png"]), ValueError, "row 0 is nan, not the path"),
         (pl.Series(["a.png", None]), ValueError, "row 1 is None, not the path"),
-        (pd.DataFrame({"p": ["a", "b"], "q": [1, 2]}), ValueError, "2 columns.*the one of paths"),
-        (pl.DataFrame({"p": ["a", "b"], "q": [1, 2]}), ValueError, "2 columns.*the one of paths"),
+        (
+            pd.DataFrame({"p": ["a", "b"], "q": [1, 2]}),
+            ValueError,
+            "2 columns.*the column of paths alone",
+        ),
+        (
+            pl.DataFrame({"p": ["a", "b"], "q": [1, 2]}),
+            ValueError,
+            "2 columns.*the column of paths alone",
+        ),
         (np.zeros(5), ValueError, "Reshape your data"),
         (
             np.zeros((2, 1, 2, 2, 2)),
@@ -203,8 +211,12 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
             r"images come as \(n, h, w\).*got \(2, 1, 2, 2, 2\)",
         ),
         (np.zeros((2, 4, 5, 6)), ValueError, "no axis of 1 or 3 channels"),
-        ([np.zeros((2, 3)), np.zeros((2, 4))], ValueError, r"row 0 is \(2, 3\), row 1 is \(2, 4\)"),
-        ([np.zeros((2, 3)), np.zeros(2)], ValueError, r"row 0 is \(2, 3\), row 1 is \(2,\)"),
+        (
+            [np.zeros((2, 3)), np.zeros((2, 4))],
+            ValueError,
+            r"row 0 has \(2, 3\), row 1 has \(2, 4\)",
+        ),
+        ([np.zeros((2, 3)), np.zeros(2)], ValueError, r"row 0 has \(2, 3\), row 1 has \(2,\)"),
         (np.zeros((4, 2, 2), complex), ValueError, "Complex data not supported"),
         (scipy.sparse.coo_array(np.ones((4, 4))), TypeError, "Sparse data"),
         (scipy.sparse.coo_array(np.ones((4, 1))), TypeError, "Sparse data"),
