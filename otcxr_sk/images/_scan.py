@@ -74,9 +74,13 @@ def scan(
     problems: list[Unusable] = []
     count, mean, squares = 0, 0.0, 0.0
     n = len(source)
-    every = np.arange(n)
-    batches = [every[start : start + batch_size] for start in range(0, n, batch_size)]
-    measured = ~np.isin(every, held_out)
+    measured = ~np.isin(np.arange(n), held_out)
+    # Apart, so that the sums are those of a scan without the images held out, to the bit.
+    batches = [
+        part[start : start + batch_size]
+        for part in (np.flatnonzero(measured), np.flatnonzero(~measured))
+        for start in range(0, len(part), batch_size)
+    ]
     read = partial(source.read_usable, size=size, refuse_constant=True)
     with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
         reads = read_ahead(read, batches, num_workers)
@@ -94,6 +98,7 @@ def scan(
             squares += shift**2 * count * pixels.size / total
             mean += shift * pixels.size / total
             count = total
+    problems.sort(key=lambda problem: problem.row)
     if refuse_unusable:
         require_usable(problems, n)
     std = (squares / count) ** 0.5 if count else 0.0

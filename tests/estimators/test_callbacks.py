@@ -228,7 +228,7 @@ def test_clones_have_their_own_callbacks(tiny):
         (
             {"callbacks": [EarlyStopping("loss"), EarlyStopping("spread")]},
             ValueError,
-            "only one can have restore_best=True",
+            "only one of several EarlyStopping can have restore_best=True",
         ),
     ],
 )

@@ -141,14 +141,14 @@ def test_a_lost_worker_is_an_error(fitted, images):
     with (
         patch.object(_workers, "embed_part", side_effect=CancelledError("gone")),
         parallel_config("threading", n_jobs=2),
-        pytest.raises(RuntimeError, match=r"a worker ended.*\(gone\)"),
+        pytest.raises(RuntimeError, match=r"a worker died.*\(gone\)"),
     ):
         fitted.transform(images)
 
 
 def test_a_worker_of_another_version_is_refused(fitted):
     call = _workers.Call("call", "0.0.1", dense=False)
-    with pytest.raises(RuntimeError, match=r"and 0\.0\.1 is needed"):
+    with pytest.raises(RuntimeError, match=r"but 0\.0\.1 is needed"):
         _workers.embed_part(call, None, fitted.weights_, 0, None)
 
 
