@@ -615,10 +615,15 @@ class OTCXRPretrainer(
         state = dict(state)
         written = state.pop("_otcxr_sk_version", "unknown")
         if state.pop("_otcxr_sk_format", None) != _STATE_FORMAT:
+            advice = "create it anew"
+            if "weights_" in state:
+                advice = (
+                    "load it with that version, write its encoder with save_encoder, and pass that "
+                    "file here as weights=, with epochs=0"
+                )
             raise ValueError(
                 f"this {type(self).__name__} was saved by otcxr-sk {written}, and {__version__} "
-                "cannot read it: load it with that version, write its encoder with save_encoder, "
-                "and pass that file here as weights=, with epochs=0"
+                f"cannot read it: {advice}"
             )
         if written != __version__ and "weights_" in state:
             warn_user(
