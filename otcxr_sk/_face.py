@@ -25,8 +25,12 @@ def lazy_face(
             if name in modules:
                 return import_module(f"{package}.{name}")
             for home in modules:
-                module = import_module(f"{package}.{home}")
-                if hasattr(module, name):
+                try:
+                    module = import_module(f"{package}.{home}")
+                except AttributeError as error:
+                    # Python would take it for a name that the package does not have.
+                    raise ImportError(f"cannot import {package}.{home}: {error}") from error
+                if name in getattr(module, "__all__", vars(module)):
                     return getattr(module, name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 

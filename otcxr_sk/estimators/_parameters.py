@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import timedelta
 from numbers import Integral, Real
 from types import MappingProxyType, SimpleNamespace
@@ -16,7 +17,6 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk.images import RESIZES, Cache
 from otcxr_sk.method import Objective, Views
 from otcxr_sk.training import OPTIMIZERS, PRECISIONS, Callback, Checkpoint, EarlyStopping, Optimizer
@@ -101,7 +101,7 @@ _OF_GROUPS: dict[str, dict[str, list[Any]]] = {
     "checkpoint": {"folder": _PATH, "every": [_at_least(1), timedelta]},
 }
 
-GROUPS: dict[str, Callable[..., ParameterGroup]] = {
+GROUPS: dict[str, Any] = {
     "optimizer": Optimizer,
     "views": Views,
     "objective": Objective,
@@ -133,13 +133,27 @@ def as_group(name: str, value: Any) -> Any:
     return GROUPS[name](value) if isinstance(value, str | os.PathLike) else value
 
 
+def check_group(name: str, value: Any) -> Any:
+    """Return a copy of the group that a parameter stands for, checked, or None."""
+    validate_parameter_constraints(CONSTRAINTS, {name: value}, "OTCXRPretrainer")
+    group = as_group(name, value)
+    if group is None:
+        return None
+    if name in ("views", "objective") and type(group) is not GROUPS[name]:
+        # The fitted estimator keeps their parameters, not their class.
+        raise TypeError(
+            f"{name} must be {GROUPS[name].__name__}(...) itself, not of the subclass "
+            f"{type(group).__name__}"
+        )
+    validate_parameter_constraints(_OF_GROUPS[name], group.get_params(), type(group).__name__)
+    if getattr(group, "folder", name) == "":
+        raise ValueError(f"{name} needs the name of a folder, got an empty one")
+    return deepcopy(group)
+
+
 def check_settings(parameters: Mapping[str, Any]) -> Settings:
     """Fill in the groups, and check them and what parameters must satisfy together."""
-    groups = {name: as_group(name, parameters[name]) for name in GROUPS}
-    for name, group in groups.items():
-        if group is not None:
-            caller = type(group).__name__
-            validate_parameter_constraints(_OF_GROUPS[name], group.get_params(), caller)
+    groups = {name: check_group(name, parameters[name]) for name in GROUPS}
     callbacks = _check_callbacks(parameters["callbacks"], parameters["validation_fraction"])
     settings = Settings(**{**parameters, **groups, "callbacks": callbacks})
     scale = settings.views.crop_scale

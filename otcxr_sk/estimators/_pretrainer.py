@@ -12,7 +12,6 @@ from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._embed import embed
@@ -25,6 +24,7 @@ from otcxr_sk.estimators._parameters import (
     ON_ERROR,
     Settings,
     as_group,
+    check_group,
     check_settings,
 )
 from otcxr_sk.estimators._sklearn_callbacks import (
@@ -338,7 +338,7 @@ class OTCXRPretrainer(
             patients,
             before=self._learned() if self.warm_start else None,
             callbacks=SklearnCallbacks.of(self, X, y),
-            fitted=lambda learned: copy(self)._take(learned),
+            fitted=self._copy,
         )
         return self._end(outcome)
 
@@ -584,7 +584,7 @@ class OTCXRPretrainer(
         """
         for name in {key.partition("__")[0] for key in params if "__" in key} & {*GROUPS}:
             group = as_group(name, params.get(name, getattr(self, name)))
-            if not isinstance(group, ParameterGroup):
+            if not isinstance(group, GROUPS[name]):
                 raise ValueError(
                     f"{name} is {group!r} and has no parameters; "
                     f"set {name}={GROUPS[name].__name__}(...)"
@@ -650,7 +650,7 @@ class OTCXRPretrainer(
     def _source(self, X: Any, *, fitting: bool, least: int | None = None) -> ImageSource:
         if self.on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {ON_ERROR}, got {self.on_error!r}")
-        cache = as_group("cache", self.cache)
+        cache = check_group("cache", self.cache)
         return check_images(
             X,
             self,
@@ -718,6 +718,13 @@ class OTCXRPretrainer(
         # Created here, because methods must not add attributes.
         _ = self._unsaved
         return self
+
+    def _copy(self, learned: Learned) -> Self:
+        """Return a fitted copy that shares no group of parameters with this object."""
+        twin = copy(self)
+        for name in GROUPS:
+            setattr(twin, name, copy(getattr(self, name)))
+        return twin._take(learned)
 
     def _end(self, outcome: Outcome) -> Self:
         """Take what was learned, then raise the error that ended training early, if one did."""

@@ -137,6 +137,8 @@ def describe_run(
             parameters |= {f"{name}__{key}": _plain(one) for key, one in value.get_params().items()}
         elif name not in _FREE:
             parameters[name] = _plain(value)
+    if isinstance(settings.weights, str | os.PathLike):
+        parameters["weights"] = os.path.normpath(settings.weights)
     if weights is not None:
         parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
     # They decide when a run ends, and with which weights.

@@ -39,6 +39,9 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision == "auto":
         return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
+    if precision not in PRECISIONS:
+        known = ", ".join(map(repr, ("auto", *PRECISIONS)))
+        raise ValueError(f"precision must be one of {known}, got {precision!r}")
     return PRECISIONS[precision]
 
 

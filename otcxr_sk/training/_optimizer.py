@@ -71,6 +71,8 @@ class Optimizer(ParameterGroup):
             group["weight_decay"] *= self.weight_decay
         if self.name == "adamw":
             return torch.optim.AdamW(groups, betas=BETAS)
+        if self.name != "lars":
+            raise ValueError(f"name must be 'adamw' or 'lars', got {self.name!r}")
         return Lars(groups, momentum=_MOMENTUM)
 
     def build_average(self, model: nn.Module) -> ModelEmaV3 | None:
@@ -117,7 +119,7 @@ def peak_rate(learning_rate: float | str, optimizer: str, n_images: int) -> floa
     """
     if isinstance(learning_rate, str):
         return _AUTO[optimizer] * math.sqrt(n_images / _IMAGES)
-    return learning_rate
+    return float(learning_rate)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ class Progress:
         numbers: dict[str, Any] = saved.numbers
         self.earlier = numbers["earlier"]
         self.epoch, self.step = numbers["epoch"], numbers["step"]
-        if self.precision is not None:
+        # A stream may go on with another precision, whose scaler starts anew.
+        if self.precision is not None and numbers["precision"]:
             self.precision.load_state_dict(numbers["precision"])
         self.stopped = numbers["stopped"]
         self.kept = self.good if numbers["kept is good"] else groups.get("kept", {})

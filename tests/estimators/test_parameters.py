@@ -1,5 +1,6 @@
 """Parameters and groups of parameters, and how wrong values are refused."""
 
+import copy
 import html
 import inspect
 
@@ -13,6 +14,7 @@ from sklearn.utils._param_validation import InvalidParameterError, make_constrai
 from otcxr_sk import LAPTOP, Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
 from otcxr_sk.estimators._parameters import _OF_GROUPS as CONSTRAINTS_OF_GROUPS
 from otcxr_sk.estimators._parameters import CONSTRAINTS, GROUPS
+from otcxr_sk.training import Callback
 
 EVERY_GROUP = {
     "optimizer": Optimizer("lars", weight_decay=0.1),
@@ -262,3 +264,45 @@ def test_a_wrong_image_shape_is_named(shape, tiny, X):
 def test_a_loss_without_terms_is_refused(tiny, X):
     with pytest.raises(ValueError, match="all 0, so there is nothing to learn"):
         tiny(objective=Objective(alpha=0, beta=0, eta=0, global_weight=0)).fit(X)
+
+
+@pytest.mark.parametrize("name", ["views", "objective"])
+def test_a_subclass_of_a_group_that_the_fitted_estimator_keeps_is_refused(name, tiny, X):
+    subclass = type("Louder", (type(EVERY_GROUP[name]),), {})
+    with pytest.raises(TypeError, match=f"{name} must be .* itself, not of the subclass Louder"):
+        tiny(**{name: subclass()}).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        (5, "The 'cache' parameter of OTCXRPretrainer must be"),
+        (Cache(None), "The 'folder' parameter of Cache must be"),
+        (Cache("images", max_gb=-1.0), "The 'max_gb' parameter of Cache must be"),
+        ("", "cache needs the name of a folder"),
+    ],
+)
+def test_a_wrong_cache_is_refused_after_fit_too(cache, words, fitted, X):
+    with pytest.raises(ValueError, match=words):
+        copy.deepcopy(fitted).set_params(cache=cache).transform(X)
+
+
+def test_an_unknown_precision_is_named_after_fit_too(fitted, X):
+    with pytest.raises(ValueError, match=r"precision must be one of .*'bfloat16'.* got 'bf16'"):
+        copy.deepcopy(fitted).set_params(precision="bf16").transform(X)
+
+
+def test_groups_changed_during_or_after_a_run_change_nothing_of_it(tiny, X):
+    class Meddler(Callback):
+        def on_epoch_end(self, state):
+            state.estimator().set_params(views__erase=0.0, objective__alpha=0.0)
+            given.views.set_params(erase=0.9)
+
+    scale = [0.5, 1.0]
+    given = tiny(views=Views(crop_scale=scale), objective=Objective(), epochs=2)
+    plain = tiny(epochs=2).fit(X)
+    given.set_params(callbacks=[Meddler()]).fit(X)
+    assert given.objective == Objective()
+    np.testing.assert_array_equal(given.weights_, plain.weights_)
+    scale[0] = 0.05
+    assert given.score(X) == plain.score(X)

@@ -233,3 +233,10 @@ def test_partial_fit_is_for_one_process(tiny, X, monkeypatch):
     monkeypatch.setattr("otcxr_sk.estimators._fit.join_processes", lambda name: several)
     with pytest.raises(ValueError, match="one process: start the script without torchrun"):
         tiny().partial_fit(X)
+
+
+def test_a_stream_goes_on_with_another_precision(tiny, X):
+    learner = tiny(precision="float32").partial_fit(X)
+    for precision in ("float16", "bfloat16", "float16"):
+        learner.set_params(precision=precision).partial_fit(X)
+    assert learner.n_epochs_ == 4

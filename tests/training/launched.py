@@ -31,7 +31,6 @@ from otcxr_sk.training import (
     Optimizer,
     TimeLimit,
     _distributed,
-    _scan,
     join_processes,
 )
 from otcxr_sk.training._shared_batch import has_idle_parameters
@@ -233,7 +232,7 @@ def main(folder, *tasks):
         "killed": lambda folder: run_in(folder / "killed", kill).fit(images()),
         "halted": lambda folder: run_in(folder / "halted", halt).fit(images()),
     }
-    _scan.LOOKED_AT = 3
+    _distributed.LOOKED_AT = 3
     _distributed.TIMEOUT = timedelta(seconds=20 if "halted" in tasks else 120)
     for task in tasks:
         works[task](folder)

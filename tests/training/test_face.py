@@ -40,3 +40,15 @@ def test_the_names_are_listed_and_all_of_them_are_there():
         assert getattr(otcxr_sk.training, name) is not None
     with pytest.raises(AttributeError, match=r"otcxr_sk\.training.* has no attribute 'Trainers'"):
         otcxr_sk.training.Trainers  # noqa: B018
+
+
+def test_a_dependency_that_breaks_on_import_is_named(monkeypatch):
+    from otcxr_sk import _face
+
+    def broken(name):
+        raise AttributeError("module numpy has no attribute 'float_'")
+
+    load, _ = _face.lazy_face("package", ["name"], ["_home"])
+    monkeypatch.setattr(_face, "import_module", broken)
+    with pytest.raises(ImportError, match=r"cannot import package\._home: module numpy has no"):
+        load("name")

@@ -152,3 +152,12 @@ def test_a_stream_is_warmed_up_linearly_and_keeps_its_rate():
     factors = [WarmupConstant().factor(step) for step in range(100)]
     assert factors[:40] == pytest.approx([step / 40 for step in range(1, 41)])
     assert set(factors[40:]) == {1.0}
+
+
+def test_an_unknown_optimizer_is_not_built():
+    with pytest.raises(ValueError, match="name must be 'adamw' or 'lars', got 'sgd'"):
+        Optimizer("sgd").build(torch.nn.Linear(1, 1))
+
+
+def test_a_learning_rate_of_numpy_is_a_plain_number():
+    assert type(peak_rate(np.float32(0.5), "adamw", 64)) is float

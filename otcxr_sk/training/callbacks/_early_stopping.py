@@ -58,6 +58,8 @@ class EarlyStopping(Callback):
             raise TypeError(f"patience must be a number of epochs, got {self.patience!r}")
         if self.patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
+        # Runs are compared by the representation of what ends them.
+        object.__setattr__(self, "patience", int(self.patience))
         if self.mode not in (None, "min", "max"):
             raise ValueError(f"mode must be 'min', 'max' or None, got {self.mode!r}")
 

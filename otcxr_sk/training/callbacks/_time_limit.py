@@ -1,6 +1,7 @@
 """Stopping after some time."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
 
@@ -34,7 +35,7 @@ class TimeLimit(Callback):
     minutes: float
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
+        if not isinstance(self.minutes, Real) or not self.minutes > 0:
             raise ValueError(f"minutes must be more than 0, got {self.minutes!r}")
 
     def on_fit_begin(self, state: TrainingState) -> None:
