@@ -78,11 +78,11 @@ def parts(options, precision):
         "  of these, transport": taken["transport"],
         "two views of every image": taken["views"],
         "reading (PNG, 256 px), by no worker": taken["read"],
-        "optimiser (AdamW)": taken["update"],
+        "optimizer (AdamW)": taken["update"],
         "history and the check of the loss": taken["record"],
         "after every epoch: health, check, copy of the weights": taken["epoch"],
         "what the library adds: heads, views, history": added,
-        "whole step less encoder, reading and optimiser": rest,
+        "whole step less encoder, reading and optimizer": rest,
     }
     print(f"{options.encoder}, {size} px, batch {batch}, {step.arithmetic}: ", end="")
     print(f"{np.median(taken['whole']):.3f} s per step")
