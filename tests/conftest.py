@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,3 +102,20 @@ def decoded(monkeypatch):
 
     monkeypatch.setattr(_paths, "read_gray", recording)
     return seen
+
+
+@pytest.fixture(scope="session")
+def loaded_by():
+    """Packages that a new Python has loaded after some statements."""
+
+    def loaded(statements):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; {statements}; print(*sys.modules)"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        return {name.split(".")[0] for name in done.stdout.split()}
+
+    return loaded

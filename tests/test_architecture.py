@@ -2,8 +2,6 @@
 
 import ast
 import io
-import os
-import subprocess
 import sys
 import tokenize
 from graphlib import CycleError, TopologicalSorter
@@ -136,29 +134,17 @@ def test_scikit_learn_stays_out_of_images_method_training_and_the_fitted_encoder
     assert "estimators._encoder" not in users("sklearn")
 
 
-def test_matplotlib_is_imported_inside_plotting_only():
+def test_matplotlib_is_imported_inside_plotting_only(loaded_by):
     assert {name.split(".")[0] for name in users("matplotlib")} <= {"plotting"}
-    script = "import sys, otcxr_sk.plotting; print(*sys.modules)"
-    assert not {"matplotlib"} & loaded_by(script)
+    assert not {"matplotlib"} & loaded_by("import otcxr_sk.plotting")
 
 
 @pytest.mark.parametrize(
     "script", ["import otcxr_sk", "import otcxr_sk; otcxr_sk.training.describe"]
 )
-def test_the_package_loads_nothing_heavy_before_it_is_used(script):
-    loaded = loaded_by(f"import sys; {script}; print(*sys.modules)")
+def test_the_package_loads_nothing_heavy_before_it_is_used(script, loaded_by):
+    loaded = loaded_by(script)
     assert not {"torch", "torchvision", "timm", "ot", "matplotlib", "sklearn", "scipy"} & loaded
-
-
-def loaded_by(script):
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return {name.split(".")[0] for name in done.stdout.split()}
 
 
 def lines_of_code(text):

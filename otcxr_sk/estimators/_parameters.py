@@ -148,6 +148,9 @@ def check_group(name: str, value: Any) -> Any:
     validate_parameter_constraints(_OF_GROUPS[name], group.get_params(), type(group).__name__)
     if getattr(group, "folder", name) == "":
         raise ValueError(f"{name} needs the name of a folder, got an empty one")
+    every = getattr(group, "every", None)
+    if isinstance(every, timedelta) and every <= timedelta(0):
+        raise ValueError(f"every must be more than no time, got {every!r}")
     return deepcopy(group)
 
 

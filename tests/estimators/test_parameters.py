@@ -3,6 +3,7 @@
 import copy
 import html
 import inspect
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -306,3 +307,10 @@ def test_groups_changed_during_or_after_a_run_change_nothing_of_it(tiny, X):
     np.testing.assert_array_equal(given.weights_, plain.weights_)
     scale[0] = 0.05
     assert given.score(X) == plain.score(X)
+
+
+def test_a_checkpoint_after_no_time_is_refused(tiny, X, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run", every=timedelta(0))
+    with pytest.raises(ValueError, match="every must be more than no time"):
+        tiny(checkpoint=checkpoint).fit(X)
+    assert not (tmp_path / "run").exists()

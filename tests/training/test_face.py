@@ -1,25 +1,8 @@
 """What `import otcxr_sk.training` offers, and what it costs."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 import otcxr_sk.training
-
-
-def loaded_by(name):
-    """Return the packages that are loaded when a name is imported from training."""
-    script = f"import sys; from otcxr_sk.training import {name}; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return {module.split(".")[0] for module in done.stdout.split()}
 
 
 @pytest.mark.parametrize(
@@ -30,8 +13,10 @@ def loaded_by(name):
         "describe",
     ],
 )
-def test_callbacks_parameters_and_descriptions_load_no_torch(names):
-    assert not {"torch", "timm", "sklearn", "lightning_fabric"} & loaded_by(names)
+def test_callbacks_parameters_and_descriptions_load_no_torch(names, loaded_by):
+    assert not {"torch", "timm", "sklearn", "lightning_fabric"} & loaded_by(
+        f"from otcxr_sk.training import {names}"
+    )
 
 
 def test_the_names_are_listed_and_all_of_them_are_there():
