@@ -149,8 +149,8 @@ def check_group(name: str, value: Any) -> Any:
     if getattr(group, "folder", name) == "":
         raise ValueError(f"{name} needs the name of a folder, got an empty one")
     every = getattr(group, "every", None)
-    if isinstance(every, timedelta) and every <= timedelta(0):
-        raise ValueError(f"every must be more than no time, got {every!r}")
+    if isinstance(every, timedelta) and every < timedelta(0):
+        raise ValueError(f"every must not be a negative time, got {every!r}")
     return deepcopy(group)
 
 
