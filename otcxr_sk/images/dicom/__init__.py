@@ -2,6 +2,6 @@
 
 from otcxr_sk.images.dicom._file import looks_like_dicom
 from otcxr_sk.images.dicom._read import dicom_pixels, read_dicom
-from otcxr_sk.images.dicom._table import read_dicom_table
+from otcxr_sk.images.dicom._table import read_dicom_table, read_dicom_texts
 
-__all__ = ["dicom_pixels", "looks_like_dicom", "read_dicom", "read_dicom_table"]
+__all__ = ["dicom_pixels", "looks_like_dicom", "read_dicom", "read_dicom_table", "read_dicom_texts"]

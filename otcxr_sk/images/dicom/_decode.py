@@ -1,177 +1,181 @@
-"""Decode the pixel data of a DICOM file: which codec reads which transfer syntax."""
+"""Decode one frame of the pixel data of a DICOM file."""
 
-from importlib.util import find_spec
-from struct import unpack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    JPEG2000Lossless,
-    JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSTransferSyntaxes,
-    JPEGTransferSyntaxes,
-    RLELossless,
-)
+from pydicom.uid import UID, RLELossless
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, doubt
+from otcxr_sk.images.dicom._codecs import decode_stream
+from otcxr_sk.images.dicom._elements import Element
+from otcxr_sk.images.dicom._file import DicomFile
+from otcxr_sk.images.dicom._frames import read_stream
+from otcxr_sk.images.dicom._layout import Layout, Samples
+from otcxr_sk.images.dicom._rle import decode_rle
+from otcxr_sk.images.dicom._streams import HEAD, Stream, is_start, looks_like_rle, parse_stream
 
-_INSTALL = 'pip install "otcxr-sk[dicom]"'
+_STANDARD = "1.2.840.10008.1.2"
+_VIDEO = ("MPEG", "HEVC", "SMPTE", "Fragmentable")
+_ITEM = b"\xfe\xff\x00\xe0"
 
-# Transfer syntaxes whose streams say how large the image is.
-_SELF_DESCRIBING = [*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes]
-
-# Start of frame: this range without the markers of Huffman tables, extensions and arithmetic
-# conditioning, and the marker of JPEG-LS.
-_FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_JPEG_END = b"\xff\xd9"
-_J2K_START = b"\xff\x4f\xff\x51"
+_REPLACE = "replace it with an intact copy or leave it out"
 
 
-def stored_values(dataset: Dataset, frame: int) -> tuple[NDArray[Any], str]:
+def decode_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int) -> Samples:
     """Decode one frame.
+
+    The pixel data themselves tell how they are stored. The transfer syntax may be wrong: not every
+    program that compresses or decompresses a file changes it.
 
     Parameters
     ----------
-    dataset : Dataset
-        Includes pixel data and `file_meta.TransferSyntaxUID`.
+    dicom : DicomFile
+    pixels : Element
+        The pixel data.
+    layout : Layout
     frame : int
         Index of the frame, from 0.
-
-    Returns
-    -------
-    pixels : ndarray of shape (height, width) or (height, width, 3)
-        8 or 16 bits as stored: unused bits may be set, and memory may be read-only.
-    photometric : str
-        Photometric Interpretation of the result.
 
     Raises
     ------
     ImageReadError
-        If no codec is installed or the pixels are damaged.
+        If the pixels are cut short, contradict the header, or cannot be decoded.
     """
-    syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = _decoder(syntax)
-    plugin = _plugin(syntax, dataset.BitsStored)
-    try:
-        stream = _stream(dataset, frame) if syntax in _SELF_DESCRIBING else b""
-        if plugin == "imagecodecs":
-            return _by_imagecodecs(stream, dataset)
-        pixels, properties = decoder.as_array(
-            dataset,
-            index=frame,
-            decoding_plugin=plugin,
-            raw=True,
-            view_only=True,
-            correct_unused_bits=False,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
+    file, wanted = dicom.file, _frame_size(layout) * layout.frames
+    left = file.size - pixels.start
+    claimed = left if pixels.length is None else pixels.length
+    found = max(0, min(claimed, left))
+    fragments = file.read(pixels.start, len(_ITEM)) == _ITEM
+    if fragments and (pixels.length is None or pixels.length != wanted):
+        data, whole = read_stream(dicom, pixels, frame, layout.frames)
+        return _decode_encapsulated(data, whole, dicom.syntax, layout)
+    if found >= wanted:
+        _require_standard(dicom.syntax)
+        if found >= _full_size(layout) * layout.frames:
+            # Nothing was left out, although the label of a compressed image may remain.
+            layout = layout._replace(photometric=layout.photometric.removesuffix("_422"))
+        data = _native_frame(dicom, pixels, layout, frame)
+        return _decode_native(data, layout, pixels.encoding.order)
+    if is_start(file.read(pixels.start, HEAD)):
+        data = file.read(pixels.start, found)
+        return _decode_encapsulated(data, found == claimed, dicom.syntax, layout)
+    if found < claimed:
         raise ImageReadError(
-            f"its pixels, in transfer syntax {syntax.name}, are damaged or cut short ({reason}); "
-            "replace the file with an intact copy or leave it out"
-        ) from error
-    return pixels, str(properties["photometric_interpretation"])
-
-
-def _decoder(syntax: UID) -> Decoder:
-    try:
-        return get_decoder(syntax)
-    except NotImplementedError as error:
-        raise ImageReadError(
-            f"its transfer syntax, {syntax.name}, is not for still images; convert it"
-        ) from error
-
-
-def _plugin(syntax: UID, bits: int) -> str:
-    """Return the codec to use: imagecodecs, or the name of a pydicom plugin.
-
-    It is the same wherever the same extra is installed. GDCM is never used, even if it is
-    installed: a damaged stream may make it abort the process.
-    """
-    if not syntax.is_encapsulated:
-        return ""
-    if syntax == RLELossless:
-        return "pydicom"
-    if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and bits == 8):
-        return "pillow"
-    if find_spec("imagecodecs") is not None:
-        return "imagecodecs"
-    if syntax in (JPEG2000, JPEG2000Lossless):
-        return "pillow"
-    raise ImageReadError(f"no codec installed for its transfer syntax, {syntax.name}: {_INSTALL}")
-
-
-def _by_imagecodecs(stream: bytes, dataset: Dataset) -> tuple[NDArray[Any], str]:
-    import imagecodecs
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    photometric = str(dataset.PhotometricInterpretation)
-    if syntax in JPEG2000TransferSyntaxes:
-        # JP2 boxes, which DICOM forbids, may come first.
-        pixels = imagecodecs.jpeg2k_decode(stream[stream.find(_J2K_START) :])
-    elif syntax in JPEGLSTransferSyntaxes:
-        pixels = imagecodecs.jpegls_decode(stream)
-    else:
-        # The same color space in and out means no conversion: the header says which one it is.
-        colors = None if dataset.SamplesPerPixel == 1 else "rgb"
-        pixels = imagecodecs.jpeg8_decode(stream, colorspace=colors, outcolorspace=colors)
-    # The header may allocate 16 bits, so the sign is extended.
-    pixels = pixels.astype(np.int16) if pixels.dtype == np.int8 else pixels
-    # JPEG 2000 codecs undo the color transform themselves.
-    return pixels, "RGB" if photometric in ("YBR_ICT", "YBR_RCT") else photometric
-
-
-def _stream(dataset: Dataset, frame: int) -> bytes:
-    """Return one compressed frame after checking its size against the header.
-
-    Codecs allocate what the stream asks for, and some fill missing parts with gray.
-    """
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    stream: bytes = get_frame(dataset.PixelData, frame, number_of_frames=frames)
-    jpeg2000 = dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
-    found = _jpeg2000_size(stream) if jpeg2000 else _jpeg_size(stream)
-    if found is None:
-        raise ValueError("the stream has no size or no end")
-    height, width, samples, bits = found
-    expected = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
-    if (height, width, samples) != expected or bits > dataset.BitsAllocated:
-        raise ValueError(
-            f"{height} x {width} pixels of {samples} samples of {bits} bits, but the header says "
-            f"{expected[0]} x {expected[1]} of {expected[2]} of up to {dataset.BitsAllocated}"
+            f"it is cut short: it has {found} of {wanted} bytes of pixels; {_REPLACE}"
         )
-    return stream
+    raise ImageReadError(
+        f"it has {found} bytes of pixels, but rows, columns, bits and frames in its header make "
+        f"{wanted}; correct its header, or leave it out"
+    )
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
-    """Return height, width, samples and bits of a JPEG or JPEG-LS stream, None if incomplete."""
-    at = 2
-    while at + 10 <= len(stream) and stream[at] == 0xFF:
-        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
-        if marker == 0xFF:
-            at += 1
-        elif marker in _FRAME_MARKERS:
-            bits, height, width, samples = unpack(">BHHB", stream[at + 4 : at + 10])
-            return (height, width, samples, bits) if stream.rfind(_JPEG_END) > at else None
-        else:
-            at += 2 + length
-    return None
+def _full_size(layout: Layout) -> int:
+    return layout.rows * layout.columns * layout.samples * layout.allocated // 8
 
 
-def _jpeg2000_size(stream: bytes) -> tuple[int, int, int, int] | None:
-    """Return height, width, samples and bits of a JPEG 2000 stream, None if it has no header."""
-    at = stream.find(_J2K_START) + len(_J2K_START)
-    if at < len(_J2K_START) or len(stream) < at + 39:
-        return None
-    # Skipped: length and capabilities before the size, the tile sizes after it.
-    right, bottom, left, top = unpack(">4I", stream[at + 4 : at + 20])
-    samples, precision = unpack(">HB", stream[at + 36 : at + 39])
-    return bottom - top, right - left, samples, (precision & 0x7F) + 1
+def _frame_size(layout: Layout) -> int:
+    # Two pixels share their chroma.
+    halved = layout.photometric.endswith("_422")
+    return _full_size(layout) // 3 * 2 if halved else _full_size(layout)
+
+
+def _require_standard(syntax: str) -> None:
+    # Private ones may swap the bytes of pixels.
+    if syntax and not syntax.startswith(_STANDARD):
+        raise ImageReadError(
+            f"its transfer syntax, {syntax}, is not one of the standard; convert it"
+        )
+
+
+def _native_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int) -> bytes:
+    size = _frame_size(layout)
+    if layout.allocated == 8 and pixels.vr == "OW" and pixels.encoding.order == ">":
+        # The bytes of each word are swapped, even if they are pixels of their own.
+        end = (frame + 1) * size
+        words = np.frombuffer(dicom.file.read(pixels.start, end + end % 2), np.uint16)
+        return words.byteswap().tobytes()[end - size : end]
+    return dicom.file.read(pixels.start + frame * size, size)
+
+
+def _decode_native(data: bytes, layout: Layout, order: str) -> Samples:
+    values = np.frombuffer(data, f"{order}u{layout.allocated // 8}")
+    shape = layout.rows, layout.columns
+    if layout.samples == 1:
+        return Samples(values.reshape(shape), layout.allocated, "GRAY")
+    if layout.photometric.endswith("_422"):
+        # Two of luma, then two of chroma.
+        luma = values.reshape(-1, 4)[:, :2].reshape(shape)
+        return Samples(luma, layout.allocated, "YBR")
+    if layout.planar:
+        return _color(values.reshape(3, *shape), layout)
+    return _color(np.moveaxis(values.reshape(*shape, 3), -1, 0), layout)
+
+
+def _color(planes: NDArray[Any], layout: Layout) -> Samples:
+    if layout.photometric == "RGB":
+        return Samples(np.moveaxis(planes, 0, -1), layout.allocated, "RGB")
+    return Samples(planes[0], layout.allocated, "YBR")
+
+
+def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) -> Samples:
+    stream = parse_stream(data)
+    if stream is not None:
+        return _decode_stream(stream, whole, syntax, layout)
+    if syntax == RLELossless or looks_like_rle(data, layout.samples * layout.allocated // 8):
+        planes = decode_rle(data, layout)
+        if layout.samples == 1:
+            return Samples(planes[0], layout.allocated, "GRAY")
+        return _color(planes, layout)
+    if len(data) in (_frame_size(layout), _frame_size(layout) + 1):
+        return _decode_native(data[: _frame_size(layout)], layout, "<")
+    name = _name(syntax)
+    if name.startswith(_VIDEO):
+        raise ImageReadError(f"its transfer syntax, {name}, is not for still images; convert it")
+    if not whole:
+        raise ImageReadError(f"it is cut short: it ends within its pixels; {_REPLACE}")
+    if not data:
+        raise ImageReadError("its pixel data are empty; leave it out")
+    raise ImageReadError(
+        f"its pixels, in transfer syntax {name}, are no stream of JPEG, JPEG-LS, JPEG 2000 or RLE; "
+        "if another program shows the image, save it from there uncompressed, otherwise leave it "
+        "out"
+    )
+
+
+def _name(syntax: str) -> str:
+    # Without validation, which warns or not by a setting of pydicom.
+    return UID(syntax, validation_mode=0).name or "(none)"
+
+
+def _decode_stream(stream: Stream, whole: bool, syntax: str, layout: Layout) -> Samples:
+    expected = layout.rows, layout.columns, layout.samples
+    if (stream.height, stream.width, stream.samples) != expected or stream.bits > layout.allocated:
+        raise ImageReadError(
+            f"its pixels are a stream of {stream.height} x {stream.width} pixels of "
+            f"{stream.samples} samples of {stream.bits} bits, but its header says {layout.rows} x "
+            f"{layout.columns} of {layout.samples} of up to {layout.allocated}; correct its header"
+        )
+    if not stream.ended and not whole:
+        raise ImageReadError(f"it is cut short: it ends within its pixels; {_REPLACE}")
+    values = decode_stream(stream, _name(syntax))
+    if values.shape != layout.shape:
+        raise ImageReadError(
+            f"its {stream.codec} stream has components of different sizes; convert it to grayscale "
+            "first"
+        )
+    if stream.codec == "JPEG" and stream.bits < layout.stored:
+        # Lossless streams may save bits that no pixel uses, but those of a lossy one are scaled.
+        doubt(
+            f"its JPEG stream has samples of {stream.bits} bits, but its Bits Stored is "
+            f"{layout.stored}: check its brightness"
+        )
+    if layout.samples == 1:
+        return Samples(values, stream.bits, "GRAY")
+    # Codecs of JPEG 2000 undo its own transforms. Other streams of JPEG may say what they are.
+    color = layout.photometric if layout.photometric in ("YBR_FULL", "YBR_FULL_422") else "RGB"
+    if stream.codec == "JPEG":
+        color = stream.color or color
+    if color == "RGB":
+        return Samples(values, stream.bits, "RGB")
+    return Samples(values[..., 0], stream.bits, "YBR")

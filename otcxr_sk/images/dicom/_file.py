@@ -1,4 +1,4 @@
-"""Recognize a DICOM file, and read its header and pixel data in bounded memory."""
+"""Recognize a DICOM file, and find its header and pixel data in bounded memory."""
 
 import io
 import os
@@ -6,38 +6,27 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from PIL import Image
-from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import data_element_generator, read_dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images.dicom._elements import Element, ElementFile
+from otcxr_sk.images.dicom._header import Header
 
-# Larger elements of the header are left in the file. The largest that are needed, lookup tables,
-# have at most 2**16 entries of 16 bits.
-_HEADER_ELEMENT = 2**20
 # Bytes to inflate at a time, bytes allowed for the header, and pixels allowed without a limit.
 _PIECE = 2**16
 _HEADER = 2**24
 _DEFAULT_PIXELS = 2**27
 
+_PREAMBLE = 128
+_META_GROUP = 0x0002
+_TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA = 0x7FE00010
 
-# By whether VRs are implicit, and whether numbers are little-endian.
-_PLAIN_SYNTAXES = {
-    (True, True): ImplicitVRLittleEndian,
-    (False, True): ExplicitVRLittleEndian,
-    (True, False): ExplicitVRBigEndian,
-    (False, False): ExplicitVRBigEndian,
-}
+# Elements beyond the pixel data that are looked at: a file may have group 0028 there.
+_MOST_BEYOND = 1000
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -54,91 +43,80 @@ def looks_like_dicom(head: bytes) -> bool:
 
 @dataclass
 class DicomFile:
-    """An open DICOM file, whose pixels are read on demand.
+    """An open DICOM file, whose values are read on demand.
 
     Attributes
     ----------
-    header : Dataset
-        All elements before the pixel data, with `file_meta.TransferSyntaxUID` set.
+    file : ElementFile
+        The elements, inflated if they were deflated.
+    header : Header
+        All elements but those of the file meta information.
+    syntax : str
+        Transfer Syntax UID, empty if there is none.
+    pixels : Element or None
+        Where the pixel data are.
+    ends_early : bool
+        Whether the last element has fewer bytes than it claims, since the file ends.
     """
 
-    header: Dataset
-    _rest: io.BufferedIOBase
-    _encoding: tuple[bool, bool]
-
-    def load_pixels(self) -> bool:
-        """Add the pixel data to the header, and return whether there are any."""
-        element = next(data_element_generator(self._rest, *self._encoding), None)
-        if element is None or element.tag != _PIXEL_DATA or not element.value:
-            return False
-        self.header[element.tag] = element
-        return True
+    file: ElementFile
+    header: Header
+    syntax: str
+    pixels: Element | None
+    ends_early: bool
 
 
 @contextmanager
 def open_dicom(path: str) -> Iterator[DicomFile]:
-    """Open a DICOM file and read its header."""
-    with _GuardedFile(path) as file:
-        rest: io.BufferedIOBase = file
-        try:
-            header: Dataset = dcmread(
-                file, stop_before_pixels=True, force=True, defer_size=_HEADER_ELEMENT
-            )
-        except _DeflatedError as deflated:
-            rest = deflated.inflated
-            header = read_dataset(rest, False, True, stop_when=_at_pixels)
-            header.file_meta = FileMetaDataset()
-            header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        encoding = _real_encoding(header)
-        if "TransferSyntaxUID" not in header.file_meta:
-            header.file_meta.TransferSyntaxUID = _PLAIN_SYNTAXES[encoding]
-        yield DicomFile(header, rest, encoding)
+    """Open a DICOM file and find its elements."""
+    with open(path, "rb") as opened:
+        file = ElementFile(opened, os.fstat(opened.fileno()).st_size)
+        syntax, start = _read_meta(file)
+        if syntax == DeflatedExplicitVRLittleEndian and not _starts_plain(file, start):
+            opened.seek(start)
+            inflated = _inflate(opened)
+            file, start = ElementFile(inflated, len(inflated.getbuffer())), 0
+        yield _find_elements(file, start, syntax)
 
 
-def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
-    # The tags just below are those of floating-point pixels.
-    return _PIXEL_DATA - 2 <= tag <= _PIXEL_DATA
+def _read_meta(file: ElementFile) -> tuple[str, int]:
+    """Return the transfer syntax, and where the data set starts."""
+    start = _PREAMBLE + 4 if file.read(_PREAMBLE, 4) == b"DICM" else 0
+    syntax = ""
+    for element, end in file.elements(start, file.size, file.encoding_at(start, "<")):
+        if element.tag >> 16 != _META_GROUP:
+            break
+        start = end
+        if element.tag == _TRANSFER_SYNTAX:
+            syntax = Header(file, {element.tag: element}).code("TransferSyntaxUID")
+    return syntax, start
 
 
-def _real_encoding(header: Dataset) -> tuple[bool, bool]:
-    """Return whether VRs are implicit and numbers little-endian, whatever the file meta says."""
-    for element in header.elements():
-        if isinstance(element, RawDataElement):
-            return element.is_implicit_VR, element.is_little_endian
-    return header.original_encoding
+def _starts_plain(file: ElementFile, start: int) -> bool:
+    return looks_like_dicom(file.read(start, 8))
 
 
-class _DeflatedError(Exception):
-    """The rest of the file is deflated; `inflated` is its content."""
+def _find_elements(file: ElementFile, start: int, syntax: str) -> DicomFile:
+    found: dict[int, Element] = {}
+    beyond, ends_early = 0, False
+    for element, end in file.elements(start, file.size, file.encoding_at(start)):
+        if _PIXEL_DATA in found:
+            beyond += 1
+            if beyond > _MOST_BEYOND:
+                break
+        ends_early = end > file.size
+        if element.tag == _PIXEL_DATA or not ends_early:
+            # The first counts if there are two.
+            found.setdefault(element.tag, element)
+    return DicomFile(file, Header(file, found), syntax, found.get(_PIXEL_DATA), ends_early)
 
-    def __init__(self, inflated: io.BytesIO) -> None:
-        super().__init__()
-        self.inflated = inflated
 
-
-class _GuardedFile(io.BufferedReader):
-    """A file that guards pydicom against taking any amount of memory.
-
-    pydicom allocates whatever length an element claims, and inflates a deflated file at once,
-    however large it becomes. Only for the latter does it read the rest of a file in one call.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(io.FileIO(path))
-        self._size = os.fstat(self.fileno()).st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            raise _DeflatedError(self._inflate())
-        if size > _PIECE:
-            size = min(size, max(self._size - self.tell(), 0))
-        return super().read(size)
-
-    def _inflate(self) -> io.BytesIO:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or _DEFAULT_PIXELS) + _HEADER
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated = io.BytesIO()
-        while not inflater.eof and (piece := super().read(_PIECE)):
+def _inflate(opened: BinaryIO) -> io.BytesIO:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or _DEFAULT_PIXELS) + _HEADER
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = io.BytesIO()
+    try:
+        while not inflater.eof and (piece := opened.read(_PIECE)):
             while piece and not inflater.eof:
                 inflated.write(inflater.decompress(piece, _PIECE * 16))
                 piece = inflater.unconsumed_tail
@@ -147,9 +125,13 @@ class _GuardedFile(io.BufferedReader):
                         f"it inflates to more than {limit} bytes, as a decompression bomb does; "
                         "if the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS"
                     )
-        if not inflater.eof:
-            raise ImageReadError(
-                "its deflated data are cut short; replace it with an intact copy or leave it out"
-            )
-        inflated.seek(0)
-        return inflated
+    except zlib.error as error:
+        raise ImageReadError(
+            "its transfer syntax is Deflated Explicit VR Little Endian, but its data set cannot be "
+            "inflated; replace it with an intact copy or leave it out"
+        ) from error
+    if not inflater.eof:
+        raise ImageReadError(
+            "its deflated data are cut short; replace it with an intact copy or leave it out"
+        )
+    return inflated

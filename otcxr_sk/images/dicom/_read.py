@@ -5,26 +5,29 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DigitalIntraOralXRayImageStorageForProcessing,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForProcessing,
+)
 
-from otcxr_sk._warning import warn_user
-from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading, require_size
-from otcxr_sk.images.dicom._decode import stored_values
+from otcxr_sk._paths import as_path
+from otcxr_sk.images._errors import ImageReadError, doubt, reading
+from otcxr_sk.images.dicom._decode import decode_frame
 from otcxr_sk.images.dicom._display import display_values
-from otcxr_sk.images.dicom._file import open_dicom
+from otcxr_sk.images.dicom._file import DicomFile, open_dicom
+from otcxr_sk.images.dicom._header import Header
+from otcxr_sk.images.dicom._layout import read_layout
 
 # Projection radiographs as they are labeled in practice: CR and DX by the standard, DR by some
 # vendors, RG for digitized film, OT and SC for secondary captures.
 _MODALITIES = ("CR", "DR", "DX", "OT", "RG", "SC")
 
-# Supported photometric interpretations, with their samples per pixel.
-_SAMPLES = {
-    **dict.fromkeys(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 1),
-    **dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3),
-}
-
-# Memory per sample, relative to 8-bit samples of other files: the largest image takes 512 MiB.
-_COST = 4 / 3
+_FOR_PROCESSING = (
+    DigitalIntraOralXRayImageStorageForProcessing,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForProcessing,
+)
 
 # The Presentation LUT Shape that the standard requires with each.
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
@@ -39,13 +42,14 @@ def read_dicom(
     """Read a chest radiograph from a DICOM file as it is meant to be displayed.
 
     Stored values pass through the modality LUT or rescale, then the VOI LUT or else the first
-    window (LINEAR, LINEAR_EXACT or SIGMOID). The result is divided by the range of that last step,
-    and inverted once if the file is MONOCHROME1. Bone is thus bright and air dark, however the
-    file stores them. The header is trusted: a file with a wrong Photometric Interpretation comes
-    out inverted.
+    window that has a width (LINEAR, LINEAR_EXACT or SIGMOID). The result is divided by the range of
+    that last step, and inverted once if the file is MONOCHROME1. Bone is thus bright and air dark,
+    however the file stores them. The header is trusted: a file with a wrong Photometric
+    Interpretation comes out inverted.
 
-    Without a usable VOI LUT or window, the 0.5th to 99.5th percentiles of the image, taken without
-    padding (Pixel Padding Value and Range Limit), are mapped to [0, 1]. Overlays are ignored.
+    Without a VOI LUT or window, the 0.5th to 99.5th percentiles of the image, taken without
+    padding (Pixel Padding Value and Range Limit), are mapped to [0, 1]. A step that leaves one gray
+    of pixels that differ is ignored. Overlays are ignored.
 
     Parameters
     ----------
@@ -65,14 +69,15 @@ def read_dicom(
     Raises
     ------
     ImageReadError
-        If the file is missing, damaged or not such an image, or if its compression needs a codec
-        that is not installed. The message names the file.
+        If the file is missing, cut short or not such an image, if its header contradicts itself,
+        or if its compression needs a codec that is not installed. The message names the file.
 
     Warns
     -----
     ImageReadWarning
-        If the image is in color, or if Presentation LUT Shape contradicts Photometric
-        Interpretation.
+        If the image is in color or FOR PROCESSING, if Presentation LUT Shape contradicts
+        Photometric Interpretation, if a step of the display is ignored, or if the header
+        contradicts the pixels. The message names the file and says what was done.
 
     See Also
     --------
@@ -101,7 +106,7 @@ def read_dicom(
     >>> read_dicom(get_testdata_file("CT_small.dcm"), modalities={"CT"}).shape
     (128, 128)
     """
-    name = os.fspath(path)
+    name = as_path(path)
     with reading(name):
         return dicom_pixels(name, modalities=modalities, frame=frame)
 
@@ -110,27 +115,21 @@ def dicom_pixels(
     path: str, *, modalities: Collection[str] | None = None, frame: int | None = None
 ) -> NDArray[np.float32]:
     """Read as `read_dicom` does, but with errors and warnings that do not name the file."""
-    with open_dicom(path) as file:
-        header = file.header
-        if "SOPClassUID" not in header and "Rows" not in header:
-            raise ImageReadError("this is not a DICOM image; leave it out")
+    with open_dicom(path) as dicom:
+        header = dicom.header
         _require_modality(header, modalities)
+        if dicom.pixels is None or dicom.pixels.length == 0:
+            raise ImageReadError(_no_pixels(dicom))
         # Checked before the pixels take memory.
-        frame = _require_displayable(header, frame) if "Rows" in header else 0
-        if not file.load_pixels():
-            raise ImageReadError(
-                "it contains no pixel data; if it should, it is cut short: replace it with an "
-                "intact copy, otherwise leave it out"
-            )
-    stored, photometric = stored_values(header, frame)
-    decoded = header.file_meta.TransferSyntaxUID.is_encapsulated
-    pixels = display_values(stored, photometric, header, decoded=decoded)
-    _warn_if_doubtful(header)
-    return pixels
+        layout = read_layout(header)
+        frame = _chosen_frame(layout.frames, frame)
+        samples = decode_frame(dicom, dicom.pixels, layout, frame)
+        _tell_doubts(header, layout.photometric)
+        return display_values(samples, layout, header)
 
 
-def _require_modality(header: Dataset, allowed: Collection[str] | None) -> None:
-    modality = str(header.get("Modality") or "").strip().upper()
+def _require_modality(header: Header, allowed: Collection[str] | None) -> None:
+    modality = header.code("Modality")
     kinds = "a projection radiograph" if allowed is None else "one of those to read"
     allowed = _MODALITIES if allowed is None else allowed
     if modality and modality not in allowed:
@@ -140,30 +139,23 @@ def _require_modality(header: Dataset, allowed: Collection[str] | None) -> None:
         )
 
 
-def _require_displayable(header: Dataset, frame: int | None) -> int:
-    """Raise an error if the header rules out an image; return the frame to read."""
-    photometric = header.get("PhotometricInterpretation")
-    if photometric not in _SAMPLES:
-        raise ImageReadError(
-            f"its photometric interpretation is {photometric!r}, not one of "
-            f"{', '.join(_SAMPLES)}; convert it to grayscale first"
+def _no_pixels(dicom: DicomFile) -> str:
+    if dicom.ends_early:
+        return (
+            "it is cut short: it ends before its pixels; replace it with an intact copy or leave "
+            "it out"
         )
-    samples = int(header.get("SamplesPerPixel") or 1)
-    if samples != _SAMPLES[photometric]:
-        raise ImageReadError(
-            f"{samples} samples per pixel do not fit {photometric}; correct its header"
-        )
-    if header.BitsAllocated not in (8, 16):
-        raise ImageReadError(
-            f"its pixels have {header.BitsAllocated} bits, those of radiographs 8 or 16; leave it "
-            "out"
-        )
-    if not 1 <= header.BitsStored <= header.BitsAllocated:
-        raise ImageReadError(
-            f"{header.BitsStored} of {header.BitsAllocated} bits are stored; correct its header"
-        )
-    require_size(header.Rows, header.Columns, cost=_COST * samples)
-    frames = int(header.get("NumberOfFrames") or 1)
+    if "SOPClassUID" not in dicom.header and "Rows" not in dicom.header:
+        return "this is not a DICOM image; leave it out"
+    if any(keyword in dicom.header for keyword in ("FloatPixelData", "DoubleFloatPixelData")):
+        return "its pixels are floats, which are not supported; leave it out"
+    return (
+        "it contains no pixel data; if it should, replace it with an intact copy, otherwise leave "
+        "it out"
+    )
+
+
+def _chosen_frame(frames: int, frame: int | None) -> int:
     if frame is None and frames > 1:
         raise ImageReadError(
             f"it contains {frames} frames; read one with read_dicom, by frame=0 to "
@@ -174,19 +166,23 @@ def _require_displayable(header: Dataset, frame: int | None) -> int:
     return frame or 0
 
 
-def _warn_if_doubtful(header: Dataset) -> None:
-    photometric = header.PhotometricInterpretation
+def _tell_doubts(header: Header, photometric: str) -> None:
     expected = _SHAPES.get(photometric)
-    shape = str(header.get("PresentationLUTShape") or "").strip()
+    shape = header.code("PresentationLUTShape")
     if expected is None:
-        warn_user(
+        doubt(
             f"it is in color ({photometric}), and only its luma is used: check that it is a "
-            "radiograph, and that nothing is drawn on it",
-            ImageReadWarning,
+            "radiograph, and that nothing is drawn on it"
         )
     elif shape != expected and shape in _SHAPES.values():
-        warn_user(
+        doubt(
             f"its Presentation LUT Shape, {shape}, contradicts its Photometric Interpretation, "
-            f"{photometric}, which is used: check that bone is bright",
-            ImageReadWarning,
+            f"{photometric}, which is used: check that bone is bright"
+        )
+    if header.code("PresentationIntentType") == "FOR PROCESSING" or (
+        header.text("SOPClassUID") in _FOR_PROCESSING
+    ):
+        doubt(
+            "it is FOR PROCESSING: raw values of the detector, which are not meant for display and "
+            "may be inverted; use the image FOR PRESENTATION that was made of it, if there is one"
         )

@@ -1,26 +1,30 @@
 """Read the headers of DICOM files as a table."""
 
 import hmac
-import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import date
-from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.valuerep import DA
 
+from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading
-from otcxr_sk.images.dicom._file import looks_like_dicom, open_dicom
+from otcxr_sk.images._values import is_missing, is_path, shown, values_of
+from otcxr_sk.images.dicom._file import DicomFile, looks_like_dicom, open_dicom
+from otcxr_sk.images.dicom._header import Header
 
 _DAYS_PER_YEAR = 365.25
 _PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
+_AGE = re.compile(r"(\d{1,4})([DWMY])", re.ASCII)
+# With points in between, as before version 3 of the standard.
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})", re.ASCII)
 
 
 def read_dicom_table(
-    paths: Iterable[str | os.PathLike[str]], *, salt: str | bytes | None = None
+    paths: Iterable[str | bytes | PathLike[Any] | None], *, salt: str | bytes | None = None
 ) -> dict[str, Any]:
     """Read the headers of DICOM files, without their pixels, as a table.
 
@@ -29,8 +33,8 @@ def read_dicom_table(
 
     Parameters
     ----------
-    paths : iterable of str or path-like
-        The files.
+    paths : iterable of str, bytes or path-like
+        The files. A row without a path is one that cannot be read.
     salt : str or bytes, default=None
         If given, patient ids are replaced by their HMAC-SHA256 under this secret, in hexadecimal:
         the same patient keeps the same id, which nobody can trace back without the salt. Other
@@ -40,14 +44,17 @@ def read_dicom_table(
     -------
     dict of str to list, or to ndarray for ``study_date``
         One row per file, in the order given. Text is in upper case, except for manufacturers,
-        paths and patient ids. Missing values are None (NaT in ``study_date``).
+        paths and patient ids. Missing values, and those that are not in the format of the standard,
+        are None (NaT in ``study_date``).
 
-        - ``path``: as given
+        - ``path``: as given, with ``~`` as the home folder
         - ``modality``: DX, CR, ...
         - ``view_position``: AP, PA, LL, ...; else the meaning of the view's code
         - ``laterality``: R, L, U or B
         - ``body_part``: CHEST, ...
-        - ``patient_id``: text, which is unique within one hospital at best
+        - ``patient_id``: text, which is unique within one hospital at best. None must not be passed
+          on as a group: leave such images out, or if no other image is of that patient, give each
+          an id of its own, in pandas ``frame["patient_id"].fillna(frame["path"])``
         - ``study_date``: datetime64[D]
         - ``age``: in years; else from birth date and study date
         - ``sex``: M, F or O
@@ -82,20 +89,19 @@ def read_dicom_table(
     >>> table["modality"], table["patient_id"], table["study_date"]
     (['CT'], ['1CT1'], array(['2004-01-19'], dtype='datetime64[D]'))
     """
-    if isinstance(paths, str | bytes | os.PathLike):
-        raise ValueError(f"expected a sequence of paths, got one; use [{os.fspath(paths)!r}]")
+    if is_path(paths):
+        raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
     if salt is not None and not salt:
         raise ValueError("an empty salt hides nothing: pass a secret, or None to keep the ids")
+    rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]
     # An empty header has every column, but no values.
-    table: dict[str, Any] = {name: [] for name in ("path", *_columns(Dataset()), "error")}
-    for path in paths:
-        for name, value in _read_row(os.fspath(path)).items():
-            table[name].append(value)
+    names = ("path", *_columns(Header()), "error")
+    table: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
     failed = [problem for problem in table["error"] if problem is not None]
     if failed:
         warn_user(
-            f"{len(failed)} of {len(table['path'])} files could not be read, see the column "
-            f"'error'; the first: {failed[0]}",
+            f"{len(failed)} of {len(rows)} files could not be read, see the column 'error'; the "
+            f"first: {failed[0]}",
             ImageReadWarning,
         )
     if salt is not None:
@@ -108,75 +114,113 @@ def read_dicom_table(
     return table
 
 
-def _read_row(path: str) -> dict[str, Any]:
+def read_dicom_texts(path: str, keywords: Sequence[str]) -> list[str]:
+    """Return elements of a header as text, empty where they are absent.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is not a DICOM file, or ends within its header.
+    """
+    with reading(path):
+        with open(path, "rb") as file:
+            if not looks_like_dicom(file.read(132)):
+                raise ImageReadError("this is not a DICOM file; leave it out")
+        with open_dicom(path) as dicom:
+            _require_whole_header(dicom)
+            return [dicom.header.text(keyword) for keyword in keywords]
+
+
+def _column(paths: Any) -> Any:
+    shape: tuple[int, ...] = getattr(paths, "shape", (0,))
+    if len(shape) == 1:
+        return paths
+    if len(shape) == 2 and shape[1] == 1:
+        return np.asarray(paths, dtype=object)[:, 0]
+    raise ValueError(f"expected one column of paths, got a table or array of shape {shape}")
+
+
+def _read_row(row: int, given: Any) -> dict[str, Any]:
+    path = None
     try:
+        if is_missing(given):
+            raise ImageReadError(f"row {row}: there is no path")
+        if not is_path(given):
+            raise ImageReadError(f"row {row} is {shown(given)}, not the path of a file")
+        path = as_path(given)
         with reading(path):
             with open(path, "rb") as file:
                 if not looks_like_dicom(file.read(132)):
                     raise ImageReadError("this is not a DICOM file; leave it out")
             with open_dicom(path) as dicom:
-                return {"path": path, **_columns(dicom.header), "error": None}
-    except ImageReadError as error:
-        return {"path": path, **_columns(Dataset()), "error": str(error)}
+                _require_whole_header(dicom)
+                columns = _columns(dicom.header)
+                if all(value is None for value in columns.values()):
+                    raise ImageReadError(
+                        "its header has none of the values of this table; if it is an image, "
+                        "replace it with an intact copy, otherwise leave it out"
+                    )
+                return {"path": path, **columns, "error": None}
+    # Also where `as_path` finds no home folder.
+    except ValueError as error:
+        return {"path": path, **_columns(Header()), "error": str(error)}
 
 
-def _columns(header: Dataset) -> dict[str, Any]:
-    code, number = partial(_code, header), partial(_number, header)
+def _require_whole_header(dicom: DicomFile) -> None:
+    if dicom.ends_early and dicom.pixels is None:
+        raise ImageReadError(
+            "the file ends within its header: it was cut short; replace it with an intact copy or "
+            "leave it out"
+        )
+
+
+def _columns(header: Header) -> dict[str, Any]:
     return {
-        "modality": code("Modality"),
-        "view_position": code("ViewPosition") or _view_meaning(header),
-        "laterality": code("ImageLaterality", "Laterality"),
-        "body_part": code("BodyPartExamined"),
-        "patient_id": _text(header, "PatientID"),
+        "modality": header.code("Modality") or None,
+        "view_position": header.code("ViewPosition") or _view_meaning(header),
+        "laterality": header.code("ImageLaterality") or header.code("Laterality") or None,
+        "body_part": header.code("BodyPartExamined") or None,
+        "patient_id": header.text("PatientID") or None,
         "study_date": _date(header, "StudyDate"),
         "age": _age(header),
-        "sex": code("PatientSex"),
-        "burned_in": {"YES": True, "NO": False}.get(code("BurnedInAnnotation") or ""),
-        "presentation_intent": code("PresentationIntentType"),
-        "photometric": code("PhotometricInterpretation"),
-        "rows": number("Rows"),
-        "columns": number("Columns"),
-        "frames": number("NumberOfFrames"),
-        "manufacturer": _text(header, "Manufacturer"),
+        "sex": header.code("PatientSex") or None,
+        "burned_in": {"YES": True, "NO": False}.get(header.code("BurnedInAnnotation")),
+        "presentation_intent": header.code("PresentationIntentType") or None,
+        "photometric": header.code("PhotometricInterpretation") or None,
+        "rows": _number(header, "Rows"),
+        "columns": _number(header, "Columns"),
+        "frames": _number(header, "NumberOfFrames"),
+        "manufacturer": header.text("Manufacturer") or None,
     }
 
 
-def _text(header: Dataset, *keywords: str) -> str | None:
-    """Return the first value among `keywords` that is not empty."""
-    for keyword in keywords:
-        value = header.get(keyword)
-        if value not in (None, ""):
-            return str(value).strip() or None
-    return None
-
-
-def _code(header: Dataset, *keywords: str) -> str | None:
-    text = _text(header, *keywords)
-    return None if text is None else text.upper()
-
-
-def _number(header: Dataset, keyword: str) -> int | None:
-    text = _text(header, keyword)
-    return None if text is None else int(text)
-
-
-def _view_meaning(header: Dataset) -> str | None:
-    codes = header.get("ViewCodeSequence")
-    return _code(codes[0], "CodeMeaning") if codes else None
-
-
-def _date(header: Dataset, keyword: str) -> date | None:
-    text = _text(header, keyword)
+def _number(header: Header, keyword: str) -> int | None:
     try:
-        return None if text is None else DA(text)
+        return header.integer(keyword)
+    except ImageReadError:
+        return None
+
+
+def _view_meaning(header: Header) -> str | None:
+    try:
+        codes = header.items("ViewCodeSequence")
+    except ImageReadError:
+        return None
+    return codes[0].code("CodeMeaning") or None if codes else None
+
+
+def _date(header: Header, keyword: str) -> date | None:
+    found = _DATE.fullmatch(header.code(keyword))
+    try:
+        return date(*map(int, found.groups())) if found else None
     except ValueError:
         return None
 
 
-def _age(header: Dataset) -> float | None:
-    text = _text(header, "PatientAge")
-    if text is not None and text[:-1].isdecimal() and text[-1].upper() in _PER_YEAR:
-        return int(text[:-1]) / _PER_YEAR[text[-1].upper()]
+def _age(header: Header) -> float | None:
+    found = _AGE.fullmatch(header.code("PatientAge"))
+    if found:
+        return int(found[1]) / _PER_YEAR[found[2]]
     born, seen = _date(header, "PatientBirthDate"), _date(header, "StudyDate")
     if born is None or seen is None or seen < born:
         return None

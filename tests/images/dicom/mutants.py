@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from otcxr_sk.images import ImageReadError, read_dicom
+from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom
 
 EXTREME = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
 
@@ -65,6 +65,11 @@ def read(path, modalities):
     try:
         image = read_dicom(path, modalities=modalities, frame=0)
     except ImageReadError as error:
+        if isinstance(error.__cause__, Warning):
+            return f"a warning: {error.__cause__}"
+        # Nothing is left to the message for errors that nobody foresaw.
+        if "its content cannot be decoded" in str(error):
+            return f"{type(error.__cause__)}: {error.__cause__}"
         return "error" if repr(str(path)) in str(error) else f"no file in {error}"
     in_range = image.dtype == np.float32 and 0 <= image.min() <= image.max() <= 1
     return "image" if in_range else f"{image.dtype} {image.min()} to {image.max()}"
@@ -77,7 +82,8 @@ def peak_mebibytes():
 
 
 def main(seed, count, modalities, scratch, *files):
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("error")
+    warnings.simplefilter("ignore", ImageReadWarning)
     path = Path(scratch) / "mutant.dcm"
     sources = [Path(file).read_bytes() for file in files]
     for number in range(int(seed), int(seed) + int(count)):

@@ -1,7 +1,8 @@
 import math
+import re
+import warnings
 
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ STRETCHED = {"BitsStored": 12}
 
 
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
-@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000.5, 321), (300, 1), (-50, 900)])
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (600.5, 321), (300, 1), (-50, 900)])
 @pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (-0.5, 700)])
 def test_windows_follow_the_standard(write_dicom, function, center, width, slope, intercept):
     tags = {"VOILUTFunction": function} if function else {}
@@ -80,14 +81,20 @@ def test_the_first_of_several_windows_is_used(write_dicom):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(
-    ("center", "width"), [(900, 0), (900, -5), (900, "nan"), ("nan", 9), (900, "inf"), (9, "")]
-)
-def test_an_invalid_window_is_ignored(write_dicom, center, width):
+@pytest.mark.parametrize(("center", "width"), [(900, 0), (900, -5), (900, 0.5), (9, "")])
+def test_a_window_without_width_counts_as_absent(write_dicom, center, width):
     without = read_dicom(write_dicom(RAMP))
-    with pydicom.config.disable_value_validation():
-        invalid = read_dicom(write_dicom(RAMP, WindowCenter=center, WindowWidth=width))
+    invalid = read_dicom(write_dicom(RAMP, WindowCenter=center, WindowWidth=width))
     np.testing.assert_array_equal(invalid, without)
+
+
+@pytest.mark.parametrize(
+    ("centers", "widths"), [(["", 900], ["", 800]), ([900, 900], [0, 800]), ([5, 900], [-1, 800])]
+)
+def test_the_first_window_with_a_width_is_used(write_dicom, centers, widths):
+    expected = read_dicom(write_dicom(RAMP, WindowCenter=900, WindowWidth=800))
+    path = write_dicom(RAMP, WindowCenter=centers, WindowWidth=widths)
+    np.testing.assert_array_equal(read_dicom(path), expected)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
@@ -127,12 +134,6 @@ def test_padding_does_not_count_for_the_percentiles(write_dicom):
     assert read_dicom(write_dicom(padded))[4:, :64].max() < 0.1
 
 
-def test_unused_bits_are_ignored(write_dicom):
-    clean = read_dicom(write_dicom(RAMP, **WINDOWED))
-    overlaid = write_dicom(RAMP | np.uint16(0xA000), **WINDOWED)
-    np.testing.assert_array_equal(read_dicom(overlaid), clean)
-
-
 def test_pixels_may_be_stored_in_the_highest_bits(write_dicom):
     low = read_dicom(write_dicom(RAMP, **WINDOWED))
     high = write_dicom(RAMP << 4, HighBit=15, **WINDOWED)
@@ -170,9 +171,169 @@ def test_padding_may_be_a_negative_value(write_dicom):
     np.testing.assert_array_equal(read_dicom(path)[:, 20:], alone)
 
 
-def test_a_lookup_table_of_odd_depth_is_refused(write_dicom):
-    with pytest.raises(ImageReadError, match="entries of 3 bits"):
-        read_dicom(write_dicom(RAMP, VOILUTSequence=table([0, 1], 0, 3)))
+WINDOW = {"WindowCenter": ("DS", "1500"), "WindowWidth": ("DS", "2000"), "BitsStored": ("US", 12)}
+LUT = np.arange(4096) ** 2 // 4096
+
+
+def sequence(raw, *arguments, **options):
+    return ("SQ", raw.lookup_table(*arguments, **options))
+
+
+def flat(raw):
+    """Return a lookup table with equal entries."""
+    return sequence(raw, [4096, 0, 12], bytes(4096 * 2))
+
+
+USELESS = {
+    "Rescale Slope 0": lambda raw: {"RescaleSlope": ("DS", "0 "), "RescaleIntercept": ("DS", "5 ")},
+    "Rescale Slope 1e-30": lambda raw: {
+        "RescaleSlope": ("DS", "1e-30 "), "RescaleIntercept": ("DS", "1e5 ")
+    },
+    "Rescale Slope 1e+300": lambda raw: {
+        "RescaleSlope": ("DS", "1e300 "), "RescaleIntercept": ("DS", "0 ")
+    },
+    "Modality LUT": lambda raw: {"ModalityLUTSequence": flat(raw)},
+    "VOI LUT": lambda raw: {"VOILUTSequence": flat(raw)},
+    "Window Center 1e+09": lambda raw: {
+        "WindowCenter": ("DS", "1e9\\1500"), "WindowWidth": ("DS", "1\\2000"),
+    },
+    "Window Center -7": lambda raw: {
+        "WindowCenter": ("DS", "-7\\1500 "), "WindowWidth": ("DS", "2\\2000"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1 ", "MONOCHROME2 "])
+@pytest.mark.parametrize("step", USELESS)
+def test_a_step_that_leaves_one_gray_is_ignored_with_a_warning(raw, step, photometric):
+    tags = {**WINDOW, "PhotometricInterpretation": ("CS", photometric)}
+    expected = read_dicom(raw.image(RAMP, name="plain.dcm", **tags))
+    path = raw.image(RAMP, **{**tags, **USELESS[step](raw)})
+    with pytest.warns(ImageReadWarning, match=f"{re.escape(step)}.* ignored"):
+        np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+def test_without_a_useful_window_percentiles_are_used(raw):
+    expected = read_dicom(raw.image(RAMP, name="plain.dcm"))
+    path = raw.image(RAMP, WindowCenter=("DS", "1e9 "), WindowWidth=("DS", "1 "))
+    with pytest.warns(ImageReadWarning, match="leaves one gray"):
+        np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_one_gray_of_pixels_that_do_not_differ_is_nothing_to_tell(raw, function):
+    constant = np.full((8, 8), 7, dtype=np.uint16)
+    tags = {
+        **WINDOW,
+        "VOILUTFunction": ("CS", function),
+        "RescaleSlope": ("DS", "0 "),
+        "RescaleIntercept": ("DS", "1500"),
+    }
+    shown = read_dicom(raw.image(constant, **tags))
+    np.testing.assert_allclose(shown, window(1500, function, 1500, 2000), atol=1e-6)
+    # Padding may differ.
+    constant[:, :3] = 4000
+    padded = {**tags, "PixelPaddingValue": ("US", 4000)}
+    assert read_dicom(raw.image(constant, **padded)).std() == 0
+
+
+def test_nearly_one_gray_is_shown_as_the_header_says_but_told_of(raw):
+    pixels = np.random.default_rng(0).integers(100, 1000, (100, 100)).astype(np.uint16)
+    pixels[0, 0] = 60000
+    tags = {"WindowCenter": ("DS", "50000 "), "WindowWidth": ("DS", "1000")}
+    with pytest.warns(ImageReadWarning, match="nearly all of it is one gray: check its window"):
+        assert read_dicom(raw.image(pixels, **tags)).sum() == 1
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_numbers_an_image_differs_from_one_gray_or_is_refused(raw, data):
+    numbers = st.sampled_from(
+        ["0", "1", "-1", "-0.0", "5e-324", "1e-40", "0.5", "4096", "1e39", "-1e300", "1.7e308", ""]
+    )
+    tags = {
+        keyword: ("DS", data.draw(numbers))
+        for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+    }
+    tags["VOILUTFunction"] = ("CS", data.draw(st.sampled_from(["", "LINEAR_EXACT", "SIGMOID"])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageReadWarning)
+        image = read_dicom(raw.image(RAMP, **tags))
+    assert 0 <= image.min() < image.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["Modality", "VOI"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_entries_of_eight_bits_may_share_a_word(raw, kind, order, packed):
+    raw.order, syntax = order, {"<": "1.2.840.10008.1.2.1", ">": "1.2.840.10008.1.2.2"}[order]
+    entries = (LUT // 16).astype(np.uint8)
+    words = entries.view("<u2") if packed else entries.astype("<u2")
+    table = sequence(raw, [4096, 0, 8], words.astype(f"{order}u2").tobytes())
+    full = {"WindowCenter": ("DS", "128 "), "WindowWidth": ("DS", "256 ")}
+    path = raw.image(RAMP, syntax=syntax, **full, **{f"{kind}LUTSequence": table})
+    np.testing.assert_allclose(read_dicom(path).ravel(), entries / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bits", "scale", "real"), [(12, 16, 16), (3, 1, 12), (0, 1, 12), (99, 1, 12)]
+)
+def test_the_depth_of_a_lookup_table_is_that_of_its_entries_where_it_contradicts_them(
+    raw, bits, scale, real
+):
+    table = sequence(raw, [4096, 0, bits], (LUT * scale).astype("<u2").tobytes())
+    message = f"VOI LUT claims entries of {bits} bits, but they have {real}"
+    with pytest.warns(ImageReadWarning, match=message):
+        shown = read_dicom(raw.image(RAMP, VOILUTSequence=table))
+    expected = LUT * scale / (2**real - 1)
+    np.testing.assert_allclose(shown.ravel(), expected, atol=1e-6)
+
+
+def test_a_lookup_table_that_lacks_entries_ends_early_with_a_warning(raw):
+    table = sequence(raw, [4096, 0, 12], LUT[:3000].astype("<u2").tobytes())
+    with pytest.warns(ImageReadWarning, match="VOI LUT has 3000 entries, not 4096"):
+        shown = read_dicom(raw.image(RAMP, VOILUTSequence=table))
+    expected = LUT[np.minimum(RAMP, 2999)] / 4095
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("vr", ["SS", "US"])
+def test_a_lookup_table_may_start_at_a_negative_value(raw, vr):
+    first = -1000 if vr == "SS" else 2**16 - 1000
+    descriptor = [4096, first, 12]
+    table = sequence(raw, descriptor, LUT.astype("<u2").tobytes(), vr=vr)
+    rescale = {"RescaleSlope": ("DS", "1 "), "RescaleIntercept": ("DS", "-1000 ")}
+    path = raw.image(RAMP, **rescale, VOILUTSequence=table)
+    np.testing.assert_allclose(read_dicom(path).ravel(), LUT / 4095, atol=1e-6)
+
+
+def test_a_lookup_table_may_have_all_entries_of_sixteen_bits(raw):
+    entries = np.arange(65536)[::-1]
+    table = sequence(raw, [0, 0, 16], entries.astype("<u2").tobytes())
+    pixels = (RAMP * 16).astype(np.uint16)
+    shown = read_dicom(raw.image(pixels, VOILUTSequence=table))
+    np.testing.assert_allclose(shown, (65535 - pixels) / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["descriptor", "entries", "both", "item"])
+def test_without_a_whole_voi_lut_the_window_is_used(raw, missing):
+    expected = read_dicom(raw.image(RAMP, name="plain.dcm", **WINDOW))
+    parts = {
+        "descriptor": raw.item(raw.element("LUTData", "OW", bytes(8192))),
+        "entries": raw.item(raw.element("LUTDescriptor", "US", [4096, 0, 12])),
+        "both": raw.item(b""),
+        "item": b"",
+    }
+    path = raw.image(RAMP, **WINDOW, VOILUTSequence=("SQ", parts[missing]))
+    np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+def test_several_voi_luts_are_alternatives(raw):
+    useless = raw.item(b"") + raw.lookup_table([4096, 0, 12], bytes(8192))
+    useful = raw.lookup_table([4096, 0, 12], LUT.astype("<u2").tobytes())
+    path = raw.image(RAMP, VOILUTSequence=("SQ", useless + useful))
+    with pytest.warns(ImageReadWarning, match="VOI LUT leaves one gray"):
+        np.testing.assert_allclose(read_dicom(path).ravel(), LUT / 4095, atol=1e-6)
 
 
 COLORS = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -215,6 +376,40 @@ def test_a_palette_is_applied(write_dicom, depth):
     segmented = write_dicom(pixels, SegmentedRedPaletteColorLookupTableData=b"\0\0", **tags)
     with pytest.raises(ImageReadError, match="palette is segmented"):
         read_dicom(segmented)
+
+
+def palettes(raw, entries, bits):
+    """Return the same palette for red, green and blue."""
+    tags = {"PhotometricInterpretation": ("CS", "PALETTE COLOR ")}
+    for color in ("Red", "Green", "Blue"):
+        name = f"{color}PaletteColorLookupTable"
+        tags[f"{name}Descriptor"] = ("US", [256, 0, bits])
+        tags[f"{name}Data"] = ("OW", entries)
+    return tags
+
+
+@pytest.mark.filterwarnings("ignore:.*in color:otcxr_sk.images.ImageReadWarning")
+@pytest.mark.parametrize("dtype", ["u1", "<u2"])
+def test_palette_entries_of_eight_bits_may_share_a_word(raw, dtype):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    entries = np.arange(256)[::-1].astype(dtype)
+    path = raw.image(pixels, **palettes(raw, entries.tobytes(), 8))
+    np.testing.assert_allclose(read_dicom(path), (255 - pixels) / 255, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*in color:otcxr_sk.images.ImageReadWarning")
+def test_a_palette_of_one_color_is_ignored_with_a_warning(raw):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = read_dicom(raw.image(pixels, name="plain.dcm"))
+    path = raw.image(pixels, **palettes(raw, bytes([9] * 256), 8))
+    with pytest.warns(ImageReadWarning, match="palette leaves one gray .* ignored"):
+        np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+def test_a_palette_that_is_missing_is_named(raw):
+    tags = {"PhotometricInterpretation": ("CS", "PALETTE COLOR ")}
+    with pytest.raises(ImageReadError, match="it has no red palette; correct its header"):
+        read_dicom(raw.image(RAMP, **tags))
 
 
 def test_a_constant_image_is_black(write_dicom):

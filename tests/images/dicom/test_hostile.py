@@ -54,7 +54,7 @@ def in_subprocess(arguments):
     here = Path(__file__).parent
     environment = {"PYTHONPATH": f"{here}{os.pathsep}{here.parents[2]}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -1,9 +1,11 @@
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.uid import DigitalXRayImageStorageForProcessing
 
 from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom, read_image
 
@@ -22,10 +24,10 @@ WINDOWED = {"WindowCenter": 1500, "WindowWidth": 2000, "BitsStored": 12}
         ({"BitsAllocated": 32, "BitsStored": 32}, "32 bits"),
         ({"BitsStored": 17}, "17 of 16 bits are stored"),
         ({"PixelData": b""}, "no pixel data"),
-        ({"PhotometricInterpretation": None}, "photometric interpretation is None"),
+        ({"PhotometricInterpretation": None}, "has no Photometric Interpretation; correct it"),
         ({"Rows": 65535, "Columns": 65535}, "decompression bomb"),
-        ({"Rows": 65}, "damaged or cut short"),
-        ({"Columns": None}, "damaged or cut short"),
+        ({"Rows": 65}, "it has 8192 bytes of pixels, but .* make 8320; correct its header"),
+        ({"Columns": None}, "its header has no Columns; correct it"),
         ({"VOILUTFunction": "CUBIC", "WindowCenter": 1, "WindowWidth": 9}, "CUBIC"),
     ],
 )
@@ -93,6 +95,20 @@ def test_presentation_lut_shape_does_not_invert_again(write_dicom, photometric, 
         assert "shaped.dcm" in str(caught[0].message)
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"SOPClassUID": DigitalXRayImageStorageForProcessing},
+    ],
+)
+def test_raw_values_of_a_detector_are_read_with_a_warning(write_dicom, tags):
+    expected = read_dicom(write_dicom(RAMP, name="plain.dcm", **WINDOWED))
+    path = write_dicom(RAMP, **tags, **WINDOWED)
+    with pytest.warns(ImageReadWarning, match="it is FOR PROCESSING: raw values"):
+        np.testing.assert_array_equal(read_dicom(path), expected)
+
+
 def test_overlays_are_ignored(write_dicom):
     path = write_dicom(RAMP, **WINDOWED)
     dataset = pydicom.dcmread(path)
@@ -133,3 +149,21 @@ def test_real_files_are_read_without_warnings(real_data):
         warnings.simplefilter("error")
         for path in (real_data / "raw_samples" / "dicom").iterdir():
             read_image(path)
+
+
+def test_threads_read_the_same_and_each_is_told_of_its_own_files(write_dicom):
+    paths = [
+        write_dicom(RAMP + n, name=f"{n}.dcm", WindowCenter=[1e9, 1500], WindowWidth=[1, 2000])
+        for n in range(16)
+    ]
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        expected = [read_dicom(path) for path in paths]
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(read_dicom, paths * 4))
+    for image, again in zip(expected * 4, found, strict=True):
+        np.testing.assert_array_equal(image, again)
+    told = [str(warning.message).split("'")[1] for warning in caught]
+    assert sorted(told) == sorted(map(str, paths * 5))
+    assert warnings.filters == filters

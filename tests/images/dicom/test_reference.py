@@ -49,7 +49,9 @@ def params(paths):
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     IMAGES = [path for path in FILES if has_pixels(path) and path.name not in REFUSED]
-OTHERS = [path for path in FILES if path not in IMAGES]
+# Without its last bytes, which are no pixels.
+CUT = "emri_small_jpeg_2k_lossless_too_short.dcm"
+OTHERS = [path for path in FILES if path not in IMAGES and path.name != CUT]
 
 PERCENTILES, EXACT = [0.5, 99.5], "inverted_cdf"
 
@@ -117,6 +119,14 @@ def agrees_with_simpleitk(path):
 def test_files_without_a_whole_image_are_refused(path):
     with pytest.raises(ImageReadError, match=path.name):
         read(path)
+
+
+@pytest.mark.parametrize("path", params([path for path in FILES if path.name == CUT]))
+def test_a_file_that_lacks_nothing_but_its_end_is_read(path):
+    whole = path.with_name("emri_small_jpeg_2k_lossless.dcm")
+    for frame in (0, 9):
+        images = [read_dicom(file, modalities={"MR"}, frame=frame) for file in (path, whole)]
+        np.testing.assert_array_equal(*images)
 
 
 @pytest.mark.parametrize("path", params(IMAGES))

@@ -5,8 +5,11 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -132,6 +135,125 @@ def test_files_that_cannot_be_read_keep_their_row_with_a_reason(write_dicom, tmp
     assert [error is None for error in table["error"]] == [True, False, False, True]
     assert "not a DICOM file" in table["error"][1]
     assert "no such file" in table["error"][2]
+
+
+in_one_folder = settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ODD = {
+    "PatientAge": ("AS", "about 60", {"age": None}),
+    "StudyDate": ("DA", "20231345", {"study_date": None}),
+    "PatientID": ("LO", "a\\b ", {"patient_id": "a\\b"}),
+    "PatientSex": ("CS", "female?", {"sex": "FEMALE?"}),
+    "ViewPosition": ("CS", "ap\\pa", {"view_position": "AP"}),
+    "Rows": ("IS", "four", {"rows": None}),
+    "Columns": ("DS", "6.5", {"columns": None}),
+    "NumberOfFrames": ("IS", "one", {"frames": None}),
+    "BodyPartExamined": ("CS", b"CHEST\0\0", {"body_part": "CHEST"}),
+    "Manufacturer": ("LO", "Siemens\xe4".encode("latin-1"), {"manufacturer": "Siemensä"}),
+    "BurnedInAnnotation": ("CS", "perhaps", {"burned_in": None}),
+    "Modality": ("UN", b"DX", {"modality": "DX"}),
+    "ViewCodeSequence": ("SQ", b"\xff" * 20, {}),
+    "SpecificCharacterSet": ("CS", "no such set", {}),
+    0x00091001: ("UN", b"\0" * 2**20, {}),
+    0x00091002: ("OB", b"\xff" * 40, {}),
+}
+PLAIN = [
+    ("Modality", "CS", "DX"), ("PatientID", "LO", "Doe-42"), ("StudyDate", "DA", "20240229"),
+    ("PatientAge", "AS", "063Y"), ("PatientSex", "CS", "F"), ("BodyPartExamined", "CS", "CHEST"),
+    ("Manufacturer", "LO", "Kodak"), ("ViewPosition", "CS", "PA"), ("Rows", "US", 4),
+    ("Columns", "US", 6), ("NumberOfFrames", "IS", "1"), ("BurnedInAnnotation", "CS", "NO"),
+]  # fmt: skip
+
+
+@in_one_folder
+@given(odd=st.sets(st.sampled_from(list(ODD)), min_size=1))
+def test_an_odd_element_costs_no_more_than_its_own_value(odd, raw):
+    elements = {keyword: (vr, value) for keyword, vr, value in PLAIN}
+    plain = row(read_dicom_table([raw.write(PLAIN, name="plain.dcm")]))
+    for keyword in odd:
+        elements[keyword] = ODD[keyword][:2]
+        plain |= ODD[keyword][2]
+    path = raw.write([(keyword, *element) for keyword, element in elements.items()])
+    assert str(row(read_dicom_table([path]))) == str(
+        {**plain, "path": str(path)} | ({"study_date": NAT} if "StudyDate" in odd else {})
+    )
+
+
+NAT = np.datetime64("NaT", "D")
+BAD = {
+    "missing": lambda folder: None,
+    "NaN": lambda folder: float("nan"),
+    "NA": lambda folder: pd.NA,
+    "blank": lambda folder: "",
+    "number": lambda folder: 7,
+    "object": lambda folder: object(),
+    "gone": lambda folder: folder / "gone.dcm",
+    "folder": lambda folder: folder,
+    "NUL": lambda folder: f"{folder}/a\0b.dcm",
+    "empty": lambda folder: written(folder / "empty.dcm", b""),
+    "text": lambda folder: written(folder / "note.dcm", b"not an image" * 50),
+    "magic": lambda folder: written(folder / "magic.dcm", bytes(128) + b"DICM" + b"\xff" * 99),
+    "cut short": lambda folder: written(folder / "cut.dcm", (folder / "0.dcm").read_bytes()[:-1]),
+}
+
+
+def written(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@in_one_folder
+@given(bad=st.lists(st.sampled_from(sorted(BAD)), min_size=1, max_size=5), data=st.data())
+def test_a_bad_row_costs_one_row_and_has_its_reason(bad, data, raw):
+    folder = raw.folder
+    good = [raw.write(PLAIN, name=f"{number}.dcm") for number in range(3)]
+    expected = read_dicom_table(good)
+    paths = list(good)
+    for kind in bad:
+        paths.insert(data.draw(st.integers(0, len(paths))), BAD[kind](folder))
+    with pytest.warns(ImageReadWarning, match=f"{len(bad)} of {len(paths)} files could not"):
+        table = read_dicom_table(paths)
+    failed = np.array([problem is not None for problem in table["error"]])
+    assert failed.sum() == len(bad)
+    for name, column in table.items():
+        kept = [value for value, wrong in zip(column, failed, strict=True) if not wrong]
+        np.testing.assert_array_equal(kept, expected[name])
+    for number in np.flatnonzero(failed):
+        values = row(table, number)
+        assert "object" not in values["error"]
+        assert f"row {number}" in values["error"] or values["path"] is not None
+        known = {name for name, value in values.items() if value is not None}
+        assert known <= {"path", "error", "study_date"}
+
+
+def test_paths_in_any_wrapping_give_the_same_table(write_dicom):
+    paths = [str(write_dicom(PIXELS, name=f"{n}.dcm", **TAGS)) for n in "ab"]
+    expected = read_dicom_table(paths)
+    for wrap in (
+        tuple, iter, np.array, pd.Series, pl.Series, pa.array,
+        lambda paths: [path.encode() for path in paths],
+        lambda paths: np.array(paths, dtype=object)[:, None],
+        lambda paths: pd.DataFrame({"path": paths}),
+        lambda paths: pd.Series(paths, dtype=pd.ArrowDtype(pa.string())),
+        lambda paths: pd.Series(paths, dtype="category"),
+    ):  # fmt: skip
+        assert str(read_dicom_table(wrap(paths))) == str(expected)
+    with pytest.raises(ValueError, match=r"one column of paths, got a table .* \(2, 2\)"):
+        read_dicom_table(pd.DataFrame({"path": paths, "label": [0, 1]}))
+
+
+def test_settings_of_pydicom_change_nothing(write_dicom, monkeypatch):
+    raw_dates = {"PatientAge": "63", "StudyDate": "2024.02.29", "NumberOfFrames": "1.0"}
+    with pydicom.config.disable_value_validation():
+        path = write_dicom(PIXELS, **{**TAGS, **raw_dates})
+    expected = str(read_dicom_table([path]))
+    for name in ("datetime_conversion", "use_DS_decimal", "use_DS_numpy"):
+        monkeypatch.setattr(pydicom.config, name, True)
+    monkeypatch.setattr(pydicom.config, "settings", pydicom.config.Settings())
+    pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
+    monkeypatch.setattr(pydicom.config, "data_element_callback", print)
+    assert str(read_dicom_table([path])) == expected
 
 
 def test_pandas_and_polars_make_a_data_frame_of_the_table(write_dicom):

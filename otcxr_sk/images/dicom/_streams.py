@@ -1,0 +1,130 @@
+"""Tell which codec wrote a stream, and what the stream says of its pixels."""
+
+from struct import unpack
+from typing import NamedTuple
+
+# Start of frame: this range without the markers of Huffman tables, extensions and arithmetic
+# conditioning, and the marker of JPEG-LS.
+_PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
+_FRAME_MARKERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
+_APP0, _APP14 = 0xE0, 0xEE
+
+# Of all of them.
+END = b"\xff\xd9"
+_JPEG_START = b"\xff\xd8\xff"
+_J2K_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\0\0\0\x0cjP  "
+# The longest of these.
+HEAD = 8
+_RLE_HEADER = 64
+
+
+class Stream(NamedTuple):
+    """A compressed frame.
+
+    Attributes
+    ----------
+    data : bytes
+        From the start of the stream, without what may come before.
+    codec : str
+        "JPEG" (discrete cosine transform), "JPEG Lossless", "JPEG-LS", "JPEG 2000", "HTJ2K" or
+        "RLE".
+    bits : int
+        Precision of a sample.
+    color : str
+        "RGB" or "YBR" if the stream says so, else empty.
+    signed : bool
+        Whether the stream says that samples are signed.
+    ended : bool
+        Whether it has its end marker.
+    scans : bool
+        Whether the pixels may take several scans, the last of which may be missing unnoticed.
+    """
+
+    data: bytes
+    codec: str
+    height: int
+    width: int
+    samples: int
+    bits: int
+    color: str
+    signed: bool
+    ended: bool
+    scans: bool
+
+
+def is_start(head: bytes) -> bool:
+    """Return whether a stream of JPEG, JPEG-LS or JPEG 2000 starts with these bytes."""
+    return head.startswith((_JPEG_START, _J2K_START, _JP2_START))
+
+
+def parse_stream(data: bytes) -> Stream | None:
+    """Return what a stream is, or None if it is not one of JPEG, JPEG-LS or JPEG 2000."""
+    if data.startswith(_JPEG_START):
+        return _parse_jpeg(data)
+    if not is_start(data):
+        return None
+    # JP2 boxes, which DICOM forbids, may come first.
+    start = data.find(_J2K_START)
+    return None if start < 0 else _parse_jpeg2000(data[start:])
+
+
+def looks_like_rle(data: bytes, segments: int) -> bool:
+    """Return whether data start with the header of RLE with so many segments (PS3.5, annex G)."""
+    if len(data) < _RLE_HEADER:
+        return False
+    count, *offsets = unpack("<16I", data[:_RLE_HEADER])
+    used = offsets[:segments]
+    return count == segments and used[0] == _RLE_HEADER and used == sorted(used)
+
+
+def _parse_jpeg(data: bytes) -> Stream | None:
+    at, jfif, adobe = 2, "", ""
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        content = data[at + 4 : at + 2 + length]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _FRAME_MARKERS:
+            bits, height, width, samples = unpack(">BHHB", data[at + 4 : at + 10])
+            codec = {_LOSSLESS: "JPEG Lossless", _JPEG_LS: "JPEG-LS"}.get(marker, "JPEG")
+            named = "RGB" if content[6 : 6 + 3 * samples : 3].upper() == b"RGB" else ""
+            return Stream(
+                data,
+                codec,
+                height,
+                width,
+                samples,
+                bits,
+                color=named or jfif or adobe,
+                signed=False,
+                ended=data.rfind(END) > at,
+                scans=samples > 1 or marker == _PROGRESSIVE,
+            )
+        if marker == _APP0 and content.startswith(b"JFIF"):
+            jfif = "YBR"
+        elif marker == _APP14 and content.startswith(b"Adobe") and len(content) > 11:
+            adobe = "YBR" if content[11] else "RGB"
+        at += 2 + length
+    return None
+
+
+def _parse_jpeg2000(data: bytes) -> Stream | None:
+    if len(data) < 43:
+        return None
+    # Skipped: the length before the capabilities, the tile sizes after the size.
+    capabilities, right, bottom, left, top = unpack(">H4I", data[6:24])
+    samples, precision = unpack(">HB", data[40:43])
+    return Stream(
+        data,
+        "HTJ2K" if capabilities & 0x4000 else "JPEG 2000",
+        bottom - top,
+        right - left,
+        samples,
+        bits=(precision & 0x7F) + 1,
+        color="",
+        signed=precision > 0x7F,
+        ended=END in data,
+        scans=False,
+    )
