@@ -1,17 +1,22 @@
 """Errors and warnings about images, and the functions that word and raise them."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from otcxr_sk._paths import reason
 from otcxr_sk._warning import warn_user
 
 # Images whose reasons a message gives; the others are counted.
 _NAMED = 20
+
+# Doubts about the file that is being read. Python's own way to collect warnings changes filters
+# that all threads share.
+_doubts: ContextVar[list[str]] = ContextVar("doubts")
 
 
 class ImageReadError(ValueError):
@@ -49,17 +54,14 @@ class Unusable(NamedTuple):
 def reading(path: str) -> Iterator[None]:
     """Turn any exception while reading `path` into an `ImageReadError` that names the file.
 
-    Anything but a regular file that is not empty is such an error too, and so is a decompression
-    bomb. The name of the file is added to each `ImageReadWarning`. Warnings of decoders, about
-    oddities that they can handle, are suppressed.
+    Anything but a regular file that is not empty is such an error too. Each `doubt` becomes an
+    `ImageReadWarning` that names the file.
     """
+    doubts: list[str] = []
+    before = _doubts.set(doubts)
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("always", ImageReadWarning)
-            _require_file(path)
-            yield
+        _require_file(path)
+        yield
     except ImageReadError as error:
         raise ImageReadError(f"cannot read {path!r}: {error}") from error.__cause__
     except MemoryError as error:
@@ -67,15 +69,26 @@ def reading(path: str) -> Iterator[None]:
             f"cannot read {path!r}: there is not enough memory for it; lower num_workers, or leave "
             "it out"
         ) from error
-    # Decoders raise errors of any type for a damaged file, including IndexError and struct.error.
+    # Decoders raise errors of any type, including IndexError and struct.error. What they say is
+    # for programmers, and whether the file or the decoder is to blame is not known here.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageReadError(
+                f"cannot read {path!r}: the system says: {reason(error)}"
+            ) from error
         raise ImageReadError(
-            f"cannot read {path!r}: the file is damaged or cut short ({reason}); "
-            "replace it with an intact copy or leave it out"
+            f"cannot read {path!r}: its content cannot be decoded; if another program shows it, "
+            "save it from there as PNG, otherwise replace it with an intact copy or leave it out"
         ) from error
-    for doubt in caught:
-        warn_user(f"{path!r}: {doubt.message}", ImageReadWarning)
+    finally:
+        _doubts.reset(before)
+    for message in doubts:
+        warn_user(f"{path!r}: {message}", ImageReadWarning)
+
+
+def doubt(message: str) -> None:
+    """Warn of something about the file that is being read, which `reading` names."""
+    _doubts.get().append(message)
 
 
 def _require_file(path: str) -> None:

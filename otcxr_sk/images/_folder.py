@@ -3,11 +3,25 @@
 import os
 from typing import Literal, NoReturn, overload
 
+from otcxr_sk._paths import as_path
+from otcxr_sk._warning import warn_user
+from otcxr_sk.images._errors import UnusableImageWarning
 from otcxr_sk.images._read import looks_like_image
 
 # Files with these suffixes count as images whatever their content, so that a damaged one is
 # reported rather than silently left out.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".dicom", ".dic")
+
+# Files that may hold images that cannot be read where they are.
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_ARCHIVES = (".zip", ".npz", ".tar", ".tgz", ".7z", ".rar")
+_OTHER_FORMATS = (
+    ".nii", ".mha", ".mhd", ".nrrd", ".jp2", ".j2k", ".jls", ".jxl", ".bmp", ".gif", ".webp",
+    ".heic", ".avif",
+)  # fmt: skip
+
+# Files that a message names.
+_NAMED = 3
 
 Folder = str | os.PathLike[str]
 
@@ -27,9 +41,13 @@ def list_images(
     image. Names that start with a dot are skipped. Links are followed, but each folder is listed
     only once.
 
+    Files that may hold images in a form that is not read, such as ``.dcm.gz``, ``.zip``, ``.nii``
+    or ``.jp2``, are not listed, but warned of.
+
     Parameters
     ----------
     folder : str or path-like
+        ``~`` is the home folder.
     return_others : bool, default=False
         Whether to also return the other files.
 
@@ -46,6 +64,12 @@ def list_images(
         If there is no image.
     OSError
         If a folder cannot be listed.
+
+    Warns
+    -----
+    UnusableImageWarning
+        If there are files that may hold images in a form that is not read, by their names, and
+        `return_others` is False.
 
     See Also
     --------
@@ -66,6 +90,7 @@ def list_images(
     >>> [Path(path).name for path in images + others]
     ['b', 'labels.csv']
     """
+    folder = as_path(folder)
     images: list[str] = []
     others: list[str] = []
     seen = set()
@@ -81,13 +106,21 @@ def list_images(
             if not name.startswith("."):
                 path = os.path.join(current, name)
                 (images if _is_image(path) else others).append(path)
-    if not images:
-        raise ValueError(
-            f"there is no image in {os.fspath(folder)!r}: none of its {len(others)} files is a "
-            "PNG, JPEG, TIFF, NPY or DICOM file"
-        )
     images.sort()
     others.sort()
+    unread = [path for path in others if _may_hold_images(path)]
+    advice = (
+        f"{len(unread)} of its files may hold images in a form that is not read "
+        f"({', '.join(map(repr, unread[:_NAMED]))}{', ...' if len(unread) > _NAMED else ''}): "
+        "unpack archives and compressed files, and convert other formats to PNG"
+    )
+    if not images:
+        raise ValueError(
+            f"there is no image in {folder!r}: none of its {len(others)} files is a PNG, JPEG, "
+            f"TIFF, NPY or DICOM file{f', but {advice}' if unread else ''}"
+        )
+    if unread and not return_others:
+        warn_user(f"{folder!r}: {advice}, or ignore this warning", UnusableImageWarning)
     return (images, others) if return_others else images
 
 
@@ -101,6 +134,13 @@ def _is_image(path: str) -> bool:
         return looks_like_image(path)
     except OSError:
         return False
+
+
+def _may_hold_images(path: str) -> bool:
+    name = path.lower()
+    packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
+    more = _SUFFIXES if packed else ()
+    return name.removesuffix(packed).endswith((*_ARCHIVES, *_OTHER_FORMATS, *more))
 
 
 def _raise(error: OSError) -> NoReturn:

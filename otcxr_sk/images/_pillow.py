@@ -1,19 +1,24 @@
-"""Images decoded by Pillow, converted to gray."""
+"""Pillow's images, converted to gray."""
 
-from io import BytesIO
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import luma, to_float
-
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 # Pixels converted at a time: a large color image as float32 would take gigabytes.
 _AT_ONCE = 2**20
+
+# Modes with colors or transparency, and a mode of plain channels to convert them to. Palettes may
+# contain transparency.
+_CONVERTED = {
+    "La": "LA", "LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "RGBA": "RGBA",
+    "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB",
+}  # fmt: skip
 
 
 class GrayImage(NamedTuple):
@@ -23,33 +28,19 @@ class GrayImage(NamedTuple):
     bits: int
 
 
-def decode(encoded: bytes, kind: str) -> GrayImage:
-    """Decode the content of a file in the given Pillow format."""
-    with Image.open(BytesIO(encoded), formats=[kind]) as image:
-        require_size(image.height, image.width)
-        # An MPO, as phones write it, is a JPEG with previews after the image.
-        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if pages > 1:
-            raise ImageReadError(f"it contains {pages} images; save each as a separate file")
-        return to_gray(image, getattr(image, "tag_v2", None))
-
-
-def to_gray(image: Image.Image, tags: Any = None) -> GrayImage:
+def to_gray(image: Image.Image) -> GrayImage:
     """Convert an image of any mode to gray, and apply its EXIF orientation.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Changed in place.
-    tags : mapping of int to value, default=None
-        TIFF tags, for bits per sample and photometric interpretation.
 
     Raises
     ------
     ImageReadError
-        If the range of the pixels is unknown.
+        If the range of the pixels, or what they mean, is unknown.
     """
-    tags = tags or {}
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "I":
@@ -57,25 +48,36 @@ def to_gray(image: Image.Image, tags: Any = None) -> GrayImage:
             "its pixels are signed or have 32 bits, so their range is unknown; "
             "save them as unsigned 16-bit integers or as floats in [0, 1]"
         )
+    deep = image.mode.startswith("I;16")
+    if image.mode not in ("1", "L", "F", *_CONVERTED) and not deep:
+        raise ImageReadError(
+            f"it is a PIL image of mode {image.mode!r}, which is not read; convert it to 'L' first"
+        )
     pixels = np.empty((image.height, image.width), dtype=np.float32)
-    rows = max(1, _AT_ONCE // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        pixels[top : top + rows] = _gray_strip(strip, tags)
-    bits = {"F": 0}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
-    return GrayImage(pixels, bits)
+    for rows, (band,) in in_bands(image):
+        pixels[rows] = _gray_band(band)
+    return GrayImage(pixels, 16 if deep else 0 if image.mode == "F" else 8)
 
 
-def _gray_strip(image: Image.Image, tags: Any) -> NDArray[np.float32]:
-    if image.mode in ("1", "L", "F"):
-        return to_float(np.asarray(image))
-    if image.mode == "LA":
-        return to_float(np.asarray(image.getchannel("L")))
-    if image.mode.startswith("I;16"):
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-        gray = np.asarray(image).astype(np.float32) / np.float32(2**bits - 1)
-        # Pillow itself inverts a TIFF in which 0 is white, except with 16 bits.
-        return 1 - gray if tags.get(_PHOTOMETRIC) == 0 else gray
-    # RGBA first, since a palette may contain transparency.
-    color = image.convert("RGBA" if image.mode in ("P", "PA", "RGBA") else "RGB")
-    return luma(to_float(np.asarray(color)[..., :3]), axis=-1)
+def in_bands(
+    *images: Image.Image, pixels_wide: int | None = None
+) -> Iterator[tuple[slice, list[Image.Image]]]:
+    """Yield images of the same size from top to bottom: some rows, and that part of each image.
+
+    `pixels_wide` is the width if Pillow does not know it.
+    """
+    width, height = images[0].size
+    step = max(1, _AT_ONCE // (pixels_wide or width))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        yield rows, [image.crop((0, rows.start, width, rows.stop)) for image in images]
+
+
+def _gray_band(band: Image.Image) -> NDArray[np.float32]:
+    mode = _CONVERTED.get(band.mode)
+    if mode is None:
+        return to_float(np.asarray(band))
+    channels: NDArray[Any] = np.asarray(band.convert(mode))
+    if mode == "LA":
+        return to_float(channels[..., 0])
+    return luma(to_float(channels[..., :3]), axis=-1)

@@ -5,6 +5,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk.images._errors import ImageReadError
+
 Resize = Literal["squash", "pad", "crop"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 
@@ -41,8 +43,41 @@ def luma(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     if len(channels) == 1:
         return channels[0]
     red, green, blue = channels
-    # In terms of differences from green, so that R = G = B gives exactly that value.
-    return green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
+    # Of floats that are not finite, callers report.
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In terms of differences from green, so that R = G = B gives exactly that value.
+        return green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of the channels of one image of this shape, or None if it has none.
+
+    Raises
+    ------
+    ImageReadError
+        If the shape is neither (height, width), nor (1 or 3, height, width), nor (height, width,
+        1 or 3), or if it could be either of the latter.
+    """
+    axes = [axis for axis in (0, 2) if len(shape) == 3 and shape[axis] in (1, 3)]
+    if len(shape) != 2 and len(axes) != 1:
+        raise ImageReadError(
+            "one image must have shape (height, width), (1 or 3, height, width) or (height, "
+            f"width, 1 or 3), got {shape}"
+        )
+    return axes[0] if axes else None
+
+
+def gray_pixels(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Convert one image of numbers to gray (height, width), scaled as `to_float` does.
+
+    Raises
+    ------
+    ImageReadError
+        If `channel_axis` finds that the shape is not that of one image.
+    """
+    axis = channel_axis(image.shape)
+    pixels = to_float(image)
+    return pixels if axis is None else luma(pixels, axis)
 
 
 def to_squares(stack: NDArray[np.float32], size: int, how: Resize) -> NDArray[np.float32]:

@@ -1,26 +1,48 @@
 """Read one file of any known format as one grayscale image."""
 
-import math
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError, reading, require_size
-from otcxr_sk.images._pillow import GrayImage, decode
-from otcxr_sk.images._pixels import to_float
+from otcxr_sk._paths import as_path
+from otcxr_sk.images._errors import ImageReadError, reading
+from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images.dicom import dicom_pixels, looks_like_dicom
+from otcxr_sk.images.rasters import decode_jpeg, decode_png, decode_tiff, read_npy
 
-# How files start; the names are those of Pillow, except for NPY.
+# How files start.
 _STARTS: dict[str, bytes | tuple[bytes, ...]] = {
     "NPY": b"\x93NUMPY",
     "PNG": b"\x89PNG",
     "JPEG": b"\xff\xd8\xff",
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
+
+_DECODERS: dict[str, Callable[[bytes], GrayImage]] = {
+    "PNG": decode_png,
+    "JPEG": decode_jpeg,
+    "TIFF": decode_tiff,
+}
+
+# What else files named like images often are, by how they start.
+_OTHERS = {
+    (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"): "compressed; unpack it first",
+    (b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!"): "an archive, such as ZIP or NPZ; unpack it first",
+    (b"\x5c\x01\0\0", b"\0\0\x01\x5c"): "a NIfTI file; save its image as 16-bit PNG or as NPY",
+    (b"BM", b"GIF8", b"RIFF", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"II\xbc\x01"): (
+        "an image in another format; save it as PNG"
+    ),
+    (b"%PDF",): "a PDF document; save the image in it as PNG",
+    (b"\x89HDF",): "an HDF5 file; pass the data set in it as an array",
+    (b"<",): "a web page or XML, such as the message of a server; download the image again",
+    (
+        b"version https://git-lfs",
+    ): "a reference of Git LFS; fetch the file itself by 'git lfs pull'",
+    (bytes(64),): "empty but for zeros; replace it with an intact copy or leave it out",
 }
 
 # Bytes at the start of a file that tell its format.
@@ -36,7 +58,7 @@ def read_image(
     """Read a file as one grayscale image.
 
     The format is recognized by content, not by name: DICOM (see `read_dicom`), PNG, JPEG, TIFF,
-    or NPY with a two-dimensional array.
+    or NPY with an array (height, width), (1 or 3, height, width) or (height, width, 1 or 3).
 
     Parameters
     ----------
@@ -51,14 +73,19 @@ def read_image(
         The image in [0, 1], where 0 is black: unsigned integers of up to 16 bits are divided by
         the largest value of their bit depth. In NPY files, signed integers of 8 and 16 bits are
         divided by the largest value of their type, and wider ones are unchanged. Floats in NPY
-        and TIFF files are unchanged. Color becomes luma (ITU-R BT.601); in PNG and TIFF files, 16
-        bits of it are read as 8. Transparency is ignored, and EXIF orientation is applied.
+        and TIFF files are unchanged. Color becomes luma (ITU-R BT.601), transparency is ignored,
+        and EXIF orientation is applied.
 
     Raises
     ------
     ImageReadError
-        If the file is missing, empty, damaged, too large to be a radiograph, or not one image. The
-        message names the file.
+        If the file is missing, empty, damaged, too large to be a radiograph, not one image, or of
+        a kind that is not read. The message names the file.
+
+    Warns
+    -----
+    ImageReadWarning
+        If the file does not say whether 0 is black or white, or see `read_dicom`.
 
     See Also
     --------
@@ -77,7 +104,7 @@ def read_image(
     ...     print(read_image(path))
     [[0.  0.2 1. ]]
     """
-    return read_gray(os.fspath(path), modalities=modalities).pixels
+    return read_gray(as_path(path), modalities=modalities).pixels
 
 
 def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayImage:
@@ -86,17 +113,16 @@ def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayIm
         # The file is opened once and never memory-mapped: if it is replaced meanwhile, the old
         # content is read, and if it is cut short, that is an error and does not kill the process.
         with open(path, "rb") as file:
-            kind = recognize(file.read(_HEAD))
+            head = file.read(_HEAD)
+            kind = recognize(head)
             if kind == "DICOM":
                 return GrayImage(dicom_pixels(path, modalities=modalities), 16)
             file.seek(0)
             if kind == "NPY":
-                return _read_npy(file)
+                return read_npy(file)
             if kind is not None:
-                return decode(_read_all(file), kind)
-        raise ImageReadError(
-            "this is not a DICOM, PNG, JPEG, TIFF or NPY file; convert it or leave it out"
-        )
+                return _DECODERS[kind](_read_all(file))
+        raise ImageReadError(_what_else(head))
 
 
 def recognize(head: bytes) -> str | None:
@@ -113,6 +139,15 @@ def looks_like_image(path: str) -> bool:
         return recognize(file.read(_HEAD)) is not None
 
 
+def _what_else(head: bytes) -> str:
+    """Return what a file that is not an image is, and what to do about it."""
+    start = head.lstrip(b"\xef\xbb\xbf\r\n\t ")
+    for starts, what in _OTHERS.items():
+        if start.startswith(starts):
+            return f"this is {what}"
+    return "this is not a DICOM, PNG, JPEG, TIFF or NPY file; convert it or leave it out"
+
+
 def _read_all(file: BinaryIO) -> bytes:
     limit = Image.MAX_IMAGE_PIXELS
     size = os.fstat(file.fileno()).st_size
@@ -122,25 +157,3 @@ def _read_all(file: BinaryIO) -> bytes:
             "if the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS"
         )
     return file.read()
-
-
-def _read_npy(file: BinaryIO) -> GrayImage:
-    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    version = npy.read_magic(file)
-    if version not in headers:
-        raise ImageReadError(f"its NPY version {version} is not for numbers; save it with NumPy")
-    shape, by_columns, dtype = headers[version](file)
-    if len(shape) != 2 or dtype.kind not in "biuf":
-        raise ImageReadError(
-            f"it contains {dtype} of shape {shape}, not one image of numbers (height, width); "
-            "pass a stack of images as an array instead"
-        )
-    require_size(*shape)
-    # A header can claim any size.
-    wanted = math.prod(shape) * dtype.itemsize
-    if os.fstat(file.fileno()).st_size - file.tell() < wanted:
-        raise ValueError("fewer values than its header says")
-    array = np.frombuffer(file.read(wanted), dtype)
-    array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
-    unit = dtype.kind in "bu" and dtype.itemsize <= 2
-    return GrayImage(to_float(array), 8 * dtype.itemsize if unit else 0)

@@ -1,6 +1,6 @@
 """Check and measure all images before training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from otcxr_sk.images._errors import Unusable, require_usable
+from otcxr_sk._warning import warn_user
+from otcxr_sk.images._errors import ImageReadWarning, Unusable, require_usable
 from otcxr_sk.images._loading import read_ahead
 from otcxr_sk.images._source import ImageSource
+
+# Radiographs in files have brighter pixels, at any size. Values of up to 14 bits do not, if they
+# were saved with 16 as they are.
+_DARK = 1 / 4
+
+# What resizing may add to pixels.
+_ROUNDING = 1e-3
+
+# Files that a message names.
+_NAMED = 3
 
 
 class Scan(NamedTuple):
@@ -30,6 +41,7 @@ def scan(
     refuse_unusable: bool = True,
     progress: bool = False,
     held_out: Sequence[int] | NDArray[np.intp] = (),
+    look: Callable[..., None] | None = None,
 ) -> Scan:
     """Read every image once: find those that cannot be used, and measure the others.
 
@@ -49,6 +61,8 @@ def scan(
         Whether to show a progress bar.
     held_out : sequence of int, default=()
         Rows that are checked but not measured.
+    look : callable, default=None
+        Called with the rows and images of each batch.
 
     Returns
     -------
@@ -66,6 +80,11 @@ def scan(
     ValueError
         If images contain NaN or infinity or are constant, with the same message.
 
+    Warns
+    -----
+    ImageReadWarning
+        If images in files are nearly black, as 12-bit values in 16-bit files are.
+
     Notes
     -----
     Accumulated in float64 by the pairwise update of Chan, Golub and LeVeque (1983), which is
@@ -75,6 +94,7 @@ def scan(
     count, mean, squares = 0, 0.0, 0.0
     n = len(source)
     measured = ~np.isin(np.arange(n), held_out)
+    lowest, highest = np.zeros(n), np.ones(n)
     # Apart, so that the sums are those of a scan without the images held out, to the bit.
     batches = [
         part[start : start + batch_size]
@@ -83,14 +103,19 @@ def scan(
     ]
     read = partial(source.read_usable, size=size, refuse_constant=True)
     with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
-        reads = read_ahead(read, batches, num_workers)
+        reads = read_ahead(read, batches, num_workers, source.describe)
         for rows, (images, found) in zip(batches, reads, strict=True):
             bar.update(len(rows))
             problems += found
-            measured[[problem.row for problem in found]] = False
+            if look is not None:
+                look(rows, images)
+            unusable = [problem.row for problem in found]
+            lowest[rows], highest[rows] = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
+            lowest[unusable], highest[unusable] = 0, 1
+            measured[unusable] = False
             if not measured[rows].any():
                 continue
-            pixels = images.numpy()[measured[rows]].astype(np.float64)
+            pixels = images[measured[rows]].astype(np.float64)
             batch_mean = float(pixels.mean())
             total = count + pixels.size
             shift = batch_mean - mean
@@ -101,5 +126,25 @@ def scan(
     problems.sort(key=lambda problem: problem.row)
     if refuse_unusable:
         require_usable(problems, n)
+    _warn_of_darkness(source, lowest, highest)
     std = (squares / count) ** 0.5 if count else 0.0
     return Scan(mean, std or 1.0, problems)
+
+
+def _warn_of_darkness(
+    source: ImageSource, lowest: NDArray[np.float64], highest: NDArray[np.float64]
+) -> None:
+    """Warn of files with nearly black images, given the lowest and highest pixels of all."""
+    files = [source.file(int(row)) for row in np.flatnonzero(highest < _DARK)]
+    dark = [file for file in files if file is not None]
+    # Other floats have no range that black and white belong to.
+    if not dark or lowest.min() < -_ROUNDING or highest.max() > 1 + _ROUNDING:
+        return
+    names = ", ".join(map(repr, dark[:_NAMED])) + (", ..." if len(dark) > _NAMED else "")
+    warn_user(
+        f"{len(dark)} of {len(source)} images are nearly black ({names}): no pixel exceeds a "
+        "quarter of the range, as when values of 12 bits are saved as they are in files of 16. "
+        "Stretch such values to 16 bits (by 65535 / 4095 for 12), so that all images have the same "
+        "range; ignore this warning if they are meant to be dark",
+        ImageReadWarning,
+    )

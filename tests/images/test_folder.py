@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otcxr_sk.images import list_images
+from otcxr_sk.images import UnusableImageWarning, list_images
 
 
 def save(path, kind="PNG"):
@@ -80,3 +80,23 @@ def test_a_folder_without_images_is_an_error(tmp_path):
         list_images(tmp_path)
     with pytest.raises(OSError, match="nowhere"):
         list_images(tmp_path / "nowhere")
+
+
+def test_files_that_may_hold_images_that_are_not_read_are_told_of(tmp_path):
+    kept = save(tmp_path / "a.png")
+    names = ["b.dcm.gz", "c.nii.gz", "d.ZIP", "e.nii", "f.jp2", "g.npz", "h.tar.gz"]
+    for name in [*names, "labels.csv", "labels.csv.gz", "labels.xlsx", "notes.txt"]:
+        (tmp_path / name).write_bytes(b"anything")
+    with pytest.warns(UnusableImageWarning, match=r"7 of its .*b\.dcm\.gz.*, \.\.\.\): unpack"):
+        assert list_images(tmp_path) == [kept]
+    # Who asks for the others sees them.
+    assert len(list_images(tmp_path, return_others=True)[1]) == 11
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"none of its 11 files .*, but 7 of its files may hold"):
+        list_images(tmp_path)
+
+
+def test_the_home_folder_may_be_part_of_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = save(tmp_path / "images" / "a.png")
+    assert list_images("~/images") == [path]

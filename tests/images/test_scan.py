@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from otcxr_sk.images import ArraySource, ImageReadError, PathSource, scan
+from otcxr_sk.images import ArraySource, ImageReadError, ImageReadWarning, PathSource, scan
 
 
 @given(
@@ -92,3 +92,21 @@ def test_progress_is_shown_only_on_request(images, capsys):
     assert capsys.readouterr().err == ""
     scan(ArraySource(images), 8, progress=True)
     assert "7/7" in capsys.readouterr().err
+
+
+def test_files_that_are_nearly_black_are_told_of(tmp_path):
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    bits = [16, 16, 12, 14, 10, 16]
+    for path, depth in zip(paths, bits, strict=True):
+        values = random.integers(0, 2**depth, (16, 16))
+        Image.fromarray(values.astype(np.uint16)).save(path)
+    with pytest.warns(ImageReadWarning, match="3 of 6 images are nearly black") as caught:
+        scan(PathSource(paths), 16)
+    message = str(caught[0].message)
+    assert [str(path) in message for path in paths] == [depth < 16 for depth in bits]
+    scan(PathSource([path for path, depth in zip(paths, bits, strict=True) if depth == 16]), 16)
+    # Other floats have no black and white.
+    np.save(tmp_path / "floats.npy", random.normal(size=(16, 16)))
+    scan(PathSource([*paths, tmp_path / "floats.npy"]), 16)
+    scan(ArraySource(random.random((3, 16, 16)) / 100), 16)

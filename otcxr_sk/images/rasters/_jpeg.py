@@ -1,0 +1,187 @@
+"""JPEG files, and JPEG streams in TIFF files."""
+
+import re
+from dataclasses import dataclass
+from struct import unpack_from
+
+import numpy as np
+from PIL import Image
+
+from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._pillow import GrayImage, in_bands, to_gray
+from otcxr_sk.images.rasters._exif import orientation, upright
+from otcxr_sk.images.rasters._tags import require_inside
+
+# How pixels are coded, by the marker of the frame.
+_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS = 0xC0, 0xC1, 0xC2, 0xC3
+_ARITHMETIC = {0xC9, 0xCA}
+_READ = {_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS, *_ARITHMETIC}
+_JPEG_LS = 0xF7
+# Between them are the markers of Huffman tables, extensions and arithmetic conditioning.
+_FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
+
+_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_METADATA = {*range(0xE0, 0xF0), 0xFE}
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_END = bytes([0xFF, _END_OF_IMAGE])
+
+_MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
+
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_NOISE = np.random.default_rng(0).integers(0, 255, 99, dtype=np.uint8).tobytes()
+
+_REPLACE = "replace it with an intact copy or leave it out"
+
+
+@dataclass
+class _Header:
+    """What comes before the pixels of a stream."""
+
+    frame: int = 0
+    bits: int = 0
+    height: int = 0
+    width: int = 0
+    components: int = 0
+    adobe: bool = False
+    exif: bytes = b""
+    xmp: bytes = b""
+    # Tables and the like, without metadata.
+    tables: bytes = b""
+    # Where the first scan starts.
+    scan: int = 0
+
+
+def decode_jpeg(content: bytes) -> GrayImage:
+    """Decode the content of a JPEG file; what follows its first image is ignored."""
+    header = _parse(content)
+    _require_readable(header)
+    gray, bits = to_gray(_decode(content, header))
+    return GrayImage(upright(gray, orientation(header.exif, header.xmp)), bits)
+
+
+def shared_tables(tables: bytes, *, ycbcr: bool) -> bytes:
+    """Return what the streams of a TIFF file lack, given tables that it keeps elsewhere."""
+    header = _parse(tables + bytes([0xFF, _SCAN])) if tables else _Header()
+    # In the absence of other metadata, this decides whether colors are transformed.
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
+    return adobe + header.tables
+
+
+def decode_stream(stream: bytes, shared: bytes) -> Image.Image:
+    """Decode a stream of a TIFF file; four channels come inverted, as Adobe's files have them."""
+    header = _parse(stream)
+    header.adobe = True
+    _require_readable(header)
+    start = b"\xff\xd8" + shared + header.tables
+    stream, header.scan = start + stream[header.scan :], len(start)
+    return _decode(stream, header)
+
+
+def _parse(stream: bytes) -> _Header:
+    header, at = _Header(), 2
+    while True:
+        # As libjpeg does, skip what is between markers.
+        at = stream.find(b"\xff", at)
+        while at >= 0 and stream[at + 1 : at + 2] == b"\xff":
+            at += 1
+        if at < 0 or at + 1 >= len(stream):
+            raise ImageReadError(f"it is cut short: it ends before its pixels; {_REPLACE}")
+        marker, start = stream[at + 1], at
+        if marker in (_SCAN, _END_OF_IMAGE):
+            header.scan = at if marker == _SCAN else 0
+            return header
+        at += 2
+        if marker == 0 or marker in _WITHOUT_LENGTH:
+            continue
+        at += int.from_bytes(stream[at : at + 2])
+        require_inside(stream, at)
+        data = stream[start + 4 : at]
+        if marker not in _METADATA:
+            header.tables += stream[start:at]
+        if marker in _FRAMES and len(data) >= 6:
+            header.frame = marker
+            header.bits, header.height, header.width, header.components = unpack_from(">BHHB", data)
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0"):
+            header.exif = header.exif or data
+        elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            header.xmp = data
+        elif marker == 0xEE and data.startswith(b"Adobe"):
+            header.adobe = True
+
+
+def _decode(stream: bytes, header: _Header) -> Image.Image:
+    if stream.rfind(_END, header.scan) >= 0:
+        image = _image(stream, header)
+        if header.frame in _ARITHMETIC or not _may_be_cut(image, header):
+            return image
+        coded = stream[: stream.find(_END, header.scan)]
+    elif header.frame in (_PROGRESSIVE, *_ARITHMETIC):
+        raise ImageReadError(f"it is cut short: its end is missing; {_REPLACE}")
+    else:
+        # Zeros fill up the last block of a disk.
+        coded = stream.rstrip(b"\0")
+        try:
+            image = _image(coded + _END, header)
+        except ValueError as error:
+            raise ImageReadError(f"it is cut short: its end is missing; {_REPLACE}") from error
+    if not _is_whole(image, coded, header):
+        raise ImageReadError(f"it is cut short: its lower part is missing; {_REPLACE}")
+    return image
+
+
+def _is_whole(image: Image.Image, coded: bytes, header: _Header) -> bool:
+    """Return whether an image has all of its pixels; `coded` are they without an end.
+
+    Where a stream ends early, libjpeg goes on with gray. If there is noise, it goes on with that,
+    at once or after the restart marker that comes next, but the pixels before stay the same.
+    """
+    restarts = [0xD0 - 1, *(marker[0] for marker in _RESTART.findall(coded, header.scan))]
+    following = 0xD0 + (restarts[-1] + 1) % 8
+    # A zero ends what looks like a marker that is cut.
+    noise = b"\0" * coded.endswith(b"\xff") + _NOISE + bytes([0xFF, following]) + _NOISE
+    try:
+        other = _image(coded + noise + _END, header)
+    except ValueError:
+        return False
+    return all(
+        np.array_equal(np.asarray(one), np.asarray(two)) for _, (one, two) in in_bands(image, other)
+    )
+
+
+def _image(stream: bytes, header: _Header) -> Image.Image:
+    # Only pixels are left to the decoder: Pillow's reader of files would obey settings of the whole
+    # process, and stumble over metadata.
+    mode, unpacker = _MODES[header.components]
+    image = Image.new(mode, (header.width, header.height), None)
+    image.frombytes(stream, "jpeg", unpacker, "")
+    return image
+
+
+def _may_be_cut(image: Image.Image, header: _Header) -> bool:
+    """Return whether the last block of 8 x 8 pixels has the gray with which libjpeg goes on."""
+    if header.frame == _LOSSLESS or header.components == 4:
+        # The gray differs, but such images are too rare for a rule.
+        return True
+    left, top = ((side - 1) // 8 * 8 for side in image.size)
+    # Colors may come in from the blocks beside, but they do not change the luma by much.
+    block = np.asarray(image.crop((left, top, *image.size)).convert("L"))
+    return bool(126 <= block.min() <= block.max() <= 130)
+
+
+def _require_readable(header: _Header) -> None:
+    if not (header.scan and header.frame):
+        raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
+    if header.frame == _JPEG_LS:
+        what = "compressed by JPEG-LS"
+    elif header.frame not in _READ:
+        what = "hierarchical, or lossless with arithmetic coding"
+    elif header.bits != 8:
+        what = f"of {header.bits} bits"
+    elif header.components not in _MODES or (header.components > 1 and header.frame == _LOSSLESS):
+        what = f"of {header.components} channels"
+    elif header.components == 4 and not header.adobe:
+        what = "of four channels that does not say which colors they are"
+    else:
+        require_size(header.height, header.width)
+        return
+    raise ImageReadError(f"it is a JPEG {what}, which is not read; save it as gray PNG")

@@ -1,0 +1,63 @@
+"""NPY files."""
+
+import math
+import os
+import re
+from typing import BinaryIO
+
+import numpy as np
+
+from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._pillow import GrayImage
+from otcxr_sk.images._pixels import channel_axis, gray_pixels
+
+_START = 8
+# The limit that NumPy itself has.
+_LONGEST_HEADER = 10_000
+
+# The header is the text of a Python dictionary. Python 2 wrote an L behind numbers.
+_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*[(\[]([-\d,\sL]*)[)\]]""")
+_BY_COLUMNS = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
+_TYPE = re.compile(r"""['"]descr['"]\s*:\s*(?:['"]([^'"]*)['"]|\[)""")
+
+_NUMBERS = re.compile(r"[<>|=]?(b1|[ui][1248]|f(2|4|8|16))")
+_OTHERS = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "text", "M": "dates"}
+
+_REPLACE = "replace it with an intact copy or leave it out"
+
+
+def read_npy(file: BinaryIO) -> GrayImage:
+    """Read an open NPY file from its start."""
+    shape, by_columns, numbers = _header(file)
+    if _NUMBERS.fullmatch(numbers) is None:
+        what = _OTHERS.get(numbers.lstrip("<>|=")[:1], "raw bytes or a table")
+        raise ImageReadError(f"it is an NPY file of {what}; save it as an array of real numbers")
+    dtype = np.dtype(numbers)
+    axis = channel_axis(shape)
+    require_size(*(length for place, length in enumerate(shape) if place != axis))
+    wanted = math.prod(shape) * dtype.itemsize
+    # A header can claim any size.
+    there = os.fstat(file.fileno()).st_size - file.tell()
+    if there < wanted:
+        raise ImageReadError(
+            f"it is cut short: it contains {there} bytes of pixels instead of {wanted}; {_REPLACE}"
+        )
+    array = np.frombuffer(file.read(wanted), dtype)
+    array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
+    unit = dtype.kind in "bu" and dtype.itemsize <= 2
+    return GrayImage(gray_pixels(array), 8 * dtype.itemsize if unit else 0)
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, str]:
+    """Return shape, whether columns come first, and type.
+
+    NumPy evaluates the header as Python, which may warn, and warns of headers by Python 2.
+    """
+    start = file.read(_START)
+    length = int.from_bytes(file.read(2 if start[6:7] == b"\x01" else 4), "little")
+    text = file.read(min(length, _LONGEST_HEADER)).decode("latin-1")
+    found = [pattern.search(text) for pattern in (_SHAPE, _BY_COLUMNS, _TYPE)]
+    if not all(found):
+        raise ImageReadError(f"it is damaged: its header does not describe an array; {_REPLACE}")
+    shape, by_columns, numbers = (match[1] or "" for match in found if match)
+    return tuple(map(int, re.findall(r"-?\d+", shape))), by_columns == "True", numbers
