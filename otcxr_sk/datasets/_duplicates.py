@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.utils import check_consistent_length, column_or_1d
 
-from otcxr_sk.images import ImageSource, as_source
+from otcxr_sk._columns import check_parts, check_patients
+from otcxr_sk.images import (
+    ImageSource,
+    Unusable,
+    as_source,
+    require_usable,
+    unusable_table,
+    warn_unusable,
+)
 
 _SIZE = 64
 _FREQUENCIES = 16
@@ -45,7 +52,10 @@ class NearDuplicates:
     threshold : int
         Maximum distance of a pair.
     source : ImageSource
-        Images that were compared.
+        All the images.
+    unusable : list of dict
+        Images that were not compared, because they cannot be read or have NaN: `row`, `file` and
+        `reason`; ``pandas.DataFrame(found.unusable)``.
     """
 
     pairs: NDArray[np.intp]
@@ -55,6 +65,7 @@ class NearDuplicates:
     split: NDArray[Any] | None
     threshold: int
     source: ImageSource = field(repr=False)
+    unusable: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -112,6 +123,8 @@ class NearDuplicates:
         for what, across in (("patients", self.across_groups), ("parts", self.across_splits)):
             if across is not None:
                 lines.append(f"  {int(across.sum())} across {what}, {int((~across).sum())} within")
+        if self.unusable:
+            lines.append(f"  {len(self.unusable)} images cannot be used and were not compared")
         return "\n".join(lines)
 
 
@@ -153,10 +166,13 @@ def find_near_duplicates(
     Raises
     ------
     ValueError
-        If lengths differ, an image contains NaN, or there are more than a million pairs (as among
-        thousands of blank images).
-    ImageReadError
-        If a file cannot be read.
+        If lengths differ, an image has no patient or part, no image can be used, or there are more
+        than a million pairs (as among thousands of blank images).
+
+    Warns
+    -----
+    UnusableImageWarning
+        If images cannot be read or contain NaN. The others are compared.
 
     See Also
     --------
@@ -177,27 +193,46 @@ def find_near_duplicates(
     if not 0 <= threshold < _BITS:
         raise ValueError(f"threshold must be 0 to {_BITS - 1}, got {threshold}")
     n = len(source)
-    patients, parts = (None if one is None else column_or_1d(one) for one in (groups, split))
-    check_consistent_length(np.empty(n), patients, parts)
+    patients = None if groups is None else check_patients(groups, n)
+    parts = None if split is None else check_parts("split", split, n)
     batches = [range(start, min(start + 64, n)) for start in range(0, n, 64)]
     done = Parallel(n_jobs=n_jobs)(delayed(_describe)(source, rows) for rows in batches)
-    signs, digests = (np.concatenate(parts) for parts in zip(*done, strict=True))
+    problems = [problem for _, _, found in done for problem in found]
+    if len(problems) == n:
+        require_usable(problems, n)
+    warn_unusable(problems, n, "warn", "They are not compared.")
+    usable = np.setdiff1d(np.arange(n), [problem.row for problem in problems])
+    signs, digests = (np.concatenate(parts)[usable] for parts in list(zip(*done, strict=True))[:2])
     pairs, distance = _close_pairs(signs, threshold)
     exact = ~_differ(digests, pairs)
+    pairs = usable[pairs]
     order = np.lexsort((pairs[:, 1], pairs[:, 0], ~exact, distance))
     return NearDuplicates(
-        pairs[order], distance[order], exact[order], patients, parts, int(threshold), source
+        pairs=pairs[order],
+        distance=distance[order],
+        exact=exact[order],
+        groups=patients,
+        split=parts,
+        threshold=int(threshold),
+        source=source,
+        unusable=unusable_table(problems),
     )
 
 
-def _describe(source: ImageSource, rows: range) -> tuple[NDArray[np.int8], list[bytes]]:
-    """Return the hashes (m, 255) of some images, as signs, and digests of their pixels."""
-    pixels = source.read(rows, _SIZE)[:, 0]
+def _describe(
+    source: ImageSource, rows: range
+) -> tuple[NDArray[np.int8], list[bytes], list[Unusable]]:
+    """Return the hashes (m, 255) of some images, as signs, and digests of their pixels.
+
+    Those of images that cannot be used, which are returned as well, mean nothing.
+    """
+    images, problems = source.read_usable(rows, _SIZE)
+    pixels = images[:, 0]
     waves = dctn(pixels, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     waves = waves.reshape(len(waves), -1)[:, 1:]
     high = waves > np.median(waves, axis=1, keepdims=True)
-    digests = [blake2b(one.tobytes(), digest_size=16).digest() for one in pixels]
-    return np.where(high, 1, -1).astype(np.int8), digests
+    digests = [sha256(one.tobytes(), usedforsecurity=False).digest() for one in pixels]
+    return np.where(high, 1, -1).astype(np.int8), digests, problems
 
 
 def _close_pairs(

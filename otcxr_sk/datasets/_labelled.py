@@ -3,22 +3,29 @@
 import os
 import re
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from otcxr_sk._columns import check_patients, is_no_id, plain
+from otcxr_sk._paths import as_path
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import Table, read_table
+from otcxr_sk.datasets._tables import Table, check_missing, read_table
 
 _MAX_CLASSES = 20
 _MAX_LENGTH = 64  # of a class name; longer values are free text
-_BLANK = ("", "nan", "na")
+_BLANK = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null")
 _WHY = "without patient IDs, a patient could be in both training and test"
 
 
 def load_labelled(
-    data: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None
+    data: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    missing: str = "raise",
 ) -> Radiographs:
     r"""Read your own labeled images with their patients, ready to be split by patient.
 
@@ -34,6 +41,8 @@ def load_labelled(
         the images. `patient_id` is required unless the .npz has `patient_ids`. Every other column
         with 2 to 20 distinct values is a target; blanks are unknown. Overrides labels in the .npz.
         By default, ``labels.csv`` in the folder, or the labels in the .npz.
+    missing : {"raise", "drop"}, default="raise"
+        Whether images that the CSV names but the folder lacks raise an error or are left out.
 
     Returns
     -------
@@ -53,7 +62,7 @@ def load_labelled(
         table
             Columns of the CSV, or the labels in the .npz.
         missing
-            Empty.
+            `path` of images that were left out.
         ignored : dict of str to str
             Columns that are not targets, and why.
 
@@ -63,7 +72,8 @@ def load_labelled(
         If `data`, `labels` or an image does not exist.
     ValueError
         If patients are unknown, since a patient could then be in both training and test, or if
-        rows and images do not match. The message names the file, row or column.
+        rows and images do not match, or a table cannot be read. The message names the file, row or
+        column.
 
     See Also
     --------
@@ -85,39 +95,57 @@ def load_labelled(
     >>> data.label_names, data.labels.ravel().tolist()
     (['subtype=virus'], [1.0, nan, 0.0, 1.0])
     """
-    source = Path(data)
+    check_missing(missing)
+    source = Path(as_path(data))
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
     if source.is_dir():
-        return _from_folder(source, Path(source / "labels.csv" if labels is None else labels))
+        csv_file = Path(as_path(source / "labels.csv" if labels is None else labels))
+        return _from_folder(source, csv_file, missing)
     if source.suffix.lower() != ".npz":
         raise ValueError(f"{source} is neither a folder nor an .npz file")
-    return _from_npz(source, None if labels is None else Path(labels))
+    return _from_npz(source, None if labels is None else Path(as_path(labels)))
 
 
-def _from_folder(folder: Path, csv_file: Path) -> Radiographs:
+def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
     if not csv_file.exists():
         raise FileNotFoundError(
             f"{csv_file} does not exist: a folder needs a CSV with the columns path, patient_id "
             "and labels"
         )
     table = read_table(csv_file)
-    groups = _patients(table)
+    # Spreadsheet programs write rows of blanks below a table.
+    table = table.select(
+        row for row, values in enumerate(zip(*table.values(), strict=True)) if any(values)
+    )
+    if not table.lines:
+        raise ValueError(f"{csv_file} has no rows")
     paths: dict[str, int] = {}
+    absent: list[int] = []
+    if blank := [row for row, name in enumerate(table["path"]) if not name]:
+        raise ValueError(f"{table.first(blank)}: path is empty")
     for row, name in enumerate(table["path"]):
         where = f"{table.at(row)}: path {name!r}"
         tidy = os.path.normpath(name)
-        if not name:
-            raise ValueError(f"{table.at(row)}: path is empty")
         if os.path.isabs(tidy) or tidy.split(os.sep)[0] == os.pardir:
             raise ValueError(f"{where} is outside {folder}; make it relative to that folder")
         path = str(folder / tidy)
         if path in paths:
             raise ValueError(f"{where} is also in row {table.lines[paths[path]]}")
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{where} is not a file in {folder}")
         paths[path] = row
-    return Radiographs(paths=list(paths), groups=groups, table=table, **_targets(table))
+        if not os.path.isfile(path):
+            absent.append(row)
+    names = [table["path"][row] for row in absent]
+    if absent and (missing == "raise" or len(absent) == len(paths)):
+        advice = "; pass missing='drop' to leave it out" if len(absent) < len(paths) else ""
+        raise FileNotFoundError(
+            f"{table.first(absent)}: path {names[0]!r} is not a file in {folder}{advice}"
+        )
+    gone = set(absent)
+    found = [path for path, row in paths.items() if row not in gone]
+    table = table.select(paths[path] for path in found)
+    groups = _patients(table)
+    return Radiographs(paths=found, groups=groups, table=table, missing=names, **_targets(table))
 
 
 def _from_npz(file: Path, csv_file: Path | None) -> Radiographs:
@@ -130,11 +158,11 @@ def _from_npz(file: Path, csv_file: Path | None) -> Radiographs:
         if len(table.lines) != n:
             raise ValueError(f"{csv_file} has {len(table.lines)} rows, but {file} has {n} images")
         if "path" in table and "file_names" in stored:
-            table = table.select(_match(table, stored["file_names"].astype(str).tolist()))
+            table = table.select(_match(table, _as_text(stored["file_names"])))
     if "patient_id" in table:
         groups = _patients(table)
     elif "patient_ids" in stored:
-        groups = stored["patient_ids"]
+        groups = check_patients(stored["patient_ids"], n, f"{file}, patient_ids")
     else:
         raise ValueError(
             f"no patients: {file} has no patient_ids, and "
@@ -150,8 +178,12 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             keys = list(archive.keys())
             stored = {key: archive[key] for key in wanted if key in keys}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as an .npz of plain arrays: {error}") from error
+    # Damaged files raise errors of many kinds.
+    except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} cannot be read as an .npz of plain arrays; save it again with numpy.savez, "
+            "with arrays of numbers or text, not of objects"
+        ) from error
     if "images" not in stored:
         raise ValueError(f"{file} has no array 'images'; it has {', '.join(keys) or 'none'}")
     images = stored["images"]
@@ -159,8 +191,6 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file}: images must have shape (n, h, w), got {images.shape}")
     if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
         raise ValueError(f"{file}: images must be uint8, uint16 or float, got {images.dtype}")
-    if images.dtype.kind == "f" and not (finite := np.isfinite(images).all(axis=(1, 2))).all():
-        raise ValueError(f"{file}: image {np.argmin(finite)} has NaN or infinite values")
     for key in ("labels", "patient_ids", "file_names"):
         if key in stored and (shape := stored[key].shape)[:1] != images.shape[:1]:
             raise ValueError(f"{file}: {key} has shape {shape} for {len(images)} images")
@@ -174,7 +204,7 @@ def _columns(stored: dict[str, np.ndarray], file: Path) -> dict[str, list[str]]:
     if "labels" not in stored:
         return {}
     labels = stored["labels"]
-    names = [str(name) for name in stored.get("label_names", np.array([])).ravel()]
+    names = _as_text(stored.get("label_names", np.array([], dtype=str)).ravel())
     if labels.ndim == 1:
         values = _as_text(labels)
         if names and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(names):
@@ -194,7 +224,7 @@ def _columns(stored: dict[str, np.ndarray], file: Path) -> dict[str, list[str]]:
 def _as_text(values: np.ndarray) -> list[str]:
     if values.dtype.kind in "bf":
         return [f"{value:g}" for value in values.astype(float)]
-    return [str(value) for value in values]
+    return ["" if value is None else str(value) for value in plain("values", values)]
 
 
 def _patients(table: Table) -> np.ndarray:
@@ -202,10 +232,13 @@ def _patients(table: Table) -> np.ndarray:
         raise ValueError(
             f"{table.file} has no column 'patient_id'; it has {', '.join(table)} ({_WHY})"
         )
-    for row, patient in enumerate(table["patient_id"]):
-        if patient.lower() in _BLANK:
-            raise ValueError(f"{table.at(row)}: patient_id is empty")
-    return np.array(table["patient_id"])
+    patients = table["patient_id"]
+    if blank := [row for row, patient in enumerate(patients) if is_no_id(patient)]:
+        raise ValueError(
+            f"{table.first(blank)}: patient_id is empty; leave such images out, or give each an id "
+            "of its own if no other image is of that patient"
+        )
+    return np.array(patients)
 
 
 def _match(table: Table, names: list[str]) -> list[int]:
@@ -233,7 +266,8 @@ def _targets(table: Table) -> dict[str, Any]:
     for name, texts in table.items():
         if name in ("path", "patient_id"):
             continue
-        values = np.array(["" if value.lower() in _BLANK else value for value in texts])
+        same = _same_numbers(set(texts))
+        values = np.array(["" if value.lower() in _BLANK else same[value] for value in texts])
         known = values != ""
         classes = sorted({*values[known].tolist()})
         if _are_zero_one(classes):
@@ -250,6 +284,18 @@ def _targets(table: Table) -> dict[str, Any]:
         raise ValueError(f"{table.file} has no column that can be a target ({reasons})")
     labels = np.stack(columns, axis=1) if columns else np.empty((len(table.lines), 0))
     return {"labels": labels, "label_names": names, "ignored": ignored}
+
+
+def _same_numbers(texts: set[str]) -> dict[str, str]:
+    """Map each text to the shortest that is the same number: "2.0" to "2"."""
+    number_of = {}
+    for text in texts:
+        with suppress(ValueError):
+            number_of[text] = float(text)
+    shortest: dict[float, str] = {}
+    for text in sorted(number_of, key=lambda text: (len(text), text)):
+        shortest.setdefault(number_of[text], text)
+    return {text: shortest[number_of[text]] if text in number_of else text for text in texts}
 
 
 def _are_zero_one(classes: list[str]) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, column_or_1d
+
+from otcxr_sk._columns import check_parts, check_patients
 
 _NAMED = 5
 
@@ -38,7 +39,7 @@ def check_leakage(
     Parameters
     ----------
     groups : array-like of shape (n,)
-        Patient of each image.
+        Patient of each image, none of them missing.
     splits : array-like of str, shape (n,), or iterable of (train, test)
         Name of the part that each image is in, as in `split` of :class:`Radiographs`; or row
         numbers of two parts per fold, as from ``splitter.split(X, y, groups)``.
@@ -48,7 +49,7 @@ def check_leakage(
     LeakageError
         If parts share patients. The message counts them and names some; `shared` lists them all.
     ValueError
-        If `groups` and `splits` do not match.
+        If an image has no patient or part, or `groups` and `splits` do not match.
 
     See Also
     --------
@@ -65,7 +66,7 @@ def check_leakage(
     >>> from sklearn.model_selection import GroupKFold
     >>> check_leakage([7, 7, 8, 9], GroupKFold(3).split([0] * 4, groups=[7, 7, 8, 9]))
     """
-    patients = column_or_1d(check_array(groups, ensure_2d=False, dtype=None, input_name="groups"))
+    patients = check_patients(groups)
     messages, shared = [], []
     for fold, (where, parts) in enumerate(_folds(splits, len(patients))):
         for (first, rows), (second, others) in combinations(parts.items(), 2):
@@ -92,21 +93,21 @@ def check_leakage(
 
 def _folds(splits: Any, n: int) -> Iterable[tuple[str, dict[str, NDArray[np.intp]]]]:
     """Yield the name of each fold in messages, and the rows of its parts."""
-    items = list(splits)
-    if all(isinstance(item, str) for item in items):
-        names = np.array(items, dtype=str)
-        if len(names) != n:
-            raise ValueError(f"splits has {len(names)} names of parts, but groups has {n} images")
-        yield "", {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(items)}
-        return
+    items = splits if hasattr(splits, "shape") else list(splits)
+    folds = [isinstance(item, tuple | list) for item in items]
+    if not any(folds):
+        names = check_parts("splits", items, n)
+        if names.dtype.kind == "U":
+            rows = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+            yield "", rows
+            return
     for fold, item in enumerate(items):
-        parts = item if isinstance(item, tuple | list) else ()
-        if len(parts) != 2:
+        if not folds[fold] or len(item) != 2:
             raise ValueError(
                 "splits must contain the name of each image's part, or a pair (train, test) of "
-                f"row numbers for each fold, got {item!r} at position {fold}"
+                f"row numbers for each fold; at position {fold} is neither"
             )
-        train, test = (_rows(part, n, fold) for part in parts)
+        train, test = (_rows(part, n, fold) for part in item)
         yield f"fold {fold}: ", {"train": train, "test": test}
 
 

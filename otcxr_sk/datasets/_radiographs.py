@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
 
+from otcxr_sk._columns import check_patients
+
 
 class Radiographs(Bunch):
     """Chest X-rays with their labels and patients, as every reader returns them.
@@ -28,8 +30,9 @@ class Radiographs(Bunch):
     label_names : list of str
         Names of the k columns of `labels`.
     groups : ndarray of str or int, shape (n,)
-        Patient of each image, for a splitter such as :class:`~sklearn.model_selection.GroupKFold`.
-        If no patients are published, each image is its own group.
+        Patient of each image, none of them missing, for a splitter such as
+        :class:`~sklearn.model_selection.GroupKFold`. If no patients are published, each image is
+        its own group.
     split : ndarray of str, shape (n,), or None
         "train", "valid" or "test", as published; None if no split is published.
     table : dict of str to ndarray of object, shape (n,)
@@ -68,7 +71,7 @@ class Radiographs(Bunch):
             images=images,
             labels=labels,
             label_names=list(label_names),
-            groups=np.asarray(groups),
+            groups=check_patients(groups, len(labels)),
             split=None if split is None else np.asarray(split),
             table={name: np.array(texts, dtype=object) for name, texts in (table or {}).items()},
             missing=list(missing),

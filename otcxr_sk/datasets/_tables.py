@@ -2,13 +2,22 @@
 
 import csv
 import gzip
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_MARKS = (BOM_UTF16_LE, BOM_UTF16_BE)
+_DELIMITERS = (",", ";", "\t")
+# The first line of some files from Excel, before the header.
+_EXCEL = re.compile('"?sep=(.)"?')
+_ADVICE = "open it in a spreadsheet program and save it as 'CSV UTF-8'"
 
 
 class Table(dict[str, list[str]]):
@@ -34,6 +43,10 @@ class Table(dict[str, list[str]]):
         """Name a row in a message."""
         return f"{self.file}, row {self.lines[row]}"
 
+    def first(self, rows: Sequence[int]) -> str:
+        """Name the first of some rows in a message, and the number of the others."""
+        return self.at(rows[0]) + and_more(rows)
+
     def select(self, rows: Iterable[int]) -> "Table":
         """Return the given rows."""
         rows = list(rows)
@@ -48,17 +61,29 @@ class Table(dict[str, list[str]]):
                 try:
                     found[row, i] = float(text or "nan")
                 except ValueError:
-                    raise ValueError(
-                        f"{self.at(row)}: {column} is {text!r}, not a number"
-                    ) from None
+                    found[row, i] = np.inf
+                if np.isinf(found[row, i]):
+                    raise ValueError(f"{self.at(row)}: {column} is {text!r}, not a number")
         return found
+
+
+def check_missing(missing: str) -> None:
+    """Raise ValueError if what to do about missing images is unknown."""
+    if missing not in ("raise", "drop"):
+        raise ValueError(f"missing must be 'raise' or 'drop', got {missing!r}")
+
+
+def and_more(rows: Sequence[Any]) -> str:
+    """Return the number of rows after the first, for a message that names the first."""
+    return f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
 
 
 def read_table(file: Path) -> Table:
     """Read a CSV file, or a ``.csv.gz``.
 
-    Spaces around values are stripped. Unnamed columns at the end, which some published tables
-    have, are dropped if they are empty.
+    Values are separated by commas, semicolons or tabs, and text is UTF-8, or UTF-16 with a byte
+    order mark, as from spreadsheet programs. Spaces around values are stripped. Unnamed columns at
+    the end, which some published tables have, are dropped if they are empty.
 
     Raises
     ------
@@ -68,34 +93,98 @@ def read_table(file: Path) -> Table:
         If the file cannot be read, or has no rows, repeated column names, or a row of another
         length than the header.
     """
-    open_text: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
-    lines: list[int] = []
-    # A table may have millions of values, few of them distinct: keep one copy of each.
-    known: dict[str, str] = {}
+    open_file: Callable[..., IO[Any]] = gzip.open if file.suffix == ".gz" else open
     try:
-        with open_text(file, "rt", newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            names = _stripped(next(reader, []), 0)
-            if not names or len(set(names)) != len(names):
-                raise ValueError(f"{file}: needs a header with unique column names, got {names}")
-            columns: dict[str, list[str]] = {name: [] for name in names}
-            for row in filter(None, reader):
-                values = _stripped(row, len(names))
-                if len(values) != len(names):
-                    raise ValueError(
-                        f"{file}, row {reader.line_num}: {len(values)} values for the "
-                        f"{len(names)} columns {', '.join(names)}"
-                    )
-                for column, value in zip(columns.values(), values, strict=True):
-                    column.append(known.setdefault(value, value))
-                lines.append(reader.line_num)
+        with open_file(file, "rb") as stream:
+            encoding = "utf-16" if stream.read(2) in _MARKS else "utf-8-sig"
+        with open_file(file, "rt", encoding=encoding, newline="") as text:
+            return _read(file, text)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist") from None
-    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read as a UTF-8 CSV: {error}") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{file} cannot be read: it is damaged, or not compressed; download it again"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"{file} cannot be read; check that it is a file, and that you may read it"
+        ) from error
+
+
+def read_text(file: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text; download it again") from error
+
+
+def _read(file: Path, text: Iterable[str]) -> Table:
+    rows = _rows(file, text)
+    names = _stripped(next(rows, (0, []))[1], 0)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"{file}: needs a header with unique column names, got {names}")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    lines: list[int] = []
+    odd: list[tuple[int, int]] = []
+    # A table may have millions of values, few of them distinct: keep one copy of each.
+    known: dict[str, str] = {}
+    for line, row in rows:
+        values = _stripped(row, len(names))
+        if len(values) != len(names):
+            odd.append((line, len(values)))
+            continue
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(known.setdefault(value, value))
+        lines.append(line)
+    if odd:
+        line, length = odd[0]
+        raise ValueError(
+            f"{file}, row {line}{and_more(odd)}: {length} values for the {len(names)} columns "
+            f"{', '.join(names)}"
+        )
     if not lines:
         raise ValueError(f"{file} has no rows")
     return Table(file, columns, lines)
+
+
+def _rows(file: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not empty, and the line of the file that it ends at."""
+    # Lines that were read, and those of them that precede the row being read.
+    read = done = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        for line in text:
+            read += 1
+            if "\0" in line:
+                raise ValueError(f"{file}, row {read}: this is not text; {_ADVICE}")
+            yield line
+
+    source = lines()
+    try:
+        head = next(source, "")
+        if told := _EXCEL.fullmatch(head.rstrip("\r\n")):
+            head = next(source, "")
+        delimiter = told[1] if told else max(_DELIMITERS, key=head.count)
+        for row in csv.reader(chain([head], source), strict=True, delimiter=delimiter):
+            done = read
+            if row:
+                yield done, row
+    except UnicodeDecodeError as error:
+        line = read + 1 + error.object[: error.start].count(b"\n")
+        raise ValueError(f"{file}, row {line}: this is not UTF-8 text; {_ADVICE}") from error
+    except csv.Error as error:
+        raise ValueError(
+            f"{file}, row {done + 1}: a quote is not closed, or is followed by text, or a value is "
+            f"too long; correct it, or {_ADVICE}"
+        ) from error
 
 
 def _stripped(values: list[str], length: int) -> list[str]:

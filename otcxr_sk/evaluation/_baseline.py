@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from otcxr_sk.images import ImageSource, as_source
+from otcxr_sk.images import ImageSource, as_source, require_usable, warn_unusable
 
 
 def pixel_features(
@@ -17,7 +17,7 @@ def pixel_features(
     Parameters
     ----------
     X : array-like of shape (n, h, w), sequence of paths, or ImageSource
-        Images. Each must be readable.
+        Images.
     size : int, default=16
         Height and width in pixels that each image is resized to.
 
@@ -25,12 +25,17 @@ def pixel_features(
     -------
     features : ndarray of shape (n, size * size), float32
         Pixels in row-major order. 8- and 16-bit integers are scaled to [0, 1]; other values are
-        kept.
+        kept. NaN for images that cannot be used.
 
     Raises
     ------
-    ImageReadError
-        An image cannot be read.
+    ValueError
+        No image can be used.
+
+    Warns
+    -----
+    UnusableImageWarning
+        Some images cannot be read, or have NaN.
 
     See Also
     --------
@@ -45,4 +50,9 @@ def pixel_features(
     True
     """
     source = as_source(X)
-    return source.read(np.arange(len(source)), size).reshape(len(source), -1)
+    images, problems = source.read_usable(np.arange(len(source)), size)
+    if len(problems) == len(source):
+        require_usable(problems, len(source))
+    warn_unusable(problems, len(source), "warn", "Their features are NaN.")
+    images[[problem.row for problem in problems]] = np.nan
+    return images.reshape(len(source), -1)

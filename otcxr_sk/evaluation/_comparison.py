@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state, check_scalar
 
+from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._efficiency import draw_rows
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
-from otcxr_sk.evaluation._task import check_features, check_task, is_known
+from otcxr_sk.evaluation._task import NotFiniteError, check_features, check_task, is_known
 
 # Resamples held in memory at once, with a weight for each test row.
 _BLOCK = 100
@@ -125,8 +126,14 @@ def compare(
     TypeError
         `features` is not a mapping.
     ValueError
-        As for `label_efficiency`, `reference` is not a name in `features`, or a class has so few
-        test patients that more than half of the resamples lack it.
+        As for `label_efficiency`, or `reference` is not a name in `features`.
+
+    Warns
+    -----
+    UserWarning
+        An embedding other than the reference has NaN in a row of `train` or `test`, so its scores
+        are NaN; or a class has so few test patients that more than half of the resamples lack it,
+        so the intervals are NaN.
 
     See Also
     --------
@@ -148,7 +155,7 @@ def compare(
     >>> bool(result.low[1, 0] > 0)
     True
     """
-    labels, patients, _, test_rows = check_task(y, groups, train, test)
+    labels, patients, train_rows, test_rows = check_task(y, groups, train, test)
     if not isinstance(features, Mapping):
         raise TypeError(f"features must map names to arrays, got {type(features).__name__}")
     if reference not in features:
@@ -156,32 +163,42 @@ def compare(
     check_scalar(n_resamples, "n_resamples", Integral, min_val=1)
     if not 0 < confidence_level < 1:
         raise ValueError(f"confidence_level must be in (0, 1), got {confidence_level}")
-    embeddings = {
-        name: check_features(Z, labels, f"features[{name!r}]") for name, Z in features.items()
-    }
+    used = np.union1d(train_rows, test_rows)
+    embeddings: dict[str, NDArray[Any]] = {}
+    for name, Z in features.items():
+        try:
+            embeddings[name] = check_features(Z, labels, used, f"features[{name!r}]")
+        except NotFiniteError as error:
+            if name == reference:
+                raise
+            warn_user(f"{error}, or judge it alone: its scores are NaN")
     random = check_random_state(random_state)
-    drawn = draw_rows(y, groups, train, fractions, draws, random)
+    drawn = draw_rows(labels, patients, train_rows, fractions, draws, random)
     counts = resample(patients[test_rows], n_resamples, random)
 
-    score = np.empty((len(embeddings), len(drawn)))
-    resampled = np.empty((*score.shape, n_resamples))
-    for i, Z in enumerate(embeddings.values()):
+    score = np.full((len(features), len(drawn)), np.nan)
+    resampled = np.full((*score.shape, n_resamples), np.nan)
+    for i, name in enumerate(features):
+        if name not in embeddings:
+            continue
         for j, sets in enumerate(drawn.values()):
+            Z = embeddings[name]
             results = [score_test_rows(probe, Z, labels, rows, test_rows) for rows in sets]
             score[i, j] = np.mean([mean_auc(*result) for result in results])
             resampled[i, j] = np.mean([resampled_auc(*result, *counts) for result in results], 0)
+    base = list(features).index(reference)
     # Whether a resample has every class depends only on its patients, not on the embedding.
-    complete = is_known(resampled[0, 0])
+    complete = is_known(resampled[base, 0])
     if complete.mean() < 0.5:
-        raise ValueError(
+        warn_user(
             "more than half of the resamples of test patients lack a class of a label: too few "
-            "test patients have it to compute an interval"
+            "test patients have it to compute intervals, which are NaN"
         )
-    base = list(embeddings).index(reference)
+        complete[:] = True
     tails = (1 - confidence_level) / 2, (1 + confidence_level) / 2
     low, high = np.quantile((resampled - resampled[base])[..., complete], tails, axis=-1)
     return Comparison(
-        names=tuple(embeddings),
+        names=tuple(features),
         fractions=tuple(drawn),
         reference=reference,
         score=score,

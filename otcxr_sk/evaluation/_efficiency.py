@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
+from otcxr_sk._columns import check_patients
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
 from otcxr_sk.evaluation._task import (
     check_features,
     check_labels,
-    check_patients,
     check_rows,
     check_task,
     classes_of,
@@ -65,9 +65,19 @@ def few_labels(
     """
     labels = check_labels(y)
     rows = check_rows("train", train, len(labels))
-    patients = check_patients(groups, labels)[rows]
+    return _draw(labels, check_patients(groups, len(labels)), rows, fraction, random_state)
+
+
+def _draw(
+    labels: NDArray[Any],
+    groups: NDArray[Any],
+    rows: NDArray[np.intp],
+    fraction: float,
+    random_state: Any,
+) -> NDArray[np.intp]:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    patients = groups[rows]
     order = check_random_state(random_state).permutation(np.unique(patients))
     drawn = []
     for column in labels[rows].T:
@@ -145,9 +155,10 @@ def label_efficiency(
     >>> bool(0.5 < few < all_labels)
     True
     """
-    labels, patients, _, test_rows = check_task(y, groups, train, test)
-    features = check_features(Z, labels)
-    drawn = draw_rows(y, groups, train, fractions, draws, check_random_state(random_state))
+    labels, patients, train_rows, test_rows = check_task(y, groups, train, test)
+    features = check_features(Z, labels, np.union1d(train_rows, test_rows))
+    random = check_random_state(random_state)
+    drawn = draw_rows(labels, patients, train_rows, fractions, draws, random)
     scores = np.empty((len(drawn), draws))
     n_patients = np.empty(len(drawn))
     for index, sets in enumerate(drawn.values()):
@@ -165,9 +176,9 @@ def label_efficiency(
 
 
 def draw_rows(
-    y: ArrayLike,
-    groups: ArrayLike,
-    train: ArrayLike,
+    labels: NDArray[Any],
+    patients: NDArray[Any],
+    train: NDArray[np.intp],
     fractions: Sequence[float],
     draws: int,
     random: np.random.RandomState,
@@ -180,7 +191,7 @@ def draw_rows(
     seeds = random.randint(np.iinfo(np.int32).max, size=draws)
     return {
         share: [
-            few_labels(y, groups, train=train, fraction=share, random_state=seed)
+            _draw(labels, patients, train, share, seed)
             for seed in (seeds[:1] if share == 1 else seeds)
         ]
         for share in shares

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.preprocessing import normalize
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
+
+from otcxr_sk.evaluation._task import as_features, require_finite
 
 _WORKING_MEMORY = 64  # MiB
 
@@ -67,10 +69,12 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
 
     from otcxr_sk.method import effective_rank, spectrum, spread
 
-    embedding = check_array(Z, dtype=np.float64, ensure_min_samples=2, input_name="Z")
+    embedding = _embedding(Z, "Z")
+    if len(embedding) < 2:
+        raise ValueError(f"Z has {len(embedding)} rows, and at least 2 images are needed")
     directions, alignment = normalize(embedding), None
     if Z_view is not None:
-        view = check_array(Z_view, dtype=np.float64, input_name="Z_view")
+        view = _embedding(Z_view, "Z_view")
         if view.shape != embedding.shape:
             raise ValueError(f"Z_view has shape {view.shape}, Z has {embedding.shape}")
         alignment = float(np.square(directions - normalize(view)).sum(1).mean())
@@ -83,6 +87,12 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
         uniformity=_uniformity(directions),
         alignment=alignment,
     )
+
+
+def _embedding(Z: ArrayLike, name: str) -> NDArray[np.float64]:
+    embedding = as_features(Z, name).astype(np.float64)
+    require_finite(embedding, slice(None), name, "of it: {0}[np.isfinite({0}).all(1)]")
+    return embedding
 
 
 def _uniformity(directions: NDArray[np.float64]) -> float:

@@ -1,5 +1,6 @@
 """A probe of the encoder during pre-training."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from otcxr_sk._columns import check_patients
+from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._probe import knn_probe
-from otcxr_sk.evaluation._task import check_labels, check_patients, check_task, is_known
+from otcxr_sk.evaluation._task import check_labels, check_task, is_known
 from otcxr_sk.training import Callback, TrainingState
 
 _FOLDS = 5
@@ -29,7 +32,8 @@ class KNNProbe(Callback):
     Parameters
     ----------
     X : array-like or sequence of paths
-        Labeled images, of any kind that the estimator takes. All must be usable.
+        Labeled images, of any kind that the estimator takes. If one cannot be used, it is left out
+        of the probe, or with the estimator's ``on_error="raise"`` ends the training.
     y : array-like of shape (n,) or (n, k)
         Classes, or k labels of 0 and 1, NaN where unknown, as for `knn_probe`.
     groups : array-like of shape (n,), default=None
@@ -71,11 +75,12 @@ class KNNProbe(Callback):
         if self.every < 1:
             raise ValueError(f"every must be at least 1 epoch, got {self.every!r}")
         labels = check_labels(self.y)
+        self._patients(len(labels))
         if not isinstance(self.X, str | os.PathLike) and len(self.X) != len(labels):
             raise ValueError(f"KNNProbe got {len(self.X)} images but {len(labels)} rows of labels")
         try:
             for fold in self._folds():
-                check_task(self.y, **fold)
+                check_task(self.y, *fold)
         except ValueError as error:
             raise ValueError(
                 f"KNNProbe cannot run a {_FOLDS}-fold cross-validation by patient: {error}"
@@ -86,20 +91,37 @@ class KNNProbe(Callback):
         if state.epoch % self.every and state.epoch != state.epochs:
             return
         Z = state.estimator().transform(self.X)
-        aucs = [knn_probe(Z, self.y, **fold) for fold in self._folds()]
+        usable = np.isfinite(Z).all(axis=1)
+        try:
+            aucs = [
+                knn_probe(Z, self.y, patients, train=train[usable[train]], test=test[usable[test]])
+                for patients, train, test in self._folds()
+            ]
+        except ValueError as error:
+            warn_user(f"{self.name} is NaN after epoch {state.epoch}: {error}")
+            aucs = [math.nan]
         state.record(self.name, float(np.mean(aucs)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # scikit-learn's clone would copy the images; without state, one probe can serve all clones.
         return self
 
-    def _folds(self) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the patients, training and test rows of each fold, as `knn_probe` takes them."""
+    def _patients(self, n_images: int) -> NDArray[Any]:
+        return check_patients(np.arange(n_images) if self.groups is None else self.groups, n_images)
+
+    def _folds(self) -> Iterator[tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]]:
+        """Yield the patients of all images, and the training and test rows of each fold."""
         labels = check_labels(self.y)
-        groups = np.arange(len(labels)) if self.groups is None else self.groups
-        patients = check_patients(groups, labels)
+        patients = self._patients(len(labels))
+        if (count := len(np.unique(patients))) < _FOLDS:
+            raise ValueError(f"there are only {count} patients")
+        splitter, classes = GroupKFold(_FOLDS), None
         # Only one label, known for all images, can be stratified by.
-        stratified = labels.shape[1] == 1 and bool(is_known(labels).all())
-        splitter = StratifiedGroupKFold(_FOLDS) if stratified else GroupKFold(_FOLDS)
-        for train, test in splitter.split(labels, labels[:, 0], patients):
-            yield {"groups": patients, "train": train, "test": test}
+        if labels.shape[1] == 1 and is_known(labels).all():
+            column = labels[:, 0]
+            names, classes, sizes = np.unique(column, return_inverse=True, return_counts=True)
+            if sizes.min() < _FOLDS:
+                raise ValueError(f"class {names[sizes.argmin()]} has only {sizes.min()} images")
+            splitter = StratifiedGroupKFold(_FOLDS)
+        for train, test in splitter.split(patients, classes, patients):
+            yield patients, train, test

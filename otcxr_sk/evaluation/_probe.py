@@ -39,13 +39,13 @@ def linear_probe(
     Parameters
     ----------
     Z : array-like of shape (n, d)
-        Features, one row per image.
+        Features, one row per image, finite in `train` and `test`.
     y : array-like of shape (n,) or (n, k)
         Classes, two or more; or k labels of 0 and 1, with one classifier for each label. Images
         with an unknown label (NaN) are neither used to fit nor to judge the classifier of that
         label.
     groups : array-like of shape (n,)
-        Patient of each image.
+        Patient of each image, none of them missing.
     train, test : array-like of int
         Rows to fit on and rows to judge on. They must not share patients.
 
@@ -214,7 +214,8 @@ def _check_and_score(
     probe: str, Z: ArrayLike, y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     labels, _, train_rows, test_rows = check_task(y, groups, train, test)
-    return score_test_rows(probe, check_features(Z, labels), labels, train_rows, test_rows)
+    features = check_features(Z, labels, np.union1d(train_rows, test_rows))
+    return score_test_rows(probe, features, labels, train_rows, test_rows)
 
 
 def _classifier(probe: str, n: int) -> Any:

@@ -4,7 +4,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array
+
+from otcxr_sk._columns import check_patients, plain, same_kind
+
+# Distinct values or rows that a message names.
+_NAMED = 5
+# What programs write for a missing value when they turn it into text.
+_UNKNOWN = {"nan", "nat", "<na>"}
 
 
 def is_known(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -18,20 +25,54 @@ def classes_of(labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def check_labels(y: ArrayLike) -> NDArray[Any]:
-    """Return labels as (n, k): one column of any classes, or several of 0, 1 and NaN."""
-    labels = check_array(
-        y, ensure_2d=False, dtype=None, ensure_all_finite="allow-nan", input_name="y"
-    )
-    if labels.ndim == 1:
-        return labels[:, None]
-    for index, column in enumerate(labels.T):
-        values = classes_of(column)
-        if not np.isin(values, [0, 1]).all():
-            raise ValueError(
-                f"y of shape {labels.shape} must have 0, 1 or NaN in every column; column {index} "
-                f"has {', '.join(map(str, values[:5]))}"
-            )
-    return labels.astype(float)
+    """Return labels as (n, k), NaN where unknown: one column of any classes, or several of 0 and 1.
+
+    Equal labels in any wrapping give equal arrays.
+    """
+    values = plain("y", y)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ValueError(
+            "y must have a label of each image, shape (n,), or several as columns, shape (n, k), "
+            f"got shape {values.shape}"
+        )
+    values = values.reshape(len(values), -1)
+    return _classes(values) if values.shape[1] == 1 else _zero_one(values)
+
+
+def _classes(values: NDArray[np.object_]) -> NDArray[Any]:
+    known = np.array([not _is_unknown(value) for value in values[:, 0]])
+    if not known.any():
+        return np.full(values.shape, np.nan)
+    classes = same_kind("y", values[known, 0], np.flatnonzero(known))
+    if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        row = np.flatnonzero(known)[np.isinf(classes).argmax()]
+        raise ValueError(f"y: row {row} is infinite, which is no class; use NaN if it is unknown")
+    if known.all():
+        return classes[:, None]
+    labels = np.full(values.shape, np.nan, dtype=float if classes.dtype.kind in "if" else object)
+    labels[known, 0] = classes
+    return labels
+
+
+def _zero_one(values: NDArray[np.object_]) -> NDArray[np.float64]:
+    odd = ~np.frompyfunc(_is_zero_one, 1, 1)(values).astype(bool)
+    if odd.any():
+        row, column = np.argwhere(odd)[0]
+        value = values[row, column]
+        shown = repr(value) if isinstance(value, str | int | float) else "something else"
+        raise ValueError(
+            f"y of shape {values.shape} must have 0, 1 or NaN in every column; row {row} of "
+            f"column {column} is {shown}"
+        )
+    return values.astype(float)
+
+
+def _is_zero_one(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and value in (0, 1))
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.casefold() in _UNKNOWN)
 
 
 def check_task(
@@ -39,7 +80,7 @@ def check_task(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
     """Return labels (n, k), patients (n,), training rows and test rows, all of them checked."""
     labels = check_labels(y)
-    patients = check_patients(groups, labels)
+    patients = check_patients(groups, len(labels))
     train_rows = check_rows("train", train, len(labels))
     test_rows = check_rows("test", test, len(labels))
     shared = np.intersect1d(patients[train_rows], patients[test_rows])
@@ -54,24 +95,21 @@ def check_task(
             of_label = f"[:, {index}]" if labels.shape[1] > 1 else ""
             raise ValueError(
                 f"y{of_label} must have the same two or more classes in train and in test; train "
-                f"has {in_train.tolist()}, test has {in_test.tolist()}"
+                f"has {_named(in_train)}, test has {_named(in_test)}"
             )
     return labels, patients, train_rows, test_rows
-
-
-def check_patients(groups: ArrayLike, labels: NDArray[Any]) -> NDArray[Any]:
-    """Return the patient of each row of the labels."""
-    patients = check_array(groups, ensure_2d=False, dtype=None, input_name="groups")
-    check_consistent_length(labels, patients)
-    return column_or_1d(patients)
 
 
 def check_rows(name: str, rows: ArrayLike, n: int) -> NDArray[np.intp]:
     """Return one or more row numbers, each from 0 to n - 1."""
     found = np.asarray(rows)
+    if found.dtype.kind == "O":
+        found = np.array(plain(name, rows).tolist())
     if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
+        advice = "; pass np.flatnonzero of it" if found.dtype.kind == "b" else ""
         raise ValueError(
-            f"{name} must be one or more row numbers, got {found.dtype} of shape {found.shape}"
+            f"{name} must be one or more row numbers, got {found.dtype} of shape "
+            f"{found.shape}{advice}"
         )
     if found.min() < 0 or found.max() >= n:
         raise ValueError(
@@ -80,9 +118,55 @@ def check_rows(name: str, rows: ArrayLike, n: int) -> NDArray[np.intp]:
     return found.astype(np.intp)
 
 
-def check_features(Z: ArrayLike, labels: NDArray[Any], name: str = "Z") -> NDArray[Any]:
-    """Return finite features (n, d), one row for each row of the labels."""
-    features = check_array(Z, input_name=name)
+class NotFiniteError(ValueError):
+    """Features of images that are used are NaN or infinite."""
+
+
+def check_features(
+    Z: ArrayLike, labels: NDArray[Any], used: NDArray[np.intp], name: str = "Z"
+) -> NDArray[Any]:
+    """Return features (n, d), one row for each row of the labels, finite in the rows that are used.
+
+    Raises
+    ------
+    NotFiniteError
+        A row that is used is not finite.
+    """
+    features = as_features(Z, name)
     if len(features) != len(labels):
         raise ValueError(f"{name} has {len(features)} rows, y has {len(labels)}")
+    require_finite(features, used, name, "of train and test: train[np.isfinite({}[train]).all(1)]")
     return features
+
+
+def as_features(Z: ArrayLike, name: str) -> NDArray[Any]:
+    """Return features as an array (n, d) of numbers, finite or not."""
+    try:
+        return check_array(Z, ensure_all_finite=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be numbers, with a row of features for each image: an array or a data "
+            "frame of shape (n, d)"
+        ) from error
+
+
+def require_finite(
+    features: NDArray[Any], rows: NDArray[np.intp] | slice, name: str, advice: str
+) -> None:
+    """Raise `NotFiniteError` if one of some rows of features has NaN or infinity.
+
+    `advice` says what to leave such rows out of, with ``{}`` for the name.
+    """
+    bad = np.arange(len(features))[rows][~np.isfinite(features[rows]).all(axis=1)]
+    if len(bad):
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise NotFiniteError(
+            f"{name}: row {bad[0]}{more} has NaN or infinity, as for an image that cannot "
+            f"be used; leave such rows out {advice.format(name)}"
+        )
+
+
+def _named(classes: NDArray[Any]) -> str:
+    """Return the first of some classes."""
+    more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+    return f"{classes[:_NAMED].tolist()}{more}"

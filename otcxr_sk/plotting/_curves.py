@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from otcxr_sk.evaluation import label_efficiency
-from otcxr_sk.plotting._display import TaskDisplay, color_of, percent
+from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each, percent
 
 
 class LabelEfficiencyDisplay(TaskDisplay):
@@ -47,7 +47,7 @@ class LabelEfficiencyDisplay(TaskDisplay):
         state = options.get("random_state")
         if not isinstance(state, Integral):
             options["random_state"] = check_random_state(state).randint(np.iinfo(np.int32).max)
-        return cls({name: label_efficiency(Z, *task, **options) for name, Z in features.items()})
+        return cls(of_each(lambda Z: label_efficiency(Z, *task, **options), features))
 
     def _draw(self, ax: Any) -> None:
         for index, (name, curve) in enumerate(self.curves.items()):

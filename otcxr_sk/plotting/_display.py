@@ -1,11 +1,15 @@
 """Base classes of the displays."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
+
+from otcxr_sk._warning import warn_user
+
+Measured = TypeVar("Measured")
 
 # Okabe and Ito's colors, distinct with any color vision, without the yellow that white hides.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -84,6 +88,9 @@ class TaskDisplay(AxesDisplay):
     ) -> Self:
         """Evaluate several embeddings of the same images and draw the result.
 
+        One that has NaN in rows of `train` or `test`, although others have not, is left out, or
+        has no scores, with a warning.
+
         Parameters
         ----------
         features : mapping of str to array-like of shape (n, d)
@@ -106,6 +113,27 @@ class TaskDisplay(AxesDisplay):
     @abstractmethod
     def _evaluate(cls, features: Mapping[str, ArrayLike], *task: Any, **options: Any) -> Self:
         """Return a display of embeddings evaluated on a task."""
+
+
+def of_each(
+    measure: Callable[[ArrayLike], Measured], features: Mapping[str, ArrayLike]
+) -> dict[str, Measured]:
+    """Return what `measure` returns for each embedding, by name.
+
+    An embedding that cannot be measured, although others can, is left out with a warning.
+    """
+    found: dict[str, Measured] = {}
+    failed: dict[str, ValueError] = {}
+    for name, Z in features.items():
+        try:
+            found[name] = measure(Z)
+        except ValueError as error:
+            failed[name] = error
+    for name, failure in failed.items():
+        if not found:
+            raise failure
+        warn_user(f"{name} is not drawn: {failure}")
+    return found
 
 
 def color_of(index: int) -> str:

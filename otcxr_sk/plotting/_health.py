@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import embedding_health
-from otcxr_sk.plotting._display import AxesDisplay, color_of
+from otcxr_sk.plotting._display import AxesDisplay, color_of, of_each
 
 # Embeddings are float32: smaller shares are rounding errors.
 _ROUNDING = np.finfo(np.float32).eps
@@ -48,7 +48,7 @@ class EmbeddingHealthDisplay(AxesDisplay):
 
         `features` and `ax` are those of `ProbeDisplay.from_features`; no labels are needed.
         """
-        return cls({name: embedding_health(Z) for name, Z in features.items()}).plot(ax)
+        return cls(of_each(embedding_health, features)).plot(ax)
 
     def _draw(self, ax: Any) -> None:
         for index, (name, found) in enumerate(self.health.items()):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import probe_roc
-from otcxr_sk.plotting._display import TaskDisplay, color_of
+from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each
 
 
 class ProbeDisplay(TaskDisplay):
@@ -39,7 +39,7 @@ class ProbeDisplay(TaskDisplay):
 
     @classmethod
     def _evaluate(cls, features: Mapping[str, ArrayLike], *task: Any, **options: Any) -> Self:
-        return cls({name: probe_roc(Z, *task, **options) for name, Z in features.items()})
+        return cls(of_each(lambda Z: probe_roc(Z, *task, **options), features))
 
     def _size(self) -> tuple[float, float]:
         return 4.2, 4.2

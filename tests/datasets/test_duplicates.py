@@ -11,7 +11,7 @@ from PIL import Image
 
 from otcxr_sk.datasets import find_near_duplicates, make_chest_phantoms
 from otcxr_sk.datasets._duplicates import _close_pairs
-from otcxr_sk.images import ArraySource, ImageReadError
+from otcxr_sk.images import ArraySource, ImageReadError, UnusableImageWarning
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +185,48 @@ def test_any_source_is_read_and_the_result_can_be_pickled(phantoms):
     assert len(pickle.loads(pickle.dumps(found))) == 1
 
 
+@settings(max_examples=10)
+@given(bad=st.sets(st.integers(0, 11), min_size=1, max_size=11))
+def test_images_that_cannot_be_used_are_listed_and_the_others_compared(phantoms, bad):
+    images = np.concatenate([phantoms[:6], phantoms[:6]]) / 255
+    groups, split = np.arange(12) % 6, np.repeat(["train", "test"], 6)
+    whole = find_near_duplicates(images, groups, split=split)
+    images[list(bad), 5, 5] = np.nan
+    with pytest.warns(UnusableImageWarning, match=rf"{len(bad)} of 12 .*\n.*row {min(bad)}: "):
+        found = find_near_duplicates(images, groups, split=split)
+    kept = ~np.isin(whole.pairs, list(bad)).any(axis=1)
+    for column in ("pairs", "distance", "exact", "across_groups", "across_splits"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(whole, column)[kept])
+    assert [problem["row"] for problem in found.unusable] == sorted(bad)
+    assert str(found).endswith(f"\n  {len(bad)} images cannot be used and were not compared")
+    assert len(found.merged_groups()) == 12
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_damaged_a_missing_and_a_nameless_file_cost_one_row_each(phantoms, tmp_path, n_jobs):
+    paths = [tmp_path / f"{row}.png" for row in range(4)]
+    for path, image in zip(paths, phantoms[[0, 1, 0, 2]], strict=True):
+        Image.fromarray(image).save(path)
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG broken")
+    paths[1:1] = [tmp_path / "bad.png", None, tmp_path / "gone.png"]
+    with pytest.warns(UnusableImageWarning, match="3 of 7 images cannot be used"):
+        found = find_near_duplicates(paths, n_jobs=n_jobs)
+    assert found.pairs.tolist() == [[0, 5]]
+    assert [(problem["row"], problem["file"]) for problem in found.unusable] == [
+        (1, str(paths[1])),
+        (2, None),
+        (3, str(paths[3])),
+    ]
+    assert "no such file" in found.unusable[2]["reason"]
+
+
 def test_unusable_arguments_and_images_are_refused(phantoms, tmp_path):
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="groups has 39 rows, but there are 40 images"):
         find_near_duplicates(phantoms, np.arange(39))
+    with pytest.raises(ValueError, match="split: row 2 has no part; leave such images out"):
+        find_near_duplicates(phantoms, split=["train", "test", None, *["test"] * 37])
     with pytest.raises(ValueError, match="threshold must be 0 to 254, got 255"):
         find_near_duplicates(phantoms, threshold=255)
-    with pytest.raises(ValueError, match="row 1"):
-        find_near_duplicates(np.array([np.ones((8, 8)), np.full((8, 8), np.nan)]))
     with pytest.raises(ImageReadError, match=r"none\.png"):
         find_near_duplicates([tmp_path / "none.png"])
 

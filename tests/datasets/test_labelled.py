@@ -70,6 +70,25 @@ def test_classes_in_an_npz_are_targets(save, labels, names, expected):
     np.testing.assert_array_equal(data.labels, np.array(list(expected.values())).T)
 
 
+def test_text_in_an_npz_may_be_bytes(save, table):
+    text = {
+        "labels": ["virus", "", "bacteria", "virus"],
+        "patient_ids": ["a", "a", "é", "c"],
+        "file_names": ["1.png", "2.png", "ü.png", "4.png"],
+    }
+    rows = table("path,ill\n4.png,1\n1.png,1\nü.png,0\n2.png,0\n")
+    found = []
+    for coded in (text, {name: np.char.encode(values, "utf-8") for name, values in text.items()}):
+        file = save(images=IMAGES, **coded)
+        found += [load_labelled(file), load_labelled(file, rows)]
+    for one, other in (found[::2], found[1::2]):
+        assert one.label_names == other.label_names
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.groups.tolist() == other.groups.tolist() == text["patient_ids"]
+    assert found[0].label_names == ["label=virus"]
+    assert found[1].labels.ravel().tolist() == [1, 0, 0, 1]
+
+
 def test_an_npz_without_labels_has_no_targets(save):
     data = load_labelled(save(images=IMAGES, patient_ids=PATIENTS))
     assert (data.labels.shape, data.label_names) == ((4, 0), [])
@@ -116,7 +135,7 @@ def test_rows_that_match_no_image_or_the_same_one_are_refused(save, table, third
 
 
 def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
-    text = "\ufeffpath,patient_id,ill\nsub/1.png,a,1\n1.png,b,0\n./2.png,b,\n"
+    text = "\ufeffpath,patient_id,ill\nsub/1.png,a,1\n1.png,b,0\n./2.png,b,\n,,\n, ,\n"
     data = load_labelled(folder, table(text))
     assert data.X is data.paths
     assert data.paths == [str(folder / name) for name in ("sub/1.png", "1.png", "2.png")]
@@ -138,6 +157,17 @@ def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
         ("file,patient_id\n1.png,a\n", ValueError, "no column 'path'; it has file, patient_id"),
         ("path,ill\n1.png,1\n", ValueError, "no column 'patient_id'; it has path, ill"),
         ("path,patient_id\n1.png,\n", ValueError, "row 2: patient_id is empty"),
+        (
+            "path,patient_id\n1.png,a\n2.png,NaN\nsub/1.png,None\n",
+            ValueError,
+            r"row 3 \(and 1 more\): patient_id is empty; leave such images out, or give each",
+        ),
+        (
+            "path,patient_id\n3.png,a\n2.png,b\n4.png,c\n",
+            FileNotFoundError,
+            r"row 2 \(and 1 more\): path '3.png' is not a file in .*; pass missing='drop' to leave",
+        ),
+        ("path,patient_id\n,a\n2.png,b\n,c\n", ValueError, r"row 2 \(and 1 more\): path is empty"),
         ("path,patient_id\n1.png,a\n3.png,b\n", FileNotFoundError, "row 3: path '3.png'"),
         ("path,patient_id\n1.png,a\nsub,b\n", FileNotFoundError, "row 3: path 'sub'"),
         ("path,patient_id\n1.png,a\n,b\n", ValueError, "row 3: path is empty"),
@@ -164,6 +194,51 @@ def test_malformed_tables_are_refused(folder, table, text, error, message):
         load_labelled(folder, table(text))
 
 
+def test_rows_without_a_file_can_be_left_out(folder, table):
+    text = "path,patient_id,ill\n1.png,a,1\n3.png,,1\nsub/1.png,b,0\n4.png,c,\n"
+    data = load_labelled(folder, table(text), missing="drop")
+    alone = load_labelled(folder, table("path,patient_id,ill\n1.png,a,1\nsub/1.png,b,0\n"))
+    assert data.missing == ["3.png", "4.png"]
+    assert data.paths == alone.paths
+    for name in ("labels", "groups"):
+        np.testing.assert_array_equal(data[name], alone[name])
+    assert data.table["path"].tolist() == ["1.png", "sub/1.png"]
+    with pytest.raises(FileNotFoundError, match=r"row 2: path '9\.png' is not a file in \S*$"):
+        load_labelled(folder, table("path,patient_id\n9.png,a\n"), missing="drop")
+    with pytest.raises(ValueError, match="missing must be 'raise' or 'drop', got 'skip'"):
+        load_labelled(folder, missing="skip")
+
+
+def test_an_image_with_nan_in_an_npz_is_kept_for_the_estimator_to_judge(save):
+    images = np.where(IMAGES == 40, np.nan, 1.0)
+    data = load_labelled(save(images=images, patient_ids=PATIENTS))
+    np.testing.assert_array_equal(data.images, images)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1.0", "0.0", "1", "0"], {"ill": [1, 0, 1, 0]}),
+        ([" 1 ", "0", "", "n/a"], {"ill": [1, 0, np.nan, np.nan]}),
+        (["1", "NULL", "#N/A", "0"], {"ill": [1, np.nan, np.nan, 0]}),
+        (["true", "false", "", "true"], {"ill=true": [1, 0, np.nan, 1]}),
+        (["no", "yes", "yes", ""], {"ill=yes": [0, 1, 1, np.nan]}),
+        (["-1", "1", "1", ""], {"ill=1": [0, 1, 1, np.nan]}),
+        (["2", "2.0", "3", "3.00"], {"ill=3": [0, 0, 1, 1]}),
+        (["none", "none", "mild", "mild"], {"ill=none": [1, 1, 0, 0]}),
+        (
+            ["-1", "0", "1", "0"],
+            {"ill=-1": [1, 0, 0, 0], "ill=0": [0, 1, 0, 1], "ill=1": [0, 0, 1, 0]},
+        ),
+    ],
+)
+def test_values_of_many_programs_are_the_labels_that_they_mean(save, table, values, expected):
+    rows = "".join(f"p{row},{value}\n" for row, value in enumerate(values))
+    data = load_labelled(save(images=IMAGES), table(f"patient_id,ill\n{rows}"))
+    assert data.label_names == list(expected)
+    np.testing.assert_array_equal(data.labels, np.array(list(expected.values())).T)
+
+
 def test_missing_files_are_named(tmp_path, folder, save):
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz does not exist"):
         load_labelled(tmp_path / "nothing.npz")
@@ -182,7 +257,11 @@ def test_missing_files_are_named(tmp_path, folder, save):
         ({"pictures": IMAGES}, "no array 'images'; it has pictures"),
         ({"images": IMAGES[0]}, r"shape \(n, h, w\), got \(6, 5\)"),
         ({"images": IMAGES.astype(int)}, "uint8, uint16 or float, got int64"),
-        ({"images": np.where(IMAGES == 40, np.nan, 1.0)}, "image 1 has NaN"),
+        (
+            {"images": IMAGES, "patient_ids": [1, np.nan, 2, np.nan]},
+            r"data\.npz, patient_ids: row 1 has no patient \(2 of 4 rows have none: 1, 3\)",
+        ),
+        ({"images": IMAGES, "patient_ids": ["a", "", "b", "b"]}, "patient_ids: row 1 has no pat"),
         ({"images": np.array([[[None]]])}, "cannot be read"),
         ({"images": IMAGES, "patient_ids": PATIENTS[:3]}, r"patient_ids has shape \(3,\)"),
         ({"images": IMAGES, "labels": [0, 1], "patient_ids": PATIENTS}, r"labels has shape \(2,\)"),

@@ -88,7 +88,7 @@ def test_the_error_can_be_pickled(study):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["train", "test"], "has 2 names of parts, but groups has 3 images"),
+        (["train", "test"], "splits has 2 rows, but there are 3 images"),
         ([([0], [1], [2])], "or a pair .train, test. of row numbers"),
         ([3, 4, 5], "or a pair .train, test. of row numbers"),
         ([([0], [3])], "fold 0 has rows 3 to 3, but groups has 3 images"),

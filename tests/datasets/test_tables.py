@@ -43,6 +43,38 @@ def test_compressed_tables_are_the_same(write):
         assert (table, table.lines) == ({"a": ["1", ""], "b": ["", "x y"]}, [2, 3])
 
 
+PLAIN = 'path,patient_id,note\na.png,Müller,\nb.png,7,"x, y"\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.encode(),
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+        b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r").encode(),
+        PLAIN.replace("\n", "\n\n\n").encode(),
+        PLAIN.replace(",note", ", note ,,").encode(),
+        PLAIN.rstrip().encode(),
+        PLAIN.replace(",", ";").replace("x;", "x,").encode(),
+        PLAIN.replace(",", "\t").replace("x\t", "x,").encode("utf-16"),
+        ("sep=;\r\n" + PLAIN.replace(",", ";").replace("x;", "x,")).encode("utf-8-sig"),
+        ('"sep=,"\n' + PLAIN).encode(),
+        ("sep=\t\n" + PLAIN.replace(",", "\t").replace("x\t", "x,")).encode(),
+        '"path";"patient_id";"note"\n"a.png";"Müller";\n"b.png";"7";"x, y"\n'.encode(),
+    ],
+)
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+def test_tables_of_spreadsheet_programs_are_read(write, data, name):
+    assert read_table(write(data, name)) == {
+        "path": ["a.png", "b.png"],
+        "patient_id": ["Müller", "7"],
+        "note": ["", "x, y"],
+    }
+
+
 def test_unnamed_columns_at_the_end_are_dropped_only_if_empty(write):
     assert read_table(write("a,b,,\n1,2\n3,4,,\n5,6,,,,\n")) == {
         "a": ["1", "3", "5"],
@@ -65,8 +97,13 @@ def test_a_quoted_value_may_contain_commas_and_line_breaks(write):
         ("a,a\n1,2\n", "needs a header with unique column names"),
         ("a,b\n", "has no rows"),
         ("a,b\n1\n", "row 2: 1 values for the 2 columns a, b"),
-        (b"a\n\xff\xfe\n", "cannot be read as a UTF-8 CSV"),
-        ('a\n"x\n', "cannot be read as a UTF-8 CSV"),
+        ("a,b\n1\n2,3\n4,5,6\n", r"row 2 \(and 1 more\): 1 values for the 2 columns a, b"),
+        (b"a\n1\n\xe9\xff\n", "row 3: this is not UTF-8 text; open it in a spreadsheet program"),
+        (b"a\n" + 9000 * b"1\n" + b"\xe9\n2\n", "row 9002: this is not UTF-8 text"),
+        ("a\n1\n".encode("utf-16-le"), "row 1: this is not text"),
+        ('a\n1\n"x\n', "row 3: a quote is not closed"),
+        ('a,b\n"x"y,2\n', "row 2: a quote is not closed, or is followed by text"),
+        ("sep=;\na;b\n1;2;3\n", "row 3: 3 values"),
     ],
 )
 def test_the_error_for_a_malformed_table_names_the_file(write, data, message):
@@ -84,6 +121,9 @@ def test_a_table_that_is_not_compressed_or_does_not_exist_is_refused(tmp_path):
 
 
 def test_numbers_are_floats_and_blanks_are_nan(write):
+    for text in ("inf", "-1e999"):
+        with pytest.raises(ValueError, match=f"row 2: a is '{text}', not a number"):
+            read_table(write(f"a\n{text}\n")).numbers("a")
     table = read_table(write("a\n1.5\n\n-2\nx\n"))
     assert table.select([0, 1]).numbers("a").tolist() == [[1.5], [-2]]
     with pytest.raises(ValueError, match="row 5: a is 'x', not a number"):

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from otcxr_sk.evaluation import pixel_features
-from otcxr_sk.images import ArraySource
+from otcxr_sk.images import ArraySource, UnusableImageWarning
 
 
 def images():
@@ -28,3 +29,16 @@ def test_arrays_files_and_sources_give_the_same_features(tmp_path):
     expected = pixel_features(images())
     for X in (paths, ArraySource(images())):
         np.testing.assert_array_equal(pixel_features(X), expected)
+
+
+def test_an_image_that_cannot_be_read_costs_its_own_row(tmp_path):
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    for path, image in zip(paths, images(), strict=True):
+        Image.fromarray(image).save(path)
+    paths[1].write_bytes(b"\x89PNG broken")
+    with pytest.warns(UnusableImageWarning, match=r"1 of 3 images cannot be used.*\n.*1\.png"):
+        features = pixel_features(paths)
+    assert np.isnan(features[1]).all()
+    np.testing.assert_array_equal(features[[0, 2]], pixel_features(images())[[0, 2]])
+    with pytest.raises(ValueError, match="1 of 1 images cannot be used"):
+        pixel_features(paths[1:2])

@@ -144,9 +144,25 @@ def test_an_embedding_without_a_name_is_refused(study):
         run(study, features=study.Z)
 
 
-def test_too_few_test_patients_of_a_class_are_an_error(study):
+def test_too_few_test_patients_of_a_class_cost_the_intervals_only(study):
     rare = np.zeros((200, 3))
     rare[:60:2] = 1
     rare[[120, 130, 140], [0, 1, 2]] = 1
-    with pytest.raises(ValueError, match="more than half of the resamples"):
-        run(study, y=rare, fractions=[1.0])
+    with pytest.warns(UserWarning, match="more than half of the resamples"):
+        found = run(study, y=rare, fractions=[1.0])
+    assert np.isnan([found.low, found.high]).all()
+    assert found.score[1, 0] == linear_probe(study.Z, rare, study.patients, **study.parts)
+
+
+def test_an_embedding_with_nan_costs_its_own_scores_only(study):
+    bad = study.Z.copy()
+    bad[[3, 150], 1] = np.nan
+    features = {"bad": bad, "other": study.other, "Z": study.Z}
+    with pytest.warns(UserWarning, match=r"features\['bad'\]: row 3 \(and 1 more\) has NaN"):
+        found = run(study, features=features)
+    alone = run(study)
+    for column in ("score", "difference", "low", "high"):
+        assert np.isnan(getattr(found, column)[0]).all()
+        np.testing.assert_array_equal(getattr(found, column)[1:], getattr(alone, column))
+    with pytest.raises(ValueError, match=r"features\['bad'\]: row 3"):
+        run(study, features=features, reference="bad")

@@ -85,16 +85,34 @@ def test_the_probe_sees_the_current_encoder_and_does_not_change_training(study):
     np.testing.assert_array_equal(fitted.weights_, plain.weights_)
 
 
+def test_an_image_that_cannot_be_used_is_left_out(study):
+    """With the estimator's on_error="nan", its row of the embedding is NaN."""
+    Z = study.Z.copy()
+    Z[[0, 77]] = np.nan
+    state, expected = State(1), []
+    KNNProbe(Z, study.classes, study.patients).on_epoch_end(state)
+    folds = StratifiedGroupKFold(5).split(study.Z, study.classes, study.patients)
+    for parts in folds:
+        train, test = (np.setdiff1d(rows, [0, 77]) for rows in parts)
+        expected.append(knn_probe(study.Z, study.classes, study.patients, train=train, test=test))
+    assert state.history == {"knn_probe": pytest.approx(np.mean(expected))}
+    Z[study.classes != 1] = np.nan
+    with pytest.warns(UserWarning, match="knn_probe is NaN after epoch 1: y must have the same"):
+        KNNProbe(Z, study.classes, study.patients).on_epoch_end(state)
+    assert np.isnan(state.history["knn_probe"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe got 9 images but 10 rows of labels"),
         (
             (np.zeros((10, 2)), np.zeros(10)),
-            "KNNProbe cannot run a 5-fold cross-validation.*classes",
+            "KNNProbe cannot run a 5-fold cross-validation.*two or more classes",
         ),
-        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "cannot run a 5-fold"),
-        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot run a 5-fold cross-validation by patient"),
+        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "by patient: there are only 3"),
+        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot run a 5-fold .*: there are only 4 patients"),
+        ((np.zeros((9, 2)), ["a"] * 5 + ["b"] * 4), "by patient: class b has only 4 images"),
         ((np.zeros((10, 2)), np.arange(10) % 2, None, 0), "every must be at least 1 epoch"),
     ],
 )

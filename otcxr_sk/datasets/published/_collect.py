@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk._columns import is_no_id
 from otcxr_sk._warning import warn_user
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import Table
+from otcxr_sk.datasets._tables import Table, and_more
 from otcxr_sk.datasets.published._download import Located
 
 
@@ -97,10 +98,10 @@ def collect(
     """
     rows = located.rows
     patients = [groups[row] for row in rows]
-    if "" in patients:
+    if blank := [row for row, patient in enumerate(patients) if is_no_id(patient)]:
         raise ValueError(
-            f"{located.paths[patients.index('')]} has no patient ID in the table, so its patient "
-            "could be in both training and test; correct the table or remove the image"
+            f"{located.paths[blank[0]]}{and_more(blank)} has no patient ID in the table, so its "
+            "patient could be in both training and test; correct the table or remove the image"
         )
     return Radiographs(
         paths=located.paths,

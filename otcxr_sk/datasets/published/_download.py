@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from otcxr_sk._paths import as_path
+from otcxr_sk.datasets._tables import check_missing
+
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _NAMED = 3
 # macOS adds this folder to archives.
@@ -40,7 +43,7 @@ class Download:
     """
 
     def __init__(self, folder: str | os.PathLike[str], source: str) -> None:
-        self.root, self.source = Path(folder), source
+        self.root, self.source = Path(as_path(folder)), source
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root} is not a folder; download {source}")
 
@@ -92,8 +95,7 @@ class Download:
         FileNotFoundError
             If images do not exist and are not to be dropped.
         """
-        if missing not in ("raise", "drop"):
-            raise ValueError(f"missing must be 'raise' or 'drop', got {missing!r}")
+        check_missing(missing)
         found = list(paths)
         absent = [name for name, path in zip(names, found, strict=True) if path is None]
         if absent and (missing == "raise" or len(absent) == len(names)):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import read_table
+from otcxr_sk.datasets._tables import read_table, read_text
 from otcxr_sk.datasets.published._collect import boxes, collect, corners, one_hot
 from otcxr_sk.datasets.published._download import Download, Located, images_below
 
@@ -80,7 +80,7 @@ def load_nih(folder: str | os.PathLike[str], *, missing: str = "raise") -> Radio
     split_of: dict[str, str] = {}
     for listed, part in _LISTS.items():
         file = download.find(f"{listed}.txt", f"{listed}_NIH.txt")
-        split_of |= dict.fromkeys(file.read_text(encoding="utf-8").split(), part)
+        split_of |= dict.fromkeys(read_text(file).split(), part)
     if unlisted := [name for name in names if name not in split_of]:
         raise ValueError(f"{download.root}: {unlisted[0]} is in neither {' nor '.join(_LISTS)}")
     found = images_below(download.root, ".png", key=lambda path: path.name)

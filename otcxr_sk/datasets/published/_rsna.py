@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import read_table
+from otcxr_sk.datasets._tables import read_table, read_text
 from otcxr_sk.datasets.published._collect import boxes, collect, corners, one_hot, warn_no_patients
 from otcxr_sk.datasets.published._download import Download, images_below
 
@@ -127,11 +127,11 @@ def _patients(file: Path, names: list[str], needed: list[str]) -> list[str]:
         # The NIH's names are PATIENT_NUMBER.png, the patient with leading zeros.
         patient_of = {
             entry["subset_img_id"]: str(int(entry["img_id"].split("_")[0]))
-            for entry in json.loads(file.read_text(encoding="utf-8"))
+            for entry in json.loads(read_text(file))
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is not a list of subset_img_id and img_id ({error}); download it again"
+            f"{file} is not a list of subset_img_id and img_id; download it again"
         ) from error
     if unknown := [name for name in needed if name not in patient_of]:
         raise ValueError(f"{file} lacks {len(unknown)} images, for example {unknown[0]}")

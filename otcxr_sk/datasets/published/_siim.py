@@ -1,19 +1,17 @@
 """SIIM-ACR Pneumothorax Segmentation (2019)."""
 
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pydicom
 
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import read_table
 from otcxr_sk.datasets.published._collect import collect
-from otcxr_sk.datasets.published._download import Download, images_below
+from otcxr_sk.datasets.published._download import Download, Located, images_below
 from otcxr_sk.datasets.published._masks import LazyMasks, Mask
-from otcxr_sk.images import ImageReadError
+from otcxr_sk.images import ImageReadError, Unusable, read_dicom_texts, require_usable
 
 SOURCE = (
     "SIIM-ACR Pneumothorax Segmentation, from Kaggle (siim-acr-pneumothorax-segmentation) or "
@@ -47,7 +45,8 @@ def load_siim_pneumothorax(
         Folder with ``train-rle.csv`` (or ``stage_2_train.csv``), ``dicom-images-train/`` and
         optionally ``dicom-images-test/``, with the DICOM files at any depth.
     missing : {"raise", "drop"}, default="raise"
-        Whether images that a table names but the folder lacks raise an error or are left out.
+        Whether images that a table names but the folder lacks, or whose file cannot be read, raise
+        an error or are left out.
 
     Returns
     -------
@@ -70,7 +69,7 @@ def load_siim_pneumothorax(
     Raises
     ------
     ImageReadError
-        If a file is not a DICOM file.
+        If files are not DICOM files. The message names up to 20.
     ValueError
         On decoding, if a mask does not fit its image.
 
@@ -95,9 +94,19 @@ def load_siim_pneumothorax(
     others = [name for name in found if name not in runs]
     names = [*runs, *sorted(others, key=lambda name: not in_train[name])]
     located = download.locate(names, map(found.get, names), missing)
-    names = located.names
-    headers = zip(*map(_header, located.paths), strict=True)
-    columns = {key: list(values) for key, values in zip(_HEADER, headers, strict=True)}
+    headers: list[list[str]] = []
+    kept: list[int] = []
+    problems: list[Unusable] = []
+    for row, path in enumerate(located.paths):
+        try:
+            headers.append(_header(path))
+            kept.append(row)
+        except ImageReadError as error:
+            problems.append(Unusable(row, path, error))
+    if missing == "raise" or not headers:
+        require_usable(problems, len(located.paths))
+    names = [located.names[row] for row in kept]
+    columns = {key: [one[place] for one in headers] for place, key in enumerate(_HEADER)}
     shapes = zip(map(int, columns["Rows"]), map(int, columns["Columns"]), strict=True)
     known = [
         _Runs(name, tuple(runs[name]), shape) if name in runs else None
@@ -108,7 +117,12 @@ def load_siim_pneumothorax(
     ]
     return collect(
         # What follows is of these images only.
-        located._replace(rows=list(range(len(names)))),
+        Located(
+            paths=[located.paths[row] for row in kept],
+            names=names,
+            rows=list(range(len(names))),
+            missing=[*located.missing, *(located.names[problem.row] for problem in problems)],
+        ),
         columns["PatientID"],
         labels=np.array(labels, dtype=float)[:, None],
         label_names=["pneumothorax"],
@@ -119,18 +133,12 @@ def load_siim_pneumothorax(
 
 
 def _header(path: str) -> list[str]:
-    try:
-        with warnings.catch_warnings():
-            # Ages are not in the format of the standard.
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-            values = [str(header.get(key, "") or "").strip() for key in _HEADER]
-        int(values[-1]), int(values[-2])
-    # pydicom raises errors of many types for damaged files.
-    except Exception as error:
+    values = read_dicom_texts(path, _HEADER)
+    if not (values[-1].isdecimal() and values[-2].isdecimal()):
         raise ImageReadError(
-            f"cannot read the header of {path!r} ({error}); replace it with an intact copy"
-        ) from error
+            f"cannot read {path!r}: its header has no number of rows or columns; replace it with "
+            "an intact copy or leave it out"
+        )
     return values
 
 

@@ -156,6 +156,23 @@ def test_an_altered_file_in_the_cache_is_downloaded_again(publish, server, tmp_p
     assert len(server.asked) == 2
 
 
+def test_where_md5_is_forbidden_the_checksums_within_the_file_are_verified(
+    publish, server, monkeypatch, tmp_path
+):
+    publish()
+    monkeypatch.delattr(hashlib, "md5")
+    assert len(fetch_medmnist("pneumoniamnist").images) == 10
+    file = tmp_path / "home" / "medmnist" / "pneumoniamnist.npz"
+    content = bytearray(file.read_bytes())
+    content[300] ^= 1
+    for damaged in (content, content[:-30], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"pneumoniamnist\.npz was damaged, and is removed"):
+            fetch_medmnist("pneumoniamnist")
+        assert len(fetch_medmnist("pneumoniamnist").images) == 10
+    assert len(server.asked) == 4
+
+
 @pytest.mark.usefixtures("publish")
 def test_a_failed_download_says_how_to_do_it_by_hand():
     with pytest.raises(OSError, match=r"pneumoniamnist_224\.npz \(.*404.*by hand to .*home"):

@@ -111,8 +111,13 @@ def test_a_file_that_is_not_dicom_is_refused(published):
     path = siim.load().paths[1]
     with open(path, "wb") as file:
         file.write(b"nothing")
-    with pytest.raises(ImageReadError, match=r"cannot read the header of .*6904\.dcm"):
+    with pytest.raises(ImageReadError, match=r"1 of 4 images .*\n.*6904\.dcm.*not a DICOM file"):
         siim.load()
+    data = siim.load(missing="drop")
+    assert [name.rsplit(".", 1)[1] for name in data.missing] == ["6904"]
+    assert data.groups.tolist() == ["16d7f894", "6224213b", "52c58d10"]
+    np.testing.assert_array_equal(data.labels.ravel(), [0, np.nan, np.nan])
+    assert data.lesion_masks.available.tolist() == [True, False, False]
 
 
 def test_a_real_file_in_nested_folders_is_read(real_data, published):

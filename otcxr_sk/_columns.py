@@ -1,0 +1,196 @@
+"""Patients and other values of each image, however they are wrapped."""
+
+from collections.abc import Sequence
+from numbers import Number
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NAMED = 5
+# What programs write for a missing value when they turn it into text.
+_NO_ID = {"", "nan", "nat", "na", "n/a", "#n/a", "<na>", "none", "null"}
+
+
+def plain(name: str, values: Any) -> NDArray[np.object_]:
+    """Return values as Python objects, in an array of the same shape.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for messages.
+    values : array-like
+        List, array, masked array, or column or table of pandas, polars or Arrow.
+
+    Returns
+    -------
+    ndarray of object
+        Bytes as text, text without the spaces around it, and None where a value is missing: None,
+        NaN, NaT, pandas.NA, masked or blank.
+    """
+    if isinstance(values, list | tuple) and any(hasattr(value, "as_py") for value in values):
+        # NumPy would take text of Arrow for a sequence of characters.
+        values = [_plain(value) for value in values]
+    try:
+        found = np.asarray(values, dtype=object)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a list, an array or columns of a data frame") from error
+    if isinstance(values, np.ma.MaskedArray):
+        found = found.copy()
+        found[np.ma.getmaskarray(values)] = None
+    return np.asarray(np.frompyfunc(_plain, 1, 1)(found), dtype=object)
+
+
+def _plain(value: Any) -> Any:
+    # Most values, among hundreds of thousands.
+    if type(value) is str:
+        return value.strip() or None
+    if type(value) is int:
+        return value
+    if value is np.ma.masked:
+        return None
+    if hasattr(value, "as_py"):
+        value = value.as_py()
+    # NumPy's numbers, and arrays and tensors of one number.
+    elif getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, str):
+        return str(value).strip() or None
+    return None if _is_missing(value) else value
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    # NaN and NaT are not equal to themselves.
+    differs = value != value
+    return isinstance(differs, bool | np.bool_) and bool(differs)
+
+
+def check_patients(groups: Any, n_images: int | None = None, name: str = "groups") -> NDArray[Any]:
+    """Return the patient of each image as an array of text or numbers.
+
+    Equal patients in any wrapping give equal arrays.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n,) or (n, 1)
+    n_images : int, optional
+        Number of images.
+    name : str
+        What messages call `groups`.
+
+    Raises
+    ------
+    ValueError
+        An image has no patient: its group is missing, infinite, or a word for missing, such as
+        "nan". Or text and numbers are mixed, or the shape is wrong.
+    """
+    patients = check_column(name, "patient", groups, n_images)
+    missing = [row for row, one in enumerate(patients) if is_no_id(one)]
+    if missing:
+        raise ValueError(
+            f"{_lacking(name, 'patient', missing, len(patients))}; leave such images out, or "
+            "give each an id of its own if no other image is of that patient"
+        )
+    return same_kind(name, patients)
+
+
+def check_parts(name: str, split: Any, n_images: int) -> NDArray[Any]:
+    """Return the part of a split that each image is in, as an array of text or numbers."""
+    parts = check_column(name, "part", split, n_images)
+    missing = [row for row, one in enumerate(parts) if one is None]
+    if missing:
+        raise ValueError(
+            f"{_lacking(name, 'part', missing, n_images)}; leave such images out, or name a part "
+            "for them"
+        )
+    return same_kind(name, parts)
+
+
+def check_column(name: str, what: str, values: Any, n_images: int | None) -> NDArray[np.object_]:
+    """Return one value for each image, as `plain` does."""
+    column = plain(name, values)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1:
+        shape = f", got shape {column.shape}" if column.ndim else ""
+        raise ValueError(
+            f"{name} must be a list, an array or a column with the {what} of each image{shape}"
+        )
+    if not len(column):
+        raise ValueError(f"{name} is empty")
+    if n_images is not None and len(column) != n_images:
+        raise ValueError(f"{name} has {len(column)} rows, but there are {n_images} images")
+    return column
+
+
+def same_kind(
+    name: str, values: NDArray[np.object_], rows: Sequence[int] | NDArray[np.intp] | None = None
+) -> NDArray[Any]:
+    """Return values, none of them missing, as an array of text or numbers.
+
+    Messages name their `rows`, by default 0, 1, ...
+
+    Raises
+    ------
+    ValueError
+        They are neither, or both, so that equal ones, such as 7 and "007", would not be equal.
+    """
+    first: dict[str, int] = {}
+    for place, value in enumerate(values):
+        first.setdefault(_kind(value), place)
+    shown = [
+        f"row {place if rows is None else rows[place]} is {_told(kind, values[place])}"
+        for kind, place in first.items()
+    ]
+    if len(shown) > 1:
+        raise ValueError(
+            f"{name}: {shown[0]}, but {shown[1]}; make all of them text or all of them numbers "
+            "(pandas reads text only with dtype=str)"
+        )
+    if "text" in first:
+        return np.array(values.tolist())
+    if "number" in first and all(isinstance(value, int) for value in values):
+        try:
+            return np.array(values.tolist(), dtype=np.int64)
+        except OverflowError:
+            return values
+    if "number" in first and all(isinstance(value, int | float) for value in values):
+        return values.astype(np.float64)
+    try:
+        # Of other kinds, those that can be told apart and sorted: dates, for one.
+        set(values)
+        np.unique(values)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {shown[0]}, not text or a number") from None
+    return values
+
+
+def is_no_id(value: Any) -> bool:
+    """Whether a value that `plain` returns identifies no patient."""
+    if isinstance(value, str):
+        return value.casefold() in _NO_ID
+    return value is None or (isinstance(value, float) and np.isinf(value))
+
+
+def _lacking(name: str, what: str, rows: Sequence[int], n: int) -> str:
+    text = f"{name}: row {rows[0]} has no {what}"
+    if len(rows) == 1:
+        return text
+    named = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
+    return f"{text} ({len(rows)} of {n} rows have none: {named})"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, int | float):
+        return "number"
+    return "number" if isinstance(value, Number) and not isinstance(value, complex) else "other"
+
+
+def _told(kind: str, value: Any) -> str:
+    return "something else" if kind == "other" else f"the {kind} {value!r}"

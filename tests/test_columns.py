@@ -1,0 +1,177 @@
+"""Patients in any wrapping: the same patients, or the same error."""
+
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otcxr_sk import OTCXRPretrainer
+from otcxr_sk._columns import check_patients
+from otcxr_sk.datasets import Radiographs, check_leakage, find_near_duplicates
+from otcxr_sk.evaluation import (
+    KNNProbe,
+    compare,
+    few_labels,
+    knn_probe,
+    label_efficiency,
+    linear_probe,
+    probe_roc,
+)
+from otcxr_sk.plotting import LabelEfficiencyDisplay, NearDuplicatesDisplay, ProbeDisplay
+
+
+def masked(values):
+    """A masked array, whose values behind the mask look like patients."""
+    there = next(value for value in values if value is not None)
+    filled = [there if value is None else value for value in values]
+    return np.ma.masked_array(filled, mask=[value is None for value in values])
+
+
+# From a list of ids, all text or all numbers, with None where one is missing.
+OF_ANY = {
+    "list": list,
+    "tuple": tuple,
+    "array": lambda values: np.array(values, dtype=object),
+    "one column": lambda values: np.array(values, dtype=object)[:, None],
+    "nested": lambda values: [[value] for value in values],
+    "NaN": lambda values: [float("nan") if value is None else value for value in values],
+    "NA": lambda values: [pd.NA if value is None else value for value in values],
+    "NaT": lambda values: pd.Series([pd.NaT if v is None else v for v in values], dtype=object),
+    "masked": masked,
+    "masked values": lambda values: [np.ma.masked if v is None else v for v in values],
+    "Series": lambda values: pd.Series(values, dtype=object),
+    "DataFrame": lambda values: pd.DataFrame({"patient": values}, dtype=object),
+    "category": lambda values: pd.Series(values, dtype="category"),
+    "polars": pl.Series,
+    "Arrow": pa.array,
+    "Arrow values": lambda values: list(pa.array(values)),
+    "Arrow chunks": lambda values: pa.chunked_array(
+        [values[:1], values[1:]], pa.array(values).type
+    ),
+}
+OF_TEXT = OF_ANY | {
+    "blank": lambda values: ["" if value is None else value for value in values],
+    "spaces": lambda values: [" \t" if value is None else f" {value} " for value in values],
+    "words": lambda values: ["nan" if value is None else value for value in values],
+    "as text": lambda values: np.array([str(value) for value in values]),
+    "string": lambda values: pd.Series(values, dtype="string"),
+    "Arrow string": lambda values: pd.Series(values, dtype=pd.ArrowDtype(pa.string())),
+    "bytes": lambda values: [None if value is None else value.encode() for value in values],
+    "byte array": lambda values: np.array([b"" if v is None else v.encode() for v in values]),
+    "codes": lambda values: pa.array(values).dictionary_encode(),
+}
+OF_NUMBERS = OF_ANY | {
+    "nullable": lambda values: pd.Series(values, dtype="Int64"),
+    "Arrow number": lambda values: pd.Series(values, dtype=pd.ArrowDtype(pa.int64())),
+    "float": lambda values: np.array([np.nan if v is None else v for v in values], dtype=float),
+    "infinite": lambda values: [np.inf if value is None else float(value) for value in values],
+    "tensor": lambda values: torch.tensor([np.nan if v is None else v for v in values]),
+}
+
+names = st.lists(st.sampled_from(["a", "B", "10", "9", "é", "x y"]), min_size=2, max_size=9)
+numbers = st.lists(st.integers(-3, 12), min_size=2, max_size=9)
+
+
+@given(ids=names, wrap=st.sampled_from(sorted(OF_TEXT)))
+def test_text_is_the_same_in_any_wrapping(ids, wrap):
+    found = check_patients(OF_TEXT[wrap](ids), len(ids))
+    assert (found.tolist(), found.dtype.kind) == (ids, "U")
+
+
+@given(ids=numbers, wrap=st.sampled_from(sorted(OF_NUMBERS)))
+def test_numbers_are_the_same_in_any_wrapping(ids, wrap):
+    found = check_patients(OF_NUMBERS[wrap](ids), len(ids))
+    assert found.tolist() == ids
+    assert found.dtype.kind in "if"
+
+
+@pytest.mark.filterwarnings("ignore:Warning. converting a masked element to nan")
+@given(data=st.data(), of_text=st.booleans())
+def test_a_missing_patient_is_the_same_error_in_any_wrapping(data, of_text):
+    ids = data.draw(names if of_text else numbers)
+    wrap = data.draw(st.sampled_from(sorted(OF_TEXT if of_text else OF_NUMBERS)))
+    gone = data.draw(st.sets(st.integers(0, len(ids) - 1), min_size=1, max_size=len(ids) - 1))
+    holes = [None if row in gone else one for row, one in enumerate(ids)]
+    with pytest.raises(ValueError, match="groups: row") as caught:
+        check_patients((OF_TEXT if of_text else OF_NUMBERS)[wrap](holes), len(ids))
+    rows = ", ".join(map(str, sorted(gone)[:5])) + (", ..." if len(gone) > 5 else "")
+    several = f" ({len(gone)} of {len(ids)} rows have none: {rows})" if len(gone) > 1 else ""
+    assert str(caught.value) == (
+        f"groups: row {min(gone)} has no patient{several}; leave such images out, or give each an "
+        "id of its own if no other image is of that patient"
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([2**70, 2**70 + 1], [2**70, 2**70 + 1]),
+        ([3, 3.0], [3, 3]),
+        ([Decimal("1.5"), Decimal("0.5")], [Decimal("1.5"), Decimal("0.5")]),
+        ([np.datetime64("2020-01-01"), np.datetime64("2019-01-01")], None),
+    ],
+)
+def test_what_can_be_sorted_can_be_a_patient(groups, expected):
+    found = check_patients(groups, 2)
+    assert expected is None or found.tolist() == expected
+    assert len(np.unique(found)) == len(set(groups))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([1, "1"], "row 0 is the number 1, but row 1 is the text '1'; make all of them text"),
+        (["7", 7], "row 0 is the text '7', but row 1 is the number 7"),
+        ([object(), object()], "row 0 is something else, not text or a number"),
+        ([[1], [2, 3]], "row 0 is something else, not text or a number"),
+        (["a"], "groups has 1 rows, but there are 2 images"),
+        (np.zeros((2, 2)), r"groups must be a list, .* patient of each image, got shape \(2, 2\)"),
+        ("ab", "groups must be a list, an array or a column with the patient of each image$"),
+        (None, "groups must be a list"),
+        ({"a", "b"}, "groups must be a list"),
+        ((one for one in "ab"), "groups must be a list"),
+    ],
+)
+def test_what_is_not_a_patient_for_each_image_is_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        check_patients(groups, 2)
+
+
+X = np.random.default_rng(0).random((20, 16, 16), np.float32)
+Z, Y = X.reshape(20, -1), np.arange(20) % 2
+PARTS = {"train": np.arange(10), "test": np.arange(10, 20)}
+CALLS = {
+    "fit": lambda groups: OTCXRPretrainer("test_resnet", image_size=32).fit(X, groups=groups),
+    "fit_transform": lambda groups: OTCXRPretrainer("test_resnet").fit_transform(X, groups=groups),
+    "linear_probe": lambda groups: linear_probe(Z, Y, groups, **PARTS),
+    "knn_probe": lambda groups: knn_probe(Z, Y, groups, **PARTS),
+    "probe_roc": lambda groups: probe_roc(Z, Y, groups, **PARTS),
+    "few_labels": lambda groups: few_labels(Y, groups, train=PARTS["train"], fraction=0.5),
+    "label_efficiency": lambda groups: label_efficiency(Z, Y, groups, **PARTS),
+    "compare": lambda groups: compare({"Z": Z}, Y, groups, **PARTS, reference="Z"),
+    "KNNProbe": lambda groups: KNNProbe(X, Y, groups),
+    "check_leakage": lambda groups: check_leakage(groups, np.repeat(["train", "test"], 10)),
+    "find_near_duplicates": lambda groups: find_near_duplicates(X, groups),
+    "Radiographs": lambda groups: Radiographs(
+        labels=Y[:, None], label_names=["sick"], groups=groups, images=X
+    ),
+    "ProbeDisplay": lambda groups: ProbeDisplay.from_features({"Z": Z}, Y, groups, **PARTS),
+    "LabelEfficiencyDisplay": lambda groups: LabelEfficiencyDisplay.from_features(
+        {"Z": Z}, Y, groups, **PARTS
+    ),
+    "NearDuplicatesDisplay": lambda groups: NearDuplicatesDisplay.from_source(X, groups),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("wrap", ["list", "NaN", "masked", "string", "words", "polars"])
+def test_a_missing_patient_is_the_same_error_everywhere(call, wrap):
+    patients = [None if row in (3, 9) else f"p{row}" for row in range(20)]
+    with pytest.raises(ValueError, match=r"^groups: row 3 has no patient \(2 of 20 .*: 3, 9\)"):
+        CALLS[call](OF_TEXT[wrap](patients))
