@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otcxr_sk._paths import as_path
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -37,9 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "embedding, from raw pixels and from an untrained encoder; save and reload the model. "
         "Without --data, synthetic chest radiographs are used.",
     )
-    demo.add_argument("--data", type=Path, metavar="DIR_OR_NPZ", help="folder of images, or .npz")
-    demo.add_argument("--labels", type=Path, metavar="CSV", help="columns path, patient_id, labels")
-    demo.add_argument("--out", type=Path, default=Path("otcxr_demo"), help="folder for the results")
+    demo.add_argument("--data", type=_path, metavar="DIR_OR_NPZ", help="folder of images, or .npz")
+    demo.add_argument(
+        "--labels", type=_path, metavar="CSV", help="columns path, patient_id, labels"
+    )
+    demo.add_argument(
+        "--out", type=_path, default=Path("otcxr_demo"), help="folder for the results"
+    )
     demo.add_argument("--epochs", type=int, help="training epochs")
     demo.add_argument("--seed", type=int, default=0, help="random seed")
     info = commands.add_parser(
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Describe a training run, its progress and the state of its newest checkpoint, "
         "even while it is running; or describe a saved encoder. Nothing is changed.",
     )
-    info.add_argument("run", type=Path, metavar="RUN", help="checkpoint folder, or saved encoder")
+    info.add_argument("run", type=_path, metavar="RUN", help="checkpoint folder, or saved encoder")
     options = parser.parse_args(argv)
     if options.command == "demo" and options.labels and not options.data:
         demo.error("--labels needs --data")
@@ -61,10 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has left. Without this, the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError) as error:
+    except OSError as error:
+        where = f"{error.filename!r}: " if error.filename else ""
+        print(f"otcxr-sk: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (ValueError, ImportError) as error:
         print(f"otcxr-sk: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _path(text: str) -> Path:
+    # Shells leave the sign alone in `--out=~/folder`.
+    return Path(as_path(text))
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -15,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from otcxr_sk._columns import check_parts, check_patients
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.images import (
     ImageSource,
     Unusable,
@@ -128,6 +130,7 @@ class NearDuplicates:
         return "\n".join(lines)
 
 
+@ordinary()
 def find_near_duplicates(
     source: ImageSource | ArrayLike | Sequence[Any],
     groups: ArrayLike | None = None,
@@ -165,6 +168,8 @@ def find_near_duplicates(
 
     Raises
     ------
+    RuntimeError
+        If a process that reads images dies.
     ValueError
         If lengths differ, an image has no patient or part, no image can be used, or there are more
         than a million pairs (as among thousands of blank images).
@@ -196,7 +201,13 @@ def find_near_duplicates(
     patients = None if groups is None else check_patients(groups, n)
     parts = None if split is None else check_parts("split", split, n)
     batches = [range(start, min(start + 64, n)) for start in range(0, n, 64)]
-    done = Parallel(n_jobs=n_jobs)(delayed(_describe)(source, rows) for rows in batches)
+    try:
+        done = Parallel(n_jobs=n_jobs)(delayed(_describe)(source, rows) for rows in batches)
+    except (BrokenProcessPool, OSError) as error:
+        raise RuntimeError(
+            "a process that reads images died or could not be started; if memory or processes ran "
+            "out, lower n_jobs. With n_jobs=1, no other processes are needed"
+        ) from error
     problems = [problem for _, _, found in done for problem in found]
     if len(problems) == n:
         require_usable(problems, n)

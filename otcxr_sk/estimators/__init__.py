@@ -2,7 +2,7 @@
 
 from otcxr_sk.estimators._parameters import LAPTOP
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.images import UnusableImageWarning
+from otcxr_sk.images import ImageRangeWarning, UnusableImageWarning
 from otcxr_sk.training import (
     CheckpointWarning,
     CollapseWarning,
@@ -14,6 +14,7 @@ __all__ = [
     "LAPTOP",
     "CheckpointWarning",
     "CollapseWarning",
+    "ImageRangeWarning",
     "NonFiniteLossError",
     "OTCXRPretrainer",
     "TrainingInterrupted",

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from otcxr_sk.estimators._encoder import Embedder, FittedEncoder
 from otcxr_sk.estimators._output import Output
 from otcxr_sk.estimators._workers import Embedded, embed_by_workers, offered_workers
-from otcxr_sk.images import ImageSource, Unusable, warn_unusable
+from otcxr_sk.images import FITTED, ImageSource, Spreads, Unusable, spread, warn_unusable
 from otcxr_sk.method import OTCXRModel
 
 
@@ -51,13 +51,15 @@ def embed(
     channels, rows, columns = model.encoder.last_shape
     shape = (len(source), *((rows, columns, channels) if dense else (channels,)))
     problems: list[Unusable] = []
+    spreads = Spreads(len(source))
     with (
         Output(out, shape) as output,
         closing(_pieces(encoder, model, source, shape, dense, num_workers)) as pieces,
         tqdm(total=len(source), desc="embedding", unit="img", disable=not progress) as bar,
     ):
-        for start, values, found, _ in pieces:
+        for start, values, found, _, seen in pieces:
             assert values is not None
+            spreads.values[:, start : start + len(values)] = seen
             output.write(start, values)
             bar.update(len(values))
             # Workers may know a file by another path.
@@ -65,6 +67,7 @@ def embed(
     problems.sort(key=lambda problem: problem.row)
     fate = "Their rows of the embedding are NaN."
     warn_unusable(problems, len(source), encoder.on_error, fate)
+    spreads.warn(source, encoder.mean, encoder.std, FITTED)
     return output.result(), problems
 
 
@@ -76,7 +79,7 @@ def _pieces(
     dense: bool,
     num_workers: int,
 ) -> Generator[Embedded, None, None]:
-    starts = range(0, len(source), encoder.batch_size)
+    starts = range(0, len(source), encoder.step)
     n_workers = offered_workers() if len(starts) > 1 else 1
     if n_workers > 1:
         yield from embed_by_workers(
@@ -86,4 +89,5 @@ def _pieces(
     embedder = Embedder(encoder, model)
     loaded = encoder.read(source, 0, len(source), num_workers)
     for start, (images, found) in zip(starts, loaded, strict=True):
-        yield Embedded(start, embedder((images, found), start, dense), found)
+        values = embedder((images, found), start, dense)
+        yield Embedded(start, values, found, seen=spread(images))

@@ -14,13 +14,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from otcxr_sk._atomic import replacing
+from otcxr_sk._ordinary import ordinary
+from otcxr_sk._paths import as_path
+from otcxr_sk._torch_defaults import TorchDefaults
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._state import Weights, part_of, unpack
 from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches
 from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder, pool
-from otcxr_sk.training import Draw, choose_device, choose_precision, private_randomness
+from otcxr_sk.training import Draw, Randomness, choose_device, choose_precision, put_on
 
 Loaded = tuple[Tensor, list[Unusable]]
+
+# Up to this size, in pixels, a CPU embeds several images at once: each by itself takes longer.
+SMALL = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +55,23 @@ class FittedEncoder:
     batch_size: int
     on_error: str
 
+    @property
+    def piece(self) -> int:
+        """Images that a CPU embeds at once: 1, or for small images 4, 16, 64, ...
+
+        With 2 or 3, vector instructions would leave out the last numbers of some tensors, and the
+        last image would be rounded differently.
+        """
+        return int(4 ** (SMALL // self.architecture["image_size"]).bit_length())
+
+    @property
+    def step(self) -> int:
+        """Images that are read at once: `batch_size` of them, up to a whole number of pieces."""
+        return -(-self.batch_size // self.piece) * self.piece
+
     def load(self) -> OTCXRModel:
         """Build the network, in eval mode on the CPU."""
-        with private_randomness(0, torch.device("cpu")):
+        with ordinary(), Randomness(0, torch.device("cpu")).given():
             model = build_network(self.architecture)
         model.load_state_dict(unpack(self.weights))
         return model.to(memory_format=torch.channels_last).eval()
@@ -65,7 +85,7 @@ class FittedEncoder:
         self, source: ImageSource, start: int, stop: int, num_workers: int
     ) -> Iterator[Loaded]:
         """Read rows in batches, each with its unusable images unless these are errors."""
-        step, size = self.batch_size, self.architecture["image_size"]
+        step, size = self.step, self.architecture["image_size"]
         batches = [np.arange(first, min(first + step, stop)) for first in range(start, stop, step)]
         if self.on_error == "raise":
             return ((batch, []) for batch in read_batches(source, batches, size, num_workers))
@@ -79,7 +99,7 @@ class FittedEncoder:
         ValueError
             `path` has another suffix.
         """
-        file = Path(path)
+        file = Path(as_path(path))
         if file.suffix != ".safetensors":
             raise ValueError(f"an encoder is saved as a .safetensors file, got {str(file)!r}")
         facts = {
@@ -110,24 +130,29 @@ class Embedder:
     def __init__(self, encoder: FittedEncoder, model: OTCXRModel) -> None:
         self._device = choose_device(encoder.device)
         self._dtype = choose_precision(encoder.precision, self._device)
-        self._encoder = model.encoder.to(self._device)
+        self._encoder = put_on(self._device, model.encoder)
         self._mean, self._std = encoder.mean, encoder.std
-        self._batch_size = encoder.batch_size
+        self._piece = encoder.piece if self._device.type == "cpu" else encoder.step
 
     @torch.inference_mode()
     def __call__(self, loaded: Loaded, start: int, dense: bool) -> NDArray[np.float32]:
         """Embed a batch whose first image is row `start`; unusable images become NaN."""
         images, problems = loaded
-        # Every batch is full: some kernels round differently for other batch sizes, and an
-        # embedding must not depend on the images beside it.
-        missing = self._batch_size - len(images)
-        batch = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).to(self._device)
+        # One context for all pieces, because it keeps the weights that it converted.
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            last = self._encoder((batch - self._mean) / self._std)[1]
-        values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
-        embedded: NDArray[np.float32] = values[: len(images)].cpu().numpy()
+            pieces = [self._embed(piece, dense) for piece in images.split(self._piece)]
+        embedded: NDArray[np.float32] = torch.cat(pieces).numpy()
         embedded[[problem.row - start for problem in problems]] = np.nan
         return embedded
+
+    def _embed(self, images: Tensor, dense: bool) -> Tensor:
+        # Every piece is full: some kernels round differently for another number of images, and an
+        # embedding must not depend on the images beside it.
+        missing = self._piece - len(images)
+        piece = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).to(self._device)
+        last = self._encoder((piece - self._mean) / self._std)[1]
+        values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
+        return values[: len(images)].cpu()
 
 
 def name_of(encoder: str | nn.Module) -> str:
@@ -141,10 +166,12 @@ def build_network(architecture: Mapping[str, Any], weights: Any = None) -> OTCXR
     `weights` are a path or a state dict, of the encoder only.
     """
     given = architecture["encoder"]
-    encoder = build_encoder(
-        deepcopy(given) if isinstance(given, nn.Module) else given,
-        size=architecture["image_size"],
-        match_stride=architecture["match_stride"],
-        weights=weights,
-    )
-    return OTCXRModel(encoder, Objective(**architecture["objective"]))
+    # Another thread may change the default dtype meanwhile.
+    with TorchDefaults():
+        encoder = build_encoder(
+            deepcopy(given) if isinstance(given, nn.Module) else given,
+            size=architecture["image_size"],
+            match_stride=architecture["match_stride"],
+            weights=weights,
+        )
+        return OTCXRModel(encoder, Objective(**architecture["objective"]))

@@ -18,8 +18,10 @@ from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import Run, describe_run, open_run
 from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, unpack
 from otcxr_sk.images import (
+    FITTED,
     ImageSource,
     Selection,
+    Spreads,
     Unusable,
     leave_out,
     unusable_table,
@@ -32,12 +34,12 @@ from otcxr_sk.training import (
     Draw,
     NonFiniteLossError,
     Processes,
+    Randomness,
     Trainer,
     TrainingInterrupted,
     TrainingState,
     WarmupConstant,
     join_processes,
-    private_randomness,
     scan,
 )
 
@@ -134,72 +136,79 @@ def _train(
 ) -> Outcome:
     held_out = np.asarray(held_out, np.intp)
     architecture = settings.architecture()
-    with private_randomness(run.seed, processes.device):
+    random = Randomness(run.seed, processes.device)
+    with random.given():
         model = start_model(architecture, settings.weights, before)
-        found = run.scan or scan(
-            processes,
-            source,
-            settings.image_size,
-            held_out=held_out,
-            batch_size=settings.batch_size,
-            num_workers=settings.num_workers,
-            refuse_unusable=settings.on_error == "raise",
-            progress=settings.verbose > 0,
+    seen = Spreads(len(source))
+    found = run.scan or scan(
+        processes,
+        source,
+        settings.image_size,
+        held_out=held_out,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        refuse_unusable=settings.on_error == "raise",
+        progress=settings.verbose > 0,
+        look=seen.look,
+    )
+    seen.values = np.sum(processes.gather(seen.values), axis=0)
+    if processes.is_first:
+        fate = "They are left out of training."
+        warn_unusable(found.unusable, len(source), settings.on_error, fate)
+    if before is not None:
+        found = found._replace(mean=before.mean_, std=before.std_)
+    if processes.is_first:
+        whole = "all of them together" if before is None else FITTED
+        seen.warn(source, found.mean, found.std, whole)
+    training, validation = parts(source, held_out, found.unusable)
+    run.keep_scan(found, len(training))
+
+    def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
+        history = joined({} if before is None else before.history_, latest)
+        return Learned(
+            _architecture=architecture,
+            weights_=pack(network),
+            mean_=found.mean,
+            std_=found.std,
+            history_=history,
+            skipped_=unusable_table(found.unusable),
+            n_epochs_=len(history.get("loss", [])),
+            embedding_dim_=model.encoder.last_shape[0],
+            encoder_name_=name_of(architecture["encoder"]),
         )
-        if processes.is_first:
-            fate = "They are left out of training."
-            warn_unusable(found.unusable, len(source), settings.on_error, fate)
-        if before is not None:
-            found = found._replace(mean=before.mean_, std=before.std_)
-        training, validation = parts(source, held_out, found.unusable)
-        run.keep_scan(found, len(training))
 
-        def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
-            history = joined({} if before is None else before.history_, latest)
-            return Learned(
-                _architecture=architecture,
-                weights_=pack(network),
-                mean_=found.mean,
-                std_=found.std,
-                history_=history,
-                skipped_=unusable_table(found.unusable),
-                n_epochs_=len(history.get("loss", [])),
-                embedding_dim_=model.encoder.last_shape[0],
-                encoder_name_=name_of(architecture["encoder"]),
-            )
+    def so_far(state: TrainingState) -> Any:
+        assert fitted is not None
+        return fitted(learned(state.network, state.history))
 
-        def so_far(state: TrainingState) -> Any:
-            assert fitted is not None
-            return fitted(learned(state.network, state.history))
-
-        alarm = [CollapseAlarm(len(training))] if processes.is_first else []
-        trainer = Trainer(
-            draw=Draw(settings.views, found.mean, found.std, run.seed, processes.device),
-            objective=settings.objective,
-            optimizer=settings.optimizer,
-            size=settings.image_size,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            precision=settings.precision,
-            accumulate=settings.accumulate,
-            schedule=schedule,
-            num_workers=settings.num_workers,
-            verbose=settings.verbose > 0,
-            processes=processes,
-            callbacks=[*callbacks, *alarm],
-            validation=validation,
-            fitted=None if fitted is None else so_far,
-        )
-        failure: BaseException | None = None
-        try:
-            history = trainer.fit(model, training, run.checkpoints, run.start)
-        except NonFiniteLossError as error:
-            if not error.epoch:
-                raise
-            history, failure = error.history, error
-        except TrainingInterrupted as error:
-            history, failure = error.history, error
+    alarm = [CollapseAlarm(len(training))] if processes.is_first else []
+    trainer = Trainer(
+        draw=Draw(settings.views, found.mean, found.std, run.seed, processes.device),
+        objective=settings.objective,
+        optimizer=settings.optimizer,
+        size=settings.image_size,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        schedule=schedule,
+        num_workers=settings.num_workers,
+        verbose=settings.verbose > 0,
+        processes=processes,
+        callbacks=[*callbacks, *alarm],
+        validation=validation,
+        fitted=None if fitted is None else so_far,
+    )
+    failure: BaseException | None = None
+    try:
+        history = trainer.fit(model, training, run.checkpoints, run.start, random)
+    except NonFiniteLossError as error:
+        if not error.epoch:
+            raise
+        history, failure = error.history, error
+    except TrainingInterrupted as error:
+        history, failure = error.history, error
     return learned(model, history), failure
 
 
@@ -290,7 +299,10 @@ def hold_out(patients: NDArray[np.intp], fraction: float, seed: int) -> NDArray[
     try:
         training, held_out = next(splitter.split(patients, groups=patients))
     except ValueError as error:
-        raise ValueError(f"validation_fraction={fraction} cannot be used: {error}") from error
+        raise ValueError(
+            f"validation_fraction={fraction} of {len(np.unique(patients))} patients leaves none to "
+            "train on; lower it, or set it to 0"
+        ) from error
     _require_two(training, held_out)
     return np.sort(held_out)
 

@@ -11,6 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from otcxr_sk._atomic import replacing
+from otcxr_sk._paths import as_path
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -42,7 +43,7 @@ class Output:
         if out is None:
             self._array = np.empty(shape, _FLOAT32)
         elif isinstance(out, str | os.PathLike):
-            self._path = os.path.abspath(out)
+            self._path = os.path.abspath(as_path(out))
             self._check_path(os.fspath(out))
         else:
             self._array = _checked(out, shape)

@@ -12,6 +12,7 @@ from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._embed import embed
@@ -35,15 +36,17 @@ from otcxr_sk.estimators._sklearn_callbacks import (
 from otcxr_sk.estimators._state import Learned, Unsaved
 from otcxr_sk.images import (
     DEFAULT_RESIZE,
+    FITTED,
     ImageCache,
     ImageSource,
     Resize,
+    Spreads,
     leave_out,
     unusable_table,
     warn_unusable,
 )
 from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, Views, matching_accuracy
-from otcxr_sk.training import Callback, Optimizer, evaluate
+from otcxr_sk.training import Callback, NonFiniteLossError, Optimizer, evaluate, put_on
 
 # Format of pickles. Those of version 0.1 name none.
 _STATE_FORMAT = 2
@@ -95,7 +98,8 @@ class OTCXRPretrainer(
         this, in pixels.
     image_shape : tuple (height, width), default=None
         Shape of the images in flattened rows. None takes them for square images if the number of
-        features is a square number, and for a single row of pixels otherwise.
+        features is a square number, and for a single row of pixels otherwise. After a fit on
+        images it is needed for flattened rows, which may otherwise be one image.
     device : str, default="auto"
         A torch device. "auto" takes CUDA, else MPS, else the CPU. Where several processes train,
         each takes a GPU of its own.
@@ -175,14 +179,16 @@ class OTCXRPretrainer(
     flattened rows (n, height * width)                    see `image_shape`
     images (n, height, width)                             grayscale
     images (n, 1 or 3, h, w) or (n, h, w, 1 or 3)         color becomes luma
-    map-style torch data set, list of PIL images          of tuples, the first member
-    list, array or data-frame column of paths             PNG, JPEG, TIFF, NPY, DICOM
+    list of PIL images, arrays or tensors                 of any sizes
+    data set of torch or Hugging Face                     its only images, or "image"
+    list, array or column of paths                        PNG, JPEG, TIFF, NPY, DICOM
     a folder                                              its images by path, see `list_images`
     ====================================================  =====================================
 
-    Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they are.
-    Arrays may lie in memory, in memory maps, HDF5 data sets or Zarr arrays, and are never copied
-    as a whole; files are decoded when needed.
+    Files and integers of 8 and 16 bits are scaled to [0, 1]; other numbers are taken as they are,
+    and an `ImageRangeWarning` tells of images far outside the range that `fit` saw. Arrays may lie
+    in memory, in memory maps, HDF5 data sets or Zarr arrays, and are never copied as a whole;
+    files are decoded when needed. One image is passed as ``X[np.newaxis]`` or ``[path]``.
 
     Patients must not be shared by training and test images: pass patient ids as ``groups`` to
     scikit-learn's splitters.
@@ -298,7 +304,8 @@ class OTCXRPretrainer(
             At least two images; see the notes of the class.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Patient of each image, for `validation_fraction`: no patient is on both sides.
+            Patient of each image, none missing, for `validation_fraction`: no patient is on both
+            sides.
 
         Returns
         -------
@@ -326,21 +333,24 @@ class OTCXRPretrainer(
         CollapseWarning
             The embeddings hardly differ between images, at the first such epoch after the warm-up
             of the learning rate.
+        ImageRangeWarning
+            Some images have values unlike all of them together.
         UnusableImageWarning
             Images were left out, with ``on_error="warn"``.
         """
-        settings = self._settings()
-        source = self._source(X, fitting=True)
-        patients = check_groups(groups, len(source))
-        outcome = pretrain(
-            settings,
-            source,
-            patients,
-            before=self._learned() if self.warm_start else None,
-            callbacks=SklearnCallbacks.of(self, X, y),
-            fitted=self._copy,
-        )
-        return self._end(outcome)
+        with self._unsaved.training, ordinary():
+            settings = self._settings()
+            source = self._source(X, fitting=True)
+            patients = check_groups(groups, len(source))
+            outcome = pretrain(
+                settings,
+                source,
+                patients,
+                before=self._learned() if self.warm_start else None,
+                callbacks=SklearnCallbacks.of(self, X, y),
+                fitted=self._copy,
+            )
+            return self._end(outcome)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on some more images, each once, going on from the call before.
@@ -374,14 +384,17 @@ class OTCXRPretrainer(
         -----
         CollapseWarning, UnusableImageWarning
             As by `fit`.
+        ImageRangeWarning
+            Images have values unlike those of the first call, or of `fit`.
         """
-        settings, before = self._settings(), self._learned()
-        source = self._source(X, fitting=before is None, least=2)
-        outcome, stream = pretrain_part(
-            settings, source, before=before, stream=self._unsaved.stream
-        )
-        self._unsaved.stream = stream
-        return self._end(outcome)
+        with self._unsaved.training, ordinary():
+            settings, before = self._settings(), self._learned()
+            source = self._source(X, fitting=before is None, least=2)
+            outcome, stream = pretrain_part(
+                settings, source, before=before, stream=self._unsaved.stream
+            )
+            self._unsaved.stream = stream
+            return self._end(outcome)
 
     def transform(self, X: Any, *, out: Any = None) -> NDArray[np.float32]:
         """Embed images, a batch at a time, or with the workers of `joblib.parallel_config`.
@@ -389,7 +402,8 @@ class OTCXRPretrainer(
         Parameters
         ----------
         X : array-like or sequence of paths
-            Of any kind that the class takes, not only the one that `fit` saw.
+            Of any kind that the class takes, not only the one that `fit` saw; for flattened rows
+            see `image_shape`.
         out : path or ndarray of float32, default=None
             Where to put an embedding that does not fit into memory: a ``.npy`` file, which
             appears only once it is complete, or an array to fill.
@@ -400,6 +414,13 @@ class OTCXRPretrainer(
             Mean over the places of the encoder's last dense map. NaN for an image that cannot be
             used, unless `on_error` is "raise". With `out`, that array, or the file as a read-only
             memory map.
+
+        Warns
+        -----
+        ImageRangeWarning
+            Images have values unlike those that `fit` saw.
+        UnusableImageWarning
+            Images cannot be used, with ``on_error="warn"``.
 
         See Also
         --------
@@ -442,19 +463,29 @@ class OTCXRPretrainer(
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        NonFiniteLossError
+            The loss is NaN or infinite.
         """
-        check_is_fitted(self)
-        source = self._usable(self._source(X, fitting=False, least=2))
-        return -evaluate(
-            self._model(),
-            source,
-            self._encoder().draw(seed=0),
-            Objective(**self._architecture["objective"]),
-            size=self._architecture["image_size"],
-            batch_size=self.batch_size,
-            precision=self.precision,
-            num_workers=self.num_workers,
-        )["loss"]
+        with ordinary():
+            encoder = self._encoder()
+            source = self._usable(self._source(X, fitting=False, least=2), encoder)
+            seen = Spreads(len(source))
+            loss = evaluate(
+                self._model(encoder),
+                source,
+                encoder.draw(seed=0),
+                Objective(**encoder.architecture["objective"]),
+                size=encoder.architecture["image_size"],
+                batch_size=self.batch_size,
+                precision=self.precision,
+                num_workers=self.num_workers,
+                look=seen.look,
+            )["loss"]
+            seen.warn(source, encoder.mean, encoder.std, FITTED)
+            return -loss
 
     def match(self, X: Any, *, random_state: Any = None) -> Bunch:
         """Draw two views of every image and transport the tokens of one to the other.
@@ -477,6 +508,11 @@ class OTCXRPretrainer(
             each summing to 1; ``grid`` (rows, columns) of the N tokens; ``accuracy`` and
             ``chance``, as ``matching_accuracy`` and ``matching_chance`` in `history_`.
 
+        Raises
+        ------
+        NonFiniteLossError
+            The cost of transport, and so the plan, has NaN.
+
         See Also
         --------
         otcxr_sk.plotting.MatchingDisplay : The same as a figure.
@@ -491,24 +527,33 @@ class OTCXRPretrainer(
         >>> found.grid, found.plan.shape, round(float(found.plan[0].sum()), 3)
         ((2, 2), (4, 4, 4), 1.0)
         """
-        check_is_fitted(self)
-        source = self._source(X, fitting=False)
-        draw = self._encoder().draw(draw_seed(random_state), erase=0.0)
-        model = self._model().to(draw.device)
-        rows = np.arange(len(source))
-        images = torch.from_numpy(source.read(rows, self._architecture["image_size"]))
-        with torch.inference_mode():
-            views, affine = draw(images, 0, 0)
-            plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
-            accuracy, chance = matching_accuracy(plan, affine, model.grid)
-        return Bunch(
-            views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
-            affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
-            plan=plan.cpu().numpy(),
-            grid=model.grid,
-            accuracy=float(accuracy),
-            chance=float(chance),
-        )
+        with ordinary():
+            encoder = self._encoder()
+            source = self._source(X, fitting=False)
+            draw = encoder.draw(draw_seed(random_state), erase=0.0)
+            model = put_on(draw.device, self._model(encoder))
+            rows = np.arange(len(source))
+            images = torch.from_numpy(source.read(rows, encoder.architecture["image_size"]))
+            seen = Spreads(len(source))
+            seen.look(rows, images)
+            seen.warn(source, encoder.mean, encoder.std, FITTED)
+            with torch.inference_mode():
+                views, affine = draw(images, 0, 0)
+                plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
+                accuracy, chance = matching_accuracy(plan, affine, model.grid)
+            if not plan.isfinite().all():
+                raise NonFiniteLossError(
+                    "the cost of transport between the views of these images is not finite: check "
+                    "that their pixels are scaled like those of the training images"
+                )
+            return Bunch(
+                views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
+                affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
+                plan=plan.cpu().numpy(),
+                grid=model.grid,
+                accuracy=float(accuracy),
+                chance=float(chance),
+            )
 
     def to_torch(self) -> DenseEncoder:
         """Return a copy of the encoder as a torch module.
@@ -533,7 +578,8 @@ class OTCXRPretrainer(
         >>> last.mean((2, 3)).shape
         torch.Size([2, 512])
         """
-        return self._encoder().load().encoder
+        with ordinary():
+            return self._encoder().load().encoder
 
     def save_encoder(self, path: Any) -> None:
         """Write the encoder to a file for timm, torch and `weights`, without pickle.
@@ -637,9 +683,8 @@ class OTCXRPretrainer(
     @property
     def _unsaved(self) -> Unsaved:
         """State of this object that no pickle and no copy has."""
-        if "_beside" not in vars(self):
-            self._beside = Unsaved()
-        return self._beside
+        # In one step, because threads may share this object.
+        return vars(self).setdefault("_beside", Unsaved())
 
     def _settings(self) -> Settings:
         self._validate_params()
@@ -662,12 +707,12 @@ class OTCXRPretrainer(
             cache=None if cache is None else ImageCache(cache.folder, int(cache.max_gb * 1e9)),
         )
 
-    def _usable(self, source: ImageSource) -> ImageSource:
+    def _usable(self, source: ImageSource, encoder: FittedEncoder) -> ImageSource:
         """Leave out of `source` what `transform` would embed as NaN."""
         self._unsaved.unusable = []
         if self.on_error == "raise":
             return source
-        loaded = self._encoder().read(source, 0, len(source), self.num_workers)
+        loaded = encoder.read(source, 0, len(source), self.num_workers)
         problems = [problem for _, found in loaded for problem in found]
         fate = "They are left out of the score."
         warn_unusable(problems, len(source), self.on_error, fate)
@@ -675,46 +720,48 @@ class OTCXRPretrainer(
         return leave_out(source, problems)
 
     def _embed(self, X: Any, *, dense: bool, out: Any) -> NDArray[np.float32]:
-        check_is_fitted(self)
-        source = self._source(X, fitting=False)
-        embedding, problems = embed(
-            self._encoder(),
-            self._model(),
-            source,
-            dense=dense,
-            out=out,
-            num_workers=self.num_workers,
-            progress=self.verbose > 0,
-        )
-        self._unsaved.unusable = unusable_table(problems)
-        return embedding
+        with ordinary():
+            encoder = self._encoder()
+            source = self._source(X, fitting=False)
+            embedding, problems = embed(
+                encoder,
+                self._model(encoder),
+                source,
+                dense=dense,
+                out=out,
+                num_workers=self.num_workers,
+                progress=self.verbose > 0,
+            )
+            self._unsaved.unusable = unusable_table(problems)
+            return embedding
 
     def _encoder(self) -> FittedEncoder:
         check_is_fitted(self)
+        # Another thread may take what it has learned meanwhile.
+        learned = vars(self).copy()
         return FittedEncoder(
-            architecture=self._architecture,
-            weights=self.weights_,
-            mean=self.mean_,
-            std=self.std_,
+            architecture=learned["_architecture"],
+            weights=learned["weights_"],
+            mean=learned["mean_"],
+            std=learned["std_"],
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
             on_error=self.on_error,
         )
 
-    def _model(self) -> OTCXRModel:
-        """The network, built once for as long as this object has the same weights."""
-        unsaved = self._unsaved
-        if unsaved.model is None or unsaved.model_weights is not self.weights_:
-            unsaved.model, unsaved.model_weights = self._encoder().load(), self.weights_
-        return unsaved.model
+    def _model(self, encoder: FittedEncoder) -> OTCXRModel:
+        """The network of an encoder, built once for as long as this object has its weights."""
+        kept = self._unsaved.network
+        if kept is None or kept[0] is not encoder.weights:
+            kept = self._unsaved.network = encoder.weights, encoder.load()
+        return kept[1]
 
     def _learned(self) -> Learned | None:
         return Learned.by(self) if hasattr(self, "weights_") else None
 
     def _take(self, learned: Learned) -> Self:
-        for name, value in vars(learned).items():
-            setattr(self, name, value)
+        vars(self).update(vars(learned))
         # Created here, because methods must not add attributes.
         _ = self._unsaved
         return self

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._paths import as_path
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._parameters import Settings
@@ -138,7 +139,7 @@ def describe_run(
         elif name not in _FREE:
             parameters[name] = _plain(value)
     if isinstance(settings.weights, str | os.PathLike):
-        parameters["weights"] = os.path.normpath(settings.weights)
+        parameters["weights"] = os.path.normpath(as_path(settings.weights))
     if weights is not None:
         parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
     # They decide when a run ends, and with which weights.
@@ -250,7 +251,7 @@ def _digest_of_files(source: ImageSource) -> str | None:
 
 
 def _digest(content: bytes) -> str:
-    return blake2b(content, digest_size=8).hexdigest()
+    return sha256(content, usedforsecurity=False).hexdigest()[:16]
 
 
 def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

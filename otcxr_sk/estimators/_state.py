@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -81,14 +82,16 @@ class Unsaved:
 
     Attributes
     ----------
-    model : OTCXRModel or None
-        Network with the weights `model_weights`.
+    network : tuple (ndarray of uint8, OTCXRModel) or None
+        The network that was last used, and its packed weights.
     stream : Stream or None
     unusable : list of dict or None
         Images that the last `transform` or `score` could not use.
+    training : lock
+        Held while the estimator is trained.
     """
 
-    model: OTCXRModel | None = None
-    model_weights: Weights | None = None
+    network: tuple[Weights, OTCXRModel] | None = None
     stream: Stream | None = None
     unusable: list[dict[str, Any]] | None = None
+    training: Any = field(default_factory=threading.RLock)

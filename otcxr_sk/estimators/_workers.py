@@ -6,12 +6,13 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import sys
 import threading
 import uuid
-import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -19,13 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs, wrap_non_picklable_objects
-from joblib.parallel import get_active_backend
+from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
+from otcxr_sk._paths import reason
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, Loaded
 from otcxr_sk.estimators._state import Weights
-from otcxr_sk.images import ImageSource, PathSource, Unusable
+from otcxr_sk.images import ImageSource, PathSource, Unusable, spread
 
 _NO_WEIGHTS = np.empty(0, np.uint8)
 
@@ -35,8 +37,8 @@ _PART_BYTES = 2**26
 # Least number of parts per worker, so that no worker is left alone with the last part for long.
 _PARTS_EACH = 4
 
-# Seconds without a result after which workers are considered lost: joblib does not notice when
-# Dask gives up a part because every worker that tried it died.
+# Seconds without a result after which workers are considered lost, where nothing tells whether
+# they live.
 SILENCE = 3600
 
 
@@ -55,6 +57,7 @@ class Embedded(NamedTuple):
     values: NDArray[np.float32] | None
     problems: list[Unusable]
     error: ValueError | None = None
+    seen: NDArray[np.float64] | None = None
 
 
 def offered_workers() -> int:
@@ -113,7 +116,7 @@ def embed_by_workers(
         Never with an error: the error of the lowest row, which a single process would meet first,
         is raised.
     """
-    step = encoder.batch_size
+    step = encoder.step
     image = encoder.architecture["image_size"] ** 2
     batch_bytes = 4 * step * max(image, math.prod(shape[1:]))
     share = math.ceil(len(source) / step / n_workers / _PARTS_EACH)
@@ -136,19 +139,35 @@ def embed_by_workers(
                 return
             yield delayed(embed_part)(call, packed, weights, start, part)
 
+    n_embedded = 0
     for embedded in _results(tasks(), n_workers):
-        if embedded.error is not None:
+        if embedded.values is None:
+            assert embedded.error is not None
             errors.append((embedded.start, embedded.error))
         elif not errors:
+            n_embedded += len(embedded.values)
             yield embedded
     if errors:
         raise min(errors, key=lambda found: found[0])[1]
+    # A result that is lost without an error must not leave rows that were never written.
+    if n_embedded < len(source):
+        raise RuntimeError(
+            f"joblib returned the embeddings of {n_embedded} of {len(source)} images; do this "
+            "outside of parallel_config"
+        )
 
 
 def _pack(encoder: FittedEncoder) -> bytes:
     bare = replace(encoder, weights=_NO_WEIGHTS)
-    # Modules defined in a notebook are sent with their code.
-    return pickle.dumps(wrap_non_picklable_objects(bare, keep_wrapper=False))
+    try:
+        # Modules defined in a notebook are sent with their code.
+        return pickle.dumps(wrap_non_picklable_objects(bare, keep_wrapper=False))
+    # Any error, because modules are written by anybody.
+    except Exception as error:
+        raise RuntimeError(
+            "the encoder cannot be sent to joblib's workers, because pickle fails; do this outside "
+            "of parallel_config"
+        ) from error
 
 
 def _parts(
@@ -161,7 +180,7 @@ def _parts(
         return
     loaded = encoder.read(source, 0, len(source), num_workers)
     for start in starts:
-        batches = islice(loaded, starts.step // encoder.batch_size)
+        batches = islice(loaded, starts.step // encoder.step)
         yield start, Sent(pickle.dumps([(images.numpy(), found) for images, found in batches]))
 
 
@@ -184,41 +203,100 @@ class Sent:
 
 
 def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
-    settings: dict[str, Any] = {"batch_size": 1, "timeout": SILENCE}
+    backend = get_active_backend()[0]
     try:
-        if getattr(get_active_backend()[0], "supports_return_generator", False):
-            yield from _quietly(Parallel(return_as="generator_unordered", **settings)(tasks))
+        if type(backend).__name__ == "DaskDistributedBackend":
+            yield from _from_dask(tasks, backend, n_workers)
+            return
+        settings = {"batch_size": 1, "timeout": None if _tells(backend) else SILENCE}
+        if getattr(backend, "supports_return_generator", False):
+            yield from _Quiet(return_as="generator_unordered", **settings)(tasks)
             return
         # Other backends return all results at the end, so work is given out in rounds.
         with Parallel(**settings) as parallel:
             for first in tasks:
                 yield from parallel(chain([first], islice(tasks, _PARTS_EACH * n_workers - 1)))
+    except BrokenProcessPool as error:
+        raise RuntimeError(_obituary(str(error))) from error
     except multiprocessing.TimeoutError as error:
         raise RuntimeError(
-            f"no worker has sent embeddings for {SILENCE} seconds; check their logs: they may have "
-            "run out of memory (lower batch_size), or be stuck on a file"
+            f"no worker has sent embeddings for {SILENCE} seconds, and this backend of joblib does "
+            "not tell whether they live: check their logs. They may have run out of memory (lower "
+            "batch_size), or be stuck on a file. The backend 'loky' waits for all that live"
+        ) from error
+    except OSError as error:
+        raise RuntimeError(
+            f"joblib's workers cannot be used: {reason(error)}; lower n_jobs, or do this outside "
+            "of parallel_config"
+        ) from error
+
+
+def _tells(backend: Any) -> bool:
+    """Whether joblib notices the death of a worker; threads do not die."""
+    return isinstance(backend, (BACKENDS["loky"], BACKENDS["threading"]))
+
+
+class _Quiet(Parallel):
+    """Does not warn that work was cancelled, in addition to the error that was the cause."""
+
+    def _warn_exit_early(self) -> None:
+        pass
+
+
+def _obituary(words: str) -> str:
+    codes = re.findall(r"SIG[A-Z]+|EXIT\(\d+\)", words)
+    if "SIGKILL" in codes:
+        advice = "if memory ran out, lower n_jobs or batch_size"
+    else:
+        advice = (
+            "an image may crash the library that decodes it: do this outside of parallel_config, "
+            "with num_workers=1, which names the images"
+        )
+    how = f" ({', '.join(codes)})" if codes else ""
+    return f"a worker process of joblib died{how}; {advice}"
+
+
+def _from_dask(tasks: Iterator[Any], backend: Any, n_workers: int) -> Iterator[Embedded]:
+    """Do tasks on a Dask cluster; joblib would wait forever for those that Dask gives up."""
+    from distributed import KilledWorker, as_completed
+
+    client: Any = backend.client
+    everywhere: dict[int, Any] = {}
+
+    def submit(task: Any) -> Any:
+        function, arguments, _ = task
+        sent = list(arguments)
+        for place, argument in enumerate(arguments):
+            # Once to every worker.
+            if isinstance(argument, np.ndarray):
+                if id(argument) not in everywhere:
+                    everywhere[id(argument)] = client.scatter(argument, broadcast=True, hash=False)
+                sent[place] = everywhere[id(argument)]
+            # Not by way of the scheduler.
+            elif isinstance(argument, Sent):
+                sent[place] = client.scatter(argument, hash=False)
+        return client.submit(function, *sent, pure=False, **backend.submit_kwargs)
+
+    running = as_completed([submit(task) for task in islice(tasks, 2 * n_workers)], client.loop)
+    try:
+        for future in running:
+            yield future.result()
+            for task in islice(tasks, 1):
+                running.add(submit(task))
+    except KilledWorker as error:
+        raise RuntimeError(
+            "Dask gave up a part of the images because the workers that had it died. They may have "
+            "run out of memory (lower batch_size), or an image crashes the library that decodes "
+            "it: see their logs"
         ) from error
     except CancelledError as error:
         raise RuntimeError(
-            f"a worker died, and the images sent to it are lost ({error}); check its log, and run "
-            "this again. Images in files are safer, because other workers can read them, too"
+            "a worker of Dask died, and the images sent to it are lost; see its log, and run this "
+            "again. Images in files are safer, because other workers can read them, too"
         ) from error
 
 
-def _quietly(results: Generator[Embedded, None, None]) -> Iterator[Embedded]:
-    try:
-        # Not `yield from`, which would close the other generator itself.
-        for result in results:  # noqa: UP028
-            yield result
-    finally:
-        # It would warn that work was cancelled, in addition to the error that caused it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            results.close()
-
-
-# Threads of one worker share an encoder and read one at a time: reading catches Python's warnings,
-# which all threads share.
+# Threads of one worker share an encoder.
 _alone = threading.Lock()
 _awake: tuple[str, FittedEncoder, Embedder] | None = None
 
@@ -274,15 +352,18 @@ def embed_part(
     )
     values: list[NDArray[np.float32]] = []
     problems: list[Unusable] = []
+    seen: list[NDArray[np.float64]] = []
     row = start
     while True:
         try:
-            with _alone:
-                images, found = next(loaded)
+            images, found = next(loaded)
         except StopIteration:
-            return Embedded(start, np.concatenate(values), problems)
+            return Embedded(
+                start, np.concatenate(values), problems, seen=np.concatenate(seen, axis=1)
+            )
         except ValueError as error:
             return Embedded(start, None, [], error)
         values.append(embedder((images, found), row, call.dense))
         problems += found
+        seen.append(spread(images))
         row += len(images)

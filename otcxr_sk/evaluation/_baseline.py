@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.images import ImageSource, as_source, require_usable, warn_unusable
 
 
+@ordinary()
 def pixel_features(
     X: ImageSource | ArrayLike | Sequence[Any], size: int = 16
 ) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state, check_scalar
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._efficiency import draw_rows
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
@@ -75,6 +76,7 @@ class Comparison:
         return "\n".join(lines)
 
 
+@ordinary()
 def compare(
     features: Mapping[str, ArrayLike],
     y: ArrayLike,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
 from otcxr_sk._columns import check_patients
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
 from otcxr_sk.evaluation._task import (
     check_features,
@@ -20,6 +21,7 @@ from otcxr_sk.evaluation._task import (
 )
 
 
+@ordinary()
 def few_labels(
     y: ArrayLike,
     groups: ArrayLike,
@@ -89,6 +91,7 @@ def _draw(
     return rows[np.isin(patients, np.concatenate(drawn))]
 
 
+@ordinary()
 def label_efficiency(
     Z: ArrayLike,
     y: ArrayLike,

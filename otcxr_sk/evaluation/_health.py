@@ -6,11 +6,13 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.preprocessing import normalize
 from sklearn.utils import Bunch
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.evaluation._task import as_features, require_finite
 
 _WORKING_MEMORY = 64  # MiB
 
 
+@ordinary()
 def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
     r"""Measure collapse, uniformity on the sphere, and agreement of two views.
 

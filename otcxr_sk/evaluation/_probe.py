@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
 # Fixed, so that nothing is tuned on the labels that an embedding is judged by.
@@ -29,6 +30,7 @@ def make_probe() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=2000))
 
 
+@ordinary()
 def linear_probe(
     Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
 ) -> float:
@@ -80,6 +82,7 @@ def linear_probe(
     return mean_auc(*_check_and_score("linear", Z, y, groups, train, test))
 
 
+@ordinary()
 def knn_probe(
     Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
 ) -> float:
@@ -121,6 +124,7 @@ def knn_probe(
     return mean_auc(*_check_and_score("knn", Z, y, groups, train, test))
 
 
+@ordinary()
 def probe_roc(
     Z: ArrayLike,
     y: ArrayLike,

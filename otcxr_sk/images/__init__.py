@@ -1,7 +1,8 @@
 """Read files, arrays and datasets as grayscale images with the right polarity and range."""
 
-from otcxr_sk.images._arrays import ArraySource, as_source, is_lazy
+from otcxr_sk.images._arrays import ArraySource, is_lazy
 from otcxr_sk.images._cache import Cache, ImageCache
+from otcxr_sk.images._content import Content, as_source, open_source, recognize
 from otcxr_sk.images._errors import (
     ImageReadError,
     ImageReadWarning,
@@ -15,19 +16,23 @@ from otcxr_sk.images._folder import list_images
 from otcxr_sk.images._loading import read_batches, read_usable_batches
 from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import RESIZES, Resize
+from otcxr_sk.images._ranges import FITTED, ImageRangeWarning, Spreads, spread
 from otcxr_sk.images._read import read_image
 from otcxr_sk.images._scan import Scan, scan
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Selection, leave_out
-from otcxr_sk.images._torch import DatasetSource, first_member
-from otcxr_sk.images.dicom import read_dicom, read_dicom_table
+from otcxr_sk.images._torch import DatasetSource
+from otcxr_sk.images.dicom import read_dicom, read_dicom_table, read_dicom_texts
 
 __all__ = [
     "DEFAULT_RESIZE",
+    "FITTED",
     "RESIZES",
     "ArraySource",
     "Cache",
+    "Content",
     "DatasetSource",
     "ImageCache",
+    "ImageRangeWarning",
     "ImageReadError",
     "ImageReadWarning",
     "ImageSource",
@@ -35,20 +40,24 @@ __all__ = [
     "Resize",
     "Scan",
     "Selection",
+    "Spreads",
     "Unusable",
     "UnusableImageWarning",
     "as_source",
-    "first_member",
     "is_lazy",
     "leave_out",
     "list_images",
+    "open_source",
     "read_batches",
     "read_dicom",
     "read_dicom_table",
+    "read_dicom_texts",
     "read_image",
     "read_usable_batches",
+    "recognize",
     "require_usable",
     "scan",
+    "spread",
     "unusable_table",
     "warn_unusable",
 ]

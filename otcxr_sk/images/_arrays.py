@@ -1,13 +1,14 @@
-"""Images in an array, in memory or on disk, and the choice between an array and paths."""
+"""Images in an array, in memory or on disk."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcxr_sk.images._errors import ImageReadError
-from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import Resize, Squares, luma, to_float
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
 
@@ -22,7 +23,8 @@ class ArraySource(ImageSource):
         value of their type (uint8 / 255, uint16 / 65535, int16 / 32767); booleans become 0 and 1;
         floats, and integers of 32 and 64 bits, are unchanged. Three channels become luma
         (ITU-R BT.601). Memory maps, HDF5 datasets, Zarr and Dask arrays, and any other object
-        with a NumPy dtype, a shape and slices of rows, are read row by row on demand.
+        with a NumPy dtype, a shape and slices of rows, are read row by row on demand. Tensors
+        are read where they are, on the CPU without a copy.
     layout : {"nhw", "nchw", "nhwc"}, default="nhw"
         Order of the axes: images, channels (1 or 3), height, width.
     image_shape : tuple (height, width), default=None
@@ -61,8 +63,7 @@ class ArraySource(ImageSource):
         resize: Resize = DEFAULT_RESIZE,
     ) -> None:
         super().__init__(resize=resize)
-        self._array: Any
-        self._array = array if is_lazy(array) else np.asarray(array)
+        self._array = as_rows(array)
         self._layout = layout
         self._image_shape = image_shape
         shape = self._array.shape
@@ -109,11 +110,16 @@ class ArraySource(ImageSource):
         return np.concatenate([self._run(int(run[0]), int(run[-1]) + 1) for run in runs])[back]
 
     def _run(self, start: int, stop: int) -> NDArray[Any]:
+        rows = f"rows {start} to {stop - 1}" if stop - start > 1 else f"row {start}"
         try:
-            return np.asarray(self._array[start:stop])
+            return as_array(self._array[start:stop])
+        except ImageReadError as error:
+            raise ImageReadError(f"{rows}: {error}") from error
         except Exception as error:
-            rows = f"rows {start} to {stop - 1}" if stop - start > 1 else f"row {start}"
-            raise ImageReadError(f"{rows}: cannot be read ({error})") from error
+            raise ImageReadError(
+                f"{rows}: the array cannot be read there; check its file or server, or leave them "
+                "out"
+            ) from error
 
 
 def is_lazy(array: Any) -> bool:
@@ -128,25 +134,124 @@ def is_lazy(array: Any) -> bool:
     )
 
 
-def as_source(images: ImageSource | ArrayLike | Sequence[Any]) -> ImageSource:
-    """Return an image source for an array or a sequence of paths.
+def as_rows(array: Any) -> Any:
+    """Return an array of any library with a NumPy dtype, whose rows can be read.
 
-    Parameters
-    ----------
-    images : ImageSource, array-like of shape (n, height, width), or sequence of paths
-        An `ImageSource` is returned unchanged.
-
-    Returns
-    -------
-    ImageSource
-
-    See Also
-    --------
-    ArraySource : Other layouts, flattened rows, and other ways to resize.
-    PathSource : Options for files.
+    It is not copied, unless it is on another device or a list.
     """
-    if isinstance(images, ImageSource):
-        return images
-    if is_lazy(images) or np.asarray(images).dtype.kind in "biuf":
-        return ArraySource(images)
-    return PathSource(images)  # type: ignore[arg-type]
+    # Kind V: numbers of other libraries, such as the bfloat16 of JAX.
+    if is_lazy(array) and array.dtype.kind != "V":
+        return array
+    return _Tensor(array) if _has_foreign_numbers(array) else as_array(array)
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """Return numbers of any library as a NumPy array, without a copy where that is possible.
+
+    Raises
+    ------
+    ImageReadError
+        Some are masked, or not stored.
+    ValueError
+        They are nested lists of different lengths.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ImageReadError(
+            "some of its pixels are masked; give them a value, for example with X.filled(0)"
+        )
+    if hasattr(value, "detach"):
+        if value.layout != _torch().strided:
+            raise ImageReadError("this is a sparse tensor; pass X.to_dense()")
+        value = value.float() if _has_foreign_numbers(value) else value
+        return np.asarray(value.numpy(force=True))
+    try:
+        array = np.asarray(value)
+    except TypeError:
+        # Arrays on a GPU refuse to be copied unasked.
+        if not hasattr(value, "__dlpack__"):
+            raise
+        return as_array(_torch().from_dlpack(value))
+    if array.dtype.kind == "O" and not array.ndim and hasattr(value, "__dlpack__"):
+        return as_array(_torch().from_dlpack(value))
+    foreign = array.dtype.kind == "V" and np.can_cast(array.dtype, np.float32)
+    return array.astype(np.float32) if foreign else array
+
+
+class _Tensor:
+    """A tensor of numbers that NumPy does not have, converted row by row."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor.detach().cpu()
+        self.shape = tuple(tensor.shape)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return as_array(self._tensor[rows])
+
+
+def _has_foreign_numbers(value: Any) -> bool:
+    """Return whether this is a tensor of floats that NumPy does not have, such as bfloat16."""
+    if not hasattr(value, "detach") or not value.is_floating_point():
+        return False
+    torch = _torch()
+    return value.dtype not in (torch.float16, torch.float32, torch.float64)
+
+
+def _torch() -> Any:
+    # Importing this package loads no torch.
+    import torch
+
+    return torch
+
+
+def layout_of(shape: tuple[int, ...]) -> Literal["nhw", "nchw", "nhwc"]:
+    """Return the order of the axes of a stack of images.
+
+    Raises
+    ------
+    ValueError
+        They are not the axes of images, or it is not clear which of them has the channels.
+    """
+    if len(shape) == 3:
+        return "nhw"
+    if len(shape) != 4:
+        raise ValueError(
+            f"images come as (n, h, w), (n, 1 or 3, h, w) or (n, h, w, 1 or 3), got {shape}"
+        )
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first and last:
+        raise ValueError(
+            f"cannot tell which axis of images of shape {shape} has the channels: pass "
+            "np.moveaxis(X, 1, 3) if it is axis 1, np.moveaxis(X, 3, 1) if it is axis 3"
+        )
+    if not (first or last):
+        raise ValueError(
+            f"images of shape {shape} have no axis of 1 or 3 channels; expected "
+            "(n, 1 or 3, h, w) or (n, h, w, 1 or 3)"
+        )
+    return "nchw" if first else "nhwc"
+
+
+def row_shape(n_features: int, image_shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the height and width of images in flattened rows.
+
+    By default they are square if that is possible, and otherwise strips one pixel high.
+
+    Raises
+    ------
+    ValueError
+        `image_shape` has another number of pixels, or is no shape.
+    """
+    if image_shape is None:
+        side = math.isqrt(n_features)
+        return (side, side) if side * side == n_features else (1, n_features)
+    if len(image_shape) != 2 or not all(isinstance(n, Integral) and n > 0 for n in image_shape):
+        raise ValueError(f"image_shape must be (height, width) in pixels, got {image_shape!r}")
+    height, width = image_shape
+    if height * width != n_features:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} needs rows of {height * width} pixels, but X has "
+            f"{n_features} features"
+        )
+    return height, width

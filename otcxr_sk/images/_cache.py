@@ -7,16 +7,18 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otcxr_sk._atomic import replacing
 from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._paths import as_path, reason
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
-from otcxr_sk.images._pixels import Squares
+from otcxr_sk.images._pixels import Squares, to_float
 
 # Entries are spread over this many folders, each with its own share of the space: a process that
 # writes to one keeps it within that share, so that processes need not agree on a total.
@@ -28,7 +30,7 @@ _ABANDONED = 3600
 
 # Magic number, bytes per pixel, whether constant, checksum of all but magic number and checksum.
 _HEADER = struct.Struct("<8sBBI")
-_MAGIC = b"otcxr-1\n"
+_MAGIC = b"otcxr-2\n"
 _TYPES = {dtype.itemsize: dtype for dtype in map(np.dtype, ("u1", "<u2", "<f4"))}
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Images that otcxr-sk can decode again.\n"
@@ -44,7 +46,7 @@ class Cache(ParameterGroup):
         Created if missing. Any number of runs may share it.
     max_gb : float, default=50.0
         Maximum size of the images there, in gigabytes (1e9 bytes). The least recently used images
-        are removed to make room for new ones.
+        are removed to make room for new ones. At 224 pixels, an image takes 200 kB.
 
     See Also
     --------
@@ -65,9 +67,9 @@ class ImageCache:
 
     The key of an entry is the absolute path of the file, its size, its times of modification and
     of change, the image size, the way of resizing, and the version of this library. Whenever one
-    of them differs, the file is decoded again. Pixels of files with 8 and 16 bits are kept as uint8
-    and uint16, others as float32 without loss. Entries appear complete or not at all, and damaged
-    ones are ignored. They are plain numbers: nothing in the folder is ever executed.
+    of them differs, the file is decoded again. All bits of the pixels are kept, as integers of 8 or
+    16 bits where these suffice, otherwise as float32. Entries appear complete or not at all, and
+    damaged ones are ignored. They are plain numbers: nothing in the folder is ever executed.
 
     Parameters
     ----------
@@ -87,14 +89,14 @@ class ImageCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
-        self._folder = os.path.join(os.path.abspath(folder), "otcxr-images")
+        self._folder = os.path.join(os.path.abspath(as_path(folder)), "otcxr-images")
         self._share = int(max_bytes) // _FOLDERS
         self._has_warned = False
         try:
             os.makedirs(self._folder, exist_ok=True)
         except OSError as error:
             raise ValueError(
-                f"the cache folder {os.fspath(folder)!r} cannot be used: {error}"
+                f"the cache folder {os.fspath(folder)!r} cannot be used: {reason(error)}"
             ) from error
         with suppress(OSError), open(os.path.join(self._folder, "CACHEDIR.TAG"), "x") as file:
             file.write(_TAG)
@@ -106,7 +108,7 @@ class ImageCache:
         return Entry(self, path, size, state, self._place(os.fsencode(key)))
 
     def _place(self, key: bytes) -> str:
-        name = blake2b(key, digest_size=20).hexdigest()
+        name = sha256(key, usedforsecurity=False).hexdigest()
         return os.path.join(self._folder, name[:2], name[2:] + _SUFFIX)
 
     def _write(self, place: str, content: bytes) -> None:
@@ -118,10 +120,11 @@ class ImageCache:
         try:
             os.makedirs(folder, exist_ok=True)
             _make_room(folder, self._share - len(content))
-            with replacing(place, unfinished, durable=False) as file:
+            # Another process takes it for abandoned if this one has slept for an hour.
+            with suppress(RuntimeError), replacing(place, unfinished, durable=False) as file:
                 file.write(content)
         except OSError as error:
-            self._warn(str(error))
+            self._warn(reason(error))
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
@@ -157,14 +160,10 @@ class Entry:
                 os.utime(self.place)
         return image
 
-    def store(self, image: Squares, bits: int) -> Squares:
-        """Store an image unless its file has changed, and return it as `load` will return it."""
-        content = _pack(image, bits)
+    def store(self, image: Squares) -> None:
+        """Store an image unless its file has changed meanwhile."""
         if self.state is not None and self.state == _state(self.path):
-            self.cache._write(self.place, content)
-        stored = _unpack(content, self.size)
-        assert stored is not None
-        return stored
+            self.cache._write(self.place, _pack(image))
 
 
 def _state(path: str) -> tuple[int, ...] | None:
@@ -177,14 +176,21 @@ def _state(path: str) -> tuple[int, ...] | None:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _pack(image: Squares, bits: int) -> bytes:
-    values, dtype = image.stack, _TYPES[bits // 8 or 4]
-    if bits:
-        # Rounding errors of resizing may go beyond [0, 1].
-        values = np.rint(np.clip(values, 0, 1) * np.float32(np.iinfo(dtype).max))
-    pixels = values.astype(dtype).tobytes()
-    flags = bytes([dtype.itemsize, bool(image.constant[0])])
+def _pack(image: Squares) -> bytes:
+    numbers = _shortest(image.stack)
+    flags = bytes([numbers.itemsize, bool(image.constant[0])])
+    pixels = numbers.tobytes()
     return _HEADER.pack(_MAGIC, *flags, zlib.crc32(pixels, zlib.crc32(flags))) + pixels
+
+
+def _shortest(stack: NDArray[np.float32]) -> NDArray[Any]:
+    """Return numbers that `to_float` turns into these to the bit, in as few bytes as possible."""
+    for dtype in (np.uint8, np.dtype("<u2")):
+        # Images that needed no resizing are still what their files hold.
+        numbers = np.rint(np.clip(stack, 0, 1) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+        if to_float(numbers).tobytes() == stack.tobytes():
+            return numbers
+    return stack.astype("<f4")
 
 
 def _unpack(content: bytes, size: int) -> Squares | None:
@@ -199,10 +205,7 @@ def _unpack(content: bytes, size: int) -> Squares | None:
         or checksum != zlib.crc32(pixels, zlib.crc32(bytes([width, constant])))
     ):
         return None
-    stored = np.frombuffer(pixels, _TYPES[width]).reshape(1, size, size)
-    stack = stored.astype(np.float32)
-    if width < 4:
-        stack /= np.float32(np.iinfo(stored.dtype).max)
+    stack = to_float(np.frombuffer(pixels, _TYPES[width]).reshape(1, size, size))
     return Squares(stack, np.array([constant], dtype=np.bool_))
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from otcxr_sk._paths import as_path
 from otcxr_sk.images._cache import ImageCache
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import Resize, Squares
 from otcxr_sk.images._read import read_gray
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+from otcxr_sk.images._values import is_missing, is_path, shown, values_of
 
 
 class PathSource(ImageSource):
@@ -18,15 +20,16 @@ class PathSource(ImageSource):
 
     Parameters
     ----------
-    paths : sequence of str or path-like
-        List, tuple, one-dimensional array or data-frame column.
+    paths : sequence of str, bytes or path-like
+        List, tuple, one-dimensional array, or column of pandas, polars or Arrow. A ``~`` at the
+        start of a path is the home folder.
     resize : {"squash", "pad", "crop"}, default="squash"
         How a non-square image becomes square, see `ImageSource`.
     cache : ImageCache, default=None
         Where decoded and resized images are kept.
     allow_missing : bool, default=False
-        Whether to accept None or NaN in place of a path, as an image that cannot be read. By
-        default it is an error at once.
+        Whether to accept None, NaN or an empty text in place of a path, as an image that cannot
+        be read. By default it is an error at once.
 
     Raises
     ------
@@ -53,15 +56,15 @@ class PathSource(ImageSource):
 
     def __init__(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: Iterable[str | bytes | os.PathLike[Any]],
         *,
         resize: Resize = DEFAULT_RESIZE,
         cache: ImageCache | None = None,
         allow_missing: bool = False,
     ) -> None:
         super().__init__(resize=resize)
-        if isinstance(paths, str | bytes | os.PathLike):
-            raise ValueError(f"expected a sequence of paths, got one; use [{os.fspath(paths)!r}]")
+        if is_path(paths):
+            raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
         shape = getattr(paths, "shape", (0,))
         if len(shape) != 1:
             raise ValueError(f"paths must be one-dimensional, got an array of shape {shape}")
@@ -70,14 +73,26 @@ class PathSource(ImageSource):
         # page, whereas one block of bytes stays shared. In an array of fixed-width strings, every
         # path would take as much memory as the longest one.
         encoded, ends = bytearray(), []
-        for row, path in enumerate(paths):
-            if isinstance(path, str | os.PathLike):
-                encoded += os.fsencode(path)
-            elif not (allow_missing and _is_missing(path)):
-                raise ValueError(f"row {row} is {path!r}, not the path of an image")
+        for row, path in enumerate(values_of(paths)):
+            # Text first, for speed.
+            if isinstance(path, str | bytes | os.PathLike) and path:
+                one = os.fsencode(path)
+                encoded += os.fsencode(as_path(one)) if one.startswith(b"~") else one
+            elif not is_missing(path):
+                raise ValueError(f"row {row} is {shown(path)}, not the path of an image")
+            elif not allow_missing:
+                raise ValueError(
+                    f"row {row} is {shown(path)}, not the path of an image; leave it out"
+                )
             ends.append(len(encoded))
         if not ends:
             raise ValueError("there are no paths: at least one is needed")
+        if b"\0" in encoded:
+            row = int(np.searchsorted(ends, encoded.index(b"\0"), side="right"))
+            raise ValueError(
+                f"row {row} is the content of a file or another block of bytes, not the path of an "
+                "image; decode it first, for example with PIL.Image.open(io.BytesIO(content))"
+            )
         self._encoded = bytes(encoded)
         self._ends = np.array([0, *ends], dtype=np.int64)
 
@@ -121,11 +136,5 @@ class PathSource(ImageSource):
                 pixels, bits = read_gray(path)
                 image = self._fit(pixels[np.newaxis], [index], size, finite=bits > 0)
                 if entry:
-                    image = entry.store(image, bits)
+                    entry.store(image)
             yield image
-
-
-def _is_missing(value: Any) -> bool:
-    # NaN and NaT are not equal to themselves; comparing pandas.NA gives NA, which has no truth
-    # value.
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk.images._errors import ImageReadError, reading
 from otcxr_sk.images._pillow import GrayImage
@@ -52,6 +53,7 @@ _HEAD = 132
 _BYTES_PER_PIXEL = 8
 
 
+@ordinary()
 def read_image(
     path: str | os.PathLike[str], *, modalities: Collection[str] | None = None
 ) -> NDArray[np.float32]:

@@ -53,7 +53,8 @@ class DenseEncoder(nn.Module):
             except Exception as error:  # A user's module may raise anything.
                 raise ValueError(
                     f"the encoder {type(backbone).__name__} cannot take images of {size} x {size} "
-                    f"pixels in one channel ({error}); choose another image_size or encoder"
+                    "pixels in one channel, as the error above says; choose another image_size or "
+                    "encoder"
                 ) from error
         self.train(was_training)
         for dense in (matched, last):

@@ -1,14 +1,12 @@
 """Costs, entropic transport plans and their divergence from the true plan."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from otcxr_sk.method._statistics import WHOLE_BATCH, BatchStatistics
 
-# Iterations between two checks of the marginals, as in POT.
+# Iterations between two checks of the marginals, as in Python Optimal Transport (POT).
 _PERIOD = 10
 
 # exp(-cost / epsilon), and its scalings, stay within float32 up to this ratio of cost to epsilon.
@@ -46,8 +44,9 @@ def transport_plan(
     Minimizes :math:`\langle P, M \rangle + \epsilon \sum_{ij} P_{ij} \log P_{ij}` over the plans
     `P` with marginals :math:`P 1 = a` and :math:`P^T 1 = b`, by Sinkhorn's algorithm (Cuturi
     2013): by scaling :math:`\exp(-M / \epsilon)` where that is far from underflow, otherwise in
-    the log domain (`ot.batch.bregman_log_projection_batch`), which takes longer. The plan carries
-    no gradient: by the envelope theorem, the derivative of the optimal value in `M` is `P`.
+    the log domain, as `ot.batch.bregman_log_projection_batch` of POT does, which takes longer. The
+    plan carries no gradient: by the envelope theorem, the derivative of the optimal value in `M`
+    is `P`.
 
     Parameters
     ----------
@@ -77,12 +76,7 @@ def transport_plan(
     if statistics.largest(cost.abs().max()) <= _RANGE * epsilon:
         plan = _scaled(cost.div(-epsilon).exp_(), a, b, max_iter, tol, statistics)
     else:
-        from ot.backend import get_backend
-        from ot.batch import bregman_log_projection_batch
-
-        logits = -cost / epsilon
-        nx = _Backend(get_backend(logits), statistics)
-        plan = bregman_log_projection_batch(logits, a, b, nx=nx, max_iter=max_iter, tol=tol)["T"]
+        plan = _in_log_domain(-cost / epsilon, a, b, max_iter, tol, statistics)
     error = torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
     return plan, error
 
@@ -104,17 +98,20 @@ def _scaled(
     return kernel.mul_(f.transpose(1, 2)).mul_(g)
 
 
-class _Backend:
-    """A POT backend whose maximum, which decides when to stop, is that of the whole batch."""
-
-    def __init__(self, backend: Any, statistics: BatchStatistics) -> None:
-        self._backend, self._statistics = backend, statistics
-
-    def max(self, values: Tensor) -> Tensor:
-        return self._statistics.largest(self._backend.max(values))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+def _in_log_domain(
+    logits: Tensor, a: Tensor, b: Tensor, max_iter: int, tol: float, statistics: BatchStatistics
+) -> Tensor:
+    """Shift rows and columns of the logarithms of kernels (B, N, N) to the marginals."""
+    log_a, log_b = a.log(), b.log()
+    g = torch.zeros_like(b)
+    for iteration in range(max_iter):
+        f = log_a - (logits + g[:, None]).logsumexp(2)
+        g = log_b - (logits + f[:, :, None]).logsumexp(1)
+        if iteration % _PERIOD == 0:
+            rows = (logits + f[:, :, None] + g[:, None]).exp_().sum(2)
+            if statistics.largest((rows - a).norm(dim=1).max()) < tol:
+                break
+    return (logits + f[:, :, None] + g[:, None]).exp_()
 
 
 def divergence_from_truth(cost: Tensor, plan: Tensor, truth: Tensor, *, epsilon: float) -> Tensor:

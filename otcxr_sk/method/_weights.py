@@ -2,11 +2,11 @@
 
 import json
 import re
-import warnings
 import zipfile
-from argparse import Namespace
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,12 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from otcxr_sk._paths import as_path
+
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 
 # Keys under which training scripts save the weights; averaged ones first, as in timm.
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
+
+# timm's scripts save their options with the weights. PyTorch refuses their class, and would have
+# to be told for all threads that it runs no code; this one it knows.
+_OPTIONS, _PLAIN = "argparse.Namespace", "collections.OrderedDict"
 
 # Hugging Face's names in DINOv2 and its authors' names, which timm reads; replaced in this order.
 _DINOV2 = {
@@ -48,7 +54,7 @@ def locate(path: str | Path) -> Path:
     ValueError
         There is no such file, or its format is not supported.
     """
-    path = Path(path)
+    path = Path(as_path(path))
     places = [path / name for name in _IN_FOLDERS] if path.is_dir() else [path]
     file = next((place for place in places if place.is_file()), path)
     if not file.is_file() or file.suffix not in (".safetensors", *_PICKLED):
@@ -110,7 +116,9 @@ def check_config(file: Path, backbone: nn.Module) -> None:
     try:
         stated = json.loads(config.read_text(encoding="utf-8")).get("num_attention_heads")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{str(config)!r} is not the config of a model: {error}") from error
+        raise ValueError(
+            f"{str(config)!r} is not the config of a model; download it again, or remove it"
+        ) from error
     blocks = getattr(backbone, "blocks", [None])
     heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
     if stated is not None and heads is not None and stated != heads:
@@ -141,7 +149,7 @@ def summary(error: Exception) -> str:
         parts.append(f"unexpected: {_first(unexpected)}")
     if shapes:
         parts.append(_first([f"{name} has shape {has}, not {need}" for name, has, need in shapes]))
-    return "; ".join(parts) or f"{type(error).__name__}: {message.partition(chr(10))[0][:200]}"
+    return "; ".join(parts) or "they are those of another kind of network"
 
 
 def _first(items: list[str]) -> str:
@@ -152,24 +160,29 @@ def _map(file: Path) -> Any:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{str(file)!r} is damaged or not a safetensors file: {error}") from error
+        raise ValueError(
+            f"{str(file)!r} is damaged, cut short or not a safetensors file; download or copy it "
+            "again"
+        ) from error
 
 
 def _unpickle(file: Path) -> Any:
     try:
         archive = zipfile.is_zipfile(file)
         if not (archive and _is_compressed(file)):
-            # timm's scripts save their options with the weights; a Namespace runs no code.
-            with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            try:
                 return torch.load(file, map_location="cpu", weights_only=True, mmap=archive)
+            except UnpicklingError as error:
+                if _OPTIONS not in str(error):
+                    raise
+            return torch.load(_with_plain_options(file), map_location="cpu", weights_only=True)
     except Exception as error:  # A malicious file may make the reader raise anything.
         # PyTorch's own message is not passed on: it suggests running what it refused.
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
             raise ValueError(
-                f"{str(file)!r} is damaged, truncated or not a file of weights written by PyTorch "
-                f"({type(error).__name__})"
+                f"{str(file)!r} is damaged, cut short or not a file of weights written by PyTorch; "
+                "download or copy it again"
             ) from None
         raise ValueError(
             f"{str(file)!r} is refused: it asks for {asked[1]}, which is not a weight. None of its "
@@ -180,6 +193,21 @@ def _unpickle(file: Path) -> Any:
         f"{str(file)!r} unpacks to more than its size, unlike files written by PyTorch; it may be "
         "a zip bomb"
     )
+
+
+def _with_plain_options(file: Path) -> BytesIO:
+    """Copy a file of weights, with the options of a script as a class that PyTorch reads."""
+    theirs, plain = (f"c{path.replace('.', chr(10))}\n".encode() for path in (_OPTIONS, _PLAIN))
+    if not zipfile.is_zipfile(file):
+        return BytesIO(file.read_bytes().replace(theirs, plain))
+    copy = BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as other:
+        for member in archive.infolist():
+            content = archive.read(member)
+            pickled = member.filename.endswith("data.pkl")
+            other.writestr(member.filename, content.replace(theirs, plain) if pickled else content)
+    copy.seek(0)
+    return copy
 
 
 def _is_compressed(file: Path) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otcxr_sk.training._epoch import *
     from otcxr_sk.training._inspection import *
     from otcxr_sk.training._optimizer import *
+    from otcxr_sk.training._random import *
     from otcxr_sk.training._trainer import *
     from otcxr_sk.training.callbacks import *
 
@@ -35,6 +36,7 @@ __all__ = [
     "NonFiniteLossError",
     "Optimizer",
     "Processes",
+    "Randomness",
     "RunState",
     "TensorBoardLogger",
     "TimeLimit",
@@ -48,12 +50,12 @@ __all__ = [
     "describe",
     "evaluate",
     "join_processes",
-    "private_randomness",
+    "put_on",
     "scan",
 ]
 
 # Callbacks, parameters and the description of a run need no torch.
 _LIGHT = ["callbacks", "_checkpoint", "_inspection", "_optimizer"]
-_HEAVY = ["_device", "_distributed", "_epoch", "_trainer"]
+_HEAVY = ["_device", "_random", "_distributed", "_epoch", "_trainer"]
 
 __getattr__, __dir__ = lazy_face(__name__, __all__, _LIGHT + _HEAVY)

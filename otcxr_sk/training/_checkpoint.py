@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import blake2b
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from otcxr_sk._atomic import replacing
 from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._paths import as_path, reason
 from otcxr_sk._warning import warn_user
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ KEEP = 2
 _FORMAT = "2"
 _UNFINISHED = "unfinished.part"
 _LOCK = ".in-use"
-_NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{32})\.safetensors")
+_NAME = re.compile(r"checkpoint-\d{9}-[0-9a-f]{64}\.safetensors")
+_NAME_BEFORE_0_2 = re.compile(r"checkpoint-\d{9}-[0-9a-f]{32}\.safetensors")
 
 
 class CheckpointWarning(UserWarning):
@@ -106,7 +108,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: str | os.PathLike[str], every: int | timedelta = 1) -> None:
         self.run: dict[str, Any] = {}
-        self.folder = os.path.abspath(folder)
+        self.folder = os.path.abspath(as_path(folder))
         self._every = every
         self._saved_at = time.monotonic()
         try:
@@ -117,7 +119,7 @@ class CheckpointFolder:
             os.unlink(self._unfinished)
         except OSError as error:
             raise ValueError(
-                f"the checkpoint folder {os.fspath(folder)!r} cannot be used: {error}"
+                f"the checkpoint folder {os.fspath(folder)!r} cannot be used: {reason(error)}"
             ) from error
 
     @contextmanager
@@ -177,8 +179,8 @@ class CheckpointFolder:
                 file.write(content)
         except OSError as error:
             self._warn(
-                f"no checkpoint was written after step {place} ({error}); earlier ones are kept "
-                "and training continues"
+                f"no checkpoint was written after step {place}: {reason(error)}; earlier ones are "
+                "kept and training continues"
             )
             return
         finally:
@@ -224,13 +226,25 @@ class CheckpointFolder:
 
 
 def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:
-    """List the names of the checkpoints in a folder, newest first."""
-    return sorted(filter(_NAME.fullmatch, os.listdir(folder)), reverse=True)
+    """List the names of the checkpoints in a folder, newest first.
+
+    Raises
+    ------
+    ValueError
+        If an earlier version of this library wrote some.
+    """
+    names = os.listdir(folder)
+    if any(map(_NAME_BEFORE_0_2.fullmatch, names)):
+        raise ValueError(
+            f"the checkpoint folder {os.fspath(folder)!r} holds a run of otcxr-sk 0.1, which this "
+            "version cannot read; continue the run with that version, or use another folder"
+        )
+    return sorted(filter(_NAME.fullmatch, names), reverse=True)
 
 
-def checksum(content: bytes = b"") -> blake2b:
+def checksum(content: bytes = b"") -> Any:
     """Start the checksum that ends the name of a checkpoint."""
-    return blake2b(content, digest_size=16)
+    return sha256(content, usedforsecurity=False)
 
 
 def _parse(content: bytes, path: str) -> RunState:

@@ -1,9 +1,11 @@
-"""Devices, precision and random generators, for training and embedding."""
+"""Devices and precision, for training and embedding."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PRECISIONS = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
 
@@ -24,8 +26,25 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={device!r} cannot be used on this machine: {error}") from error
+        raise ValueError(
+            f"device={device!r} cannot be used on this machine; it has {', '.join(_devices())}"
+        ) from error
     return chosen
+
+
+def _devices() -> list[str]:
+    found = ["'cpu'", *(f"'cuda:{index}'" for index in range(torch.cuda.device_count()))]
+    return found + ["'mps'"] * torch.backends.mps.is_available()
+
+
+def put_on(device: torch.device, network: Network) -> Network:
+    """Move a network, and return it; one that is there already is not touched.
+
+    Other threads may be using it.
+    """
+    there = {value.device for value in (*network.parameters(), *network.buffers())}
+    here = torch.empty(0, device=device).device
+    return network if there <= {here} else network.to(device)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -53,17 +72,3 @@ def _has_fast_bf16(device: torch.device) -> bool:
     # Emulated bfloat16 is slower than float32. Torch has no public names for these flags.
     flags = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, flag, bool)() for flag in flags)
-
-
-@contextmanager
-def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's default generators inside the block, and restore them after it.
-
-    Initialization, dropout and stochastic depth draw from them and accept no other generator.
-    """
-    cuda = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.default_generators[cuda[0]].manual_seed(seed)
-        yield

@@ -20,6 +20,7 @@ from otcxr_sk.images import ImageSource, Scan, Selection, require_usable
 from otcxr_sk.images import scan as scan_alone
 from otcxr_sk.method import Objective, OTCXRModel
 from otcxr_sk.training._device import choose_device
+from otcxr_sk.training._random import Randomness
 from otcxr_sk.training._shared_batch import SharedModel, join_parts
 
 # How long a process waits for another before giving up: more than one needs to write a checkpoint
@@ -104,14 +105,10 @@ class Processes:
             return embedding
         return join_parts(embedding, sizes)
 
-    def seed(self, *key: int) -> None:
+    def seed(self, random: Randomness, *key: int) -> None:
         """Seed dropout by `key`, so that no two processes draw alike; does nothing if alone."""
-        if self.count == 1:
-            return
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        if self.count > 1:
+            random.seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
 SINGLE_PROCESS = Processes(torch.device("cpu"))
@@ -191,6 +188,7 @@ def scan(
     held_out: NDArray[np.intp],
     refuse_unusable: bool = True,
     progress: bool = False,
+    look: Callable[..., None] | None = None,
     **options: Any,
 ) -> Scan:
     """Scan all images like `otcxr_sk.images.scan`, each process a share of them.
@@ -198,7 +196,7 @@ def scan(
     All processes return the same result, or raise the same error.
     """
     if processes.count == 1:
-        options |= {"refuse_unusable": refuse_unusable, "progress": progress}
+        options |= {"refuse_unusable": refuse_unusable, "progress": progress, "look": look}
         return scan_alone(source, size, held_out=held_out, **options)
     n = len(source)
     seen: list[tuple[int, Scan]] = []
@@ -207,7 +205,7 @@ def scan(
         # In pieces, so that a slow process is waited for before the others are far ahead.
         for rows in np.array_split(np.arange(n), math.ceil(n / (LOOKED_AT * processes.count))):
             share = np.array_split(rows, processes.count)[processes.rank]
-            seen += processes.gather(_scan_rows(source, share, held_out, size, options))
+            seen += processes.gather(_scan_rows(source, share, held_out, size, look, options))
             bar.update(len(rows))
     problems = [problem for _, found in seen for problem in found.unusable]
     if refuse_unusable:
@@ -225,6 +223,7 @@ def _scan_rows(
     rows: NDArray[np.intp],
     held_out: NDArray[np.intp],
     size: int,
+    look: Callable[..., None] | None,
     options: dict[str, Any],
 ) -> tuple[int, Scan]:
     """Scan some rows, and count those that were measured."""
@@ -234,6 +233,7 @@ def _scan_rows(
         size,
         held_out=np.flatnonzero(is_held_out),
         refuse_unusable=False,
+        look=None if look is None else lambda local, images: look(rows[local], images),
         **options,
     )
     measured = ~is_held_out

@@ -1,6 +1,7 @@
 """An epoch: its batches and steps, its reproducible views, and the loss on them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from otcxr_sk.images import ImageSource, read_batches
 from otcxr_sk.method import NUMBERS_PER_VIEW, Objective, Views
-from otcxr_sk.training._device import choose_precision
+from otcxr_sk.training._device import choose_precision, put_on
 
 
 class EpochPlan:
@@ -125,7 +126,24 @@ class Draw:
         return self.views((batch.to(self.device) - self.mean) / self.std, random)
 
 
-@torch.inference_mode()
+class NonFiniteLossError(FloatingPointError):
+    """The loss or its gradient was NaN or infinite: training stopped, or there is no score.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs completed. The estimator keeps the weights of the last of them, if there is one.
+    history : dict of str to list of float
+        By name, a number for every epoch completed.
+    """
+
+    def __init__(
+        self, message: str, epoch: int = 0, history: dict[str, list[float]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.epoch, self.history = epoch, history or {}
+
+
 def evaluate(
     model: nn.Module,
     source: ImageSource,
@@ -136,6 +154,7 @@ def evaluate(
     batch_size: int,
     precision: str,
     num_workers: int = 0,
+    look: Callable[..., None] | None = None,
 ) -> dict[str, float]:
     """Compute the loss and its terms on the views of epoch 0, as means over images.
 
@@ -153,23 +172,39 @@ def evaluate(
         Arithmetic of the encoder.
     num_workers : int, default=0
         Processes that read images; 0 reads in this one.
+    look : callable, default=None
+        Called with the rows and images of each batch.
 
     Returns
     -------
     means : dict of str to float
         "loss", and each term by its name.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the loss is not finite.
     """
-    model.eval().to(draw.device)
+    put_on(draw.device, model.eval())
     dtype = choose_precision(precision, draw.device)
     plan = EpochPlan(len(source), batch_size)
     batches = plan.batches(np.arange(len(source)))
     sums: dict[str, float] = {}
     images = read_batches(source, batches, size, num_workers)
-    for start, batch in zip(plan.starts, images, strict=True):
-        with torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32):
+    for rows, start, batch in zip(batches, plan.starts, images, strict=True):
+        if look is not None:
+            look(rows, batch)
+        mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
+        with torch.inference_mode(), mixed:
             terms, _ = model(*draw(batch, 0, start))
-        for name, value in {"loss": objective.total(terms), **terms}.items():
+            values = {"loss": objective.total(terms), **terms}
+        for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
+    if not math.isfinite(sums["loss"]):
+        raise NonFiniteLossError(
+            "the loss on these images is not finite: use precision='float32', and check that "
+            "their pixels are scaled like those of the training images"
+        )
     return sums
 
 

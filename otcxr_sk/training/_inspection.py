@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, BinaryIO
 
+from otcxr_sk._paths import as_path
 from otcxr_sk.training._checkpoint import checkpoint_names, checksum
 
 # The limit of safetensors itself.
@@ -19,14 +21,14 @@ _INDENT = " " * 12
 _LOOKS = 5
 
 
-def describe(path: Path) -> str:
+def describe(path: str | os.PathLike[str]) -> str:
     """Describe a folder of checkpoints, or a file written by `save_encoder`, for people.
 
     Changes nothing, and loads no torch.
 
     Parameters
     ----------
-    path : Path
+    path : path
         The folder or file. The run may be training while it is read.
 
     Returns
@@ -40,12 +42,14 @@ def describe(path: Path) -> str:
     OSError
         If it cannot be read.
     """
+    path = Path(as_path(path))
     if path.is_dir():
         try:
             return "\n".join(_run(path))
         except KeyError as error:
             raise ValueError(
-                f"{str(path)!r} holds a run of another version of otcxr-sk: {error} is missing"
+                f"{str(path)!r} holds a run of another version of otcxr-sk, without the entry "
+                f"{error.args[0]!r}"
             ) from error
     if not path.exists():
         raise ValueError(f"{str(path)!r} does not exist; name a run's folder or a saved encoder")
@@ -100,12 +104,14 @@ def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
     length = int.from_bytes(file.read(8), "little")
     try:
         if length > _LONGEST_HEADER:
-            raise ValueError("its header is too long")
+            raise ValueError
         header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         return {**metadata, "shapes": [tensor["shape"] for tensor in header.values()]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file: {error}") from error
+        raise ValueError(
+            f"{str(path)!r} is not a safetensors file; name a run's folder or a saved encoder"
+        ) from error
 
 
 def _facts(run: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from otcxr_sk.method import effective_rank, spectrum, spread
 from otcxr_sk.training._checkpoint import RunState
 from otcxr_sk.training._epoch import EpochPlan
+from otcxr_sk.training._random import Randomness
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -39,6 +40,10 @@ class Tally:
         if self.watches:
             self.watched.append(embedding[:n_images])
 
+    def is_finite(self) -> bool:
+        """Whether the embeddings have no NaN and no infinity."""
+        return all(embedding.isfinite().all() for embedding in self.watched)
+
     def means(self, n_images: int) -> dict[str, float]:
         """Return the means over an epoch of `n_images`, and the health of its embeddings."""
         seen = torch.cat(self.watched)[:WATCHED].float()
@@ -62,6 +67,8 @@ class Progress:
         Running average of `model`, if one is kept.
     precision : lightning_fabric.plugins.Precision, default=None
         Holds the scaler of float16's gradients, if there is one.
+    random : Randomness, default=None
+        What the network draws from in training. None is a stream with seed 0.
 
     Attributes
     ----------
@@ -92,9 +99,11 @@ class Progress:
         plan: EpochPlan,
         average: ModelEmaV3 | None = None,
         precision: Any = None,
+        random: Randomness | None = None,
     ) -> None:
         self.model, self.optimizer, self.plan = model, optimizer, plan
         self.average, self.precision = average, precision
+        self.random = random or Randomness(0, torch.device("cpu"))
         self.earlier, self.epoch, self.step = 0, 0, 0
         self.history: dict[str, list[float]] = {}
         self.tally = Tally()
@@ -136,7 +145,7 @@ class Progress:
         groups: dict[str, dict[str, Tensor]] = {
             "model": self.model.state_dict(),
             "sums": self.tally.sums,
-            "generator": _generators(self.model),
+            "generator": self.random.states(),
         }
         if self.average is not None:
             groups["average"] = self.average.module.state_dict()
@@ -181,9 +190,7 @@ class Progress:
         sums = groups.get("sums", {})
         self.tally.sums = {name: value.to(device) for name, value in sums.items()}
         self.tally.watched = [value.to(device) for value in groups.get("watched", {}).values()]
-        torch.set_rng_state(groups["generator"]["cpu"])
-        if device.type == "cuda" and "cuda" in groups["generator"]:
-            torch.cuda.set_rng_state(groups["generator"]["cuda"], device)
+        self.random.go_on(groups["generator"])
         numbers: dict[str, Any] = saved.numbers
         self.earlier = numbers["earlier"]
         self.epoch, self.step = numbers["epoch"], numbers["step"]
@@ -199,14 +206,6 @@ class Progress:
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """Copy the weights of a model to the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-
-def _generators(model: nn.Module) -> dict[str, Tensor]:
-    device = next(model.parameters()).device
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, groups: dict[str, dict[str, Tensor]]) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from otcxr_sk.method import BatchStatistics, Objective, OTCXRModel
+from otcxr_sk.training._random import Randomness
 
 
 class SharedModel(nn.Module):
@@ -54,7 +55,7 @@ def has_idle_parameters(model: OTCXRModel, objective: Objective, size: int) -> b
     """
     trial = deepcopy(model).train()
     views, affine = torch.zeros(4, 1, size, size), torch.eye(2, 3).expand(4, 2, 3)
-    with torch.random.fork_rng(devices=[]):
+    with Randomness(0, torch.device("cpu")).given():
         loss = objective.total(trial(views, affine)[0])
     parameters = [value for value in trial.parameters() if value.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource, read_batches
@@ -17,10 +19,11 @@ from otcxr_sk.method import Objective, OTCXRModel
 from otcxr_sk.training._checkpoint import CheckpointFolder, InMemoryCheckpoint, RunState
 from otcxr_sk.training._device import choose_precision
 from otcxr_sk.training._distributed import SINGLE_PROCESS, Processes
-from otcxr_sk.training._epoch import Draw, EpochPlan, evaluate
+from otcxr_sk.training._epoch import Draw, EpochPlan, NonFiniteLossError, evaluate
 from otcxr_sk.training._interrupt import deferred_interrupt
 from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
 from otcxr_sk.training._progress import Progress
+from otcxr_sk.training._random import Randomness, TrainingPasses
 from otcxr_sk.training._shared_batch import has_idle_parameters
 from otcxr_sk.training.callbacks import Callback, TrainingState, calling
 
@@ -95,6 +98,7 @@ class Trainer:
         source: ImageSource,
         checkpoints: CheckpointFolder | InMemoryCheckpoint | None = None,
         start: RunState | None = None,
+        random: Randomness | None = None,
     ) -> dict[str, list[float]]:
         """Train `model` in place; it is on the CPU and in eval mode afterwards.
 
@@ -106,6 +110,8 @@ class Trainer:
             Where the run is saved.
         start : RunState, default=None
             Where the run continues from.
+        random : Randomness, default=None
+            What the network draws from. None is a stream with the seed of `draw`.
 
         Returns
         -------
@@ -117,8 +123,9 @@ class Trainer:
         Raises
         ------
         NonFiniteLossError
-            If the loss or its gradient is not finite. The model then has the weights of the last
-            epoch that ended well, and the error has its history.
+            If the loss, its gradient, the embedding or the validation loss is not finite. The
+            model then has the weights of the last epoch that ended well, and the error has its
+            history.
         TrainingInterrupted
             If Ctrl-C was pressed. The model then has the weights after the step under way, which
             are saved, and the exception has the history of the completed epochs.
@@ -132,7 +139,8 @@ class Trainer:
         plain = self.optimizer.build(model)
         network, optimizer = fabric.setup(self.processes.share(model, self.objective), plain)
         average = self.optimizer.build_average(model)
-        progress = Progress(model, plain, plan, average, fabric.strategy.precision)
+        random = random or Randomness(self.draw.seed, self.draw.device)
+        progress = Progress(model, plain, plan, average, fabric.strategy.precision, random)
         if start is not None:
             progress.unpack(start)
         total = progress.earlier + plan.steps * self.epochs
@@ -179,24 +187,42 @@ class Trainer:
         order = np.random.default_rng([self.draw.seed, progress.epoch]).permutation(len(source))
         first = plan.first_batch(progress.step)
         batches = plan.batches(order)[first:]
+        # Anew in every epoch, because callbacks may have changed the network.
+        passes = TrainingPasses(progress.model, progress.random)
         optimizer.zero_grad()
         with closing(read_batches(source, batches, self.size, self.num_workers)) as images:
             for index, batch in enumerate(images, first):
                 views = self.draw(batch, progress.epoch, plan.starts[index])
-                self.processes.seed(self.draw.seed, progress.epoch, plan.starts[index])
-                # Gradients are exchanged between processes at the end of a step only.
-                with fabric.no_backward_sync(network, enabled=not plan.ends_step(index)):
-                    terms, embedding = network(*views)
-                    loss = self.objective.total(terms)
-                    if not torch.isfinite(loss):
-                        raise _failed(progress)
-                    fabric.backward(loss * plan.share(index))
+                key = self.draw.seed, progress.epoch, plan.starts[index]
+                self.processes.seed(progress.random, *key)
+                train = partial(self._pass, fabric, network, progress, index, views)
+                loss, terms, embedding = passes.do(train)
                 if progress.tally.watches:
                     embedding = self.processes.join(embedding, plan.parts[index])
                 progress.tally.add({"loss": loss, **terms}, embedding, plan.sizes[index])
                 if plan.ends_step(index):
                     self._step(fabric, network, optimizer, progress)
                     yield
+
+    def _pass(
+        self, fabric: Fabric, network: Any, progress: Progress, index: int, views: Any
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Go forward and backward with a batch; return the loss, its terms and the embedding."""
+        plan = progress.plan
+        # Gradients are exchanged between processes at the end of a step only.
+        with fabric.no_backward_sync(network, enabled=not plan.ends_step(index)):
+            terms, embedding = network(*views)
+            loss = self.objective.total(terms)
+            if not torch.isfinite(loss):
+                raise _failed(progress)
+            try:
+                fabric.backward(loss * plan.share(index))
+            except RuntimeError as error:
+                # Torch's search for anomalies stops at the first gradient that is NaN.
+                if torch.is_anomaly_check_nan_enabled() and "nan values" in str(error):
+                    raise _failed(progress) from error
+                raise
+        return loss, terms, embedding
 
     def _step(self, fabric: Fabric, network: Any, optimizer: Any, progress: Progress) -> None:
         for group in optimizer.param_groups:
@@ -214,30 +240,32 @@ class Trainer:
             raise _failed(progress)
 
     def _end_epoch(self, progress: Progress, n_images: int, state: TrainingState) -> None:
+        if not progress.tally.is_finite():
+            raise _failed(progress, "the embedding")
         numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
-        with state.aside():
-            if self.validation is not None:
-                numbers["validation_loss"] = self._validation_loss(progress, self.validation)
-            progress.end_epoch(self.processes.from_first(lambda: numbers))
-            for callback in self.callbacks:
-                if callback.on_epoch_end(state):
-                    progress.stopped = True
-            progress.stopped, progress.paused = self.processes.any(
-                progress.stopped, progress.paused
-            )
+        if self.validation is not None:
+            numbers["validation_loss"] = self._validation_loss(progress, self.validation)
+        progress.end_epoch(self.processes.from_first(lambda: numbers))
+        for callback in self.callbacks:
+            if callback.on_epoch_end(state):
+                progress.stopped = True
+        progress.stopped, progress.paused = self.processes.any(progress.stopped, progress.paused)
 
     def _validation_loss(self, progress: Progress, validation: ImageSource) -> float:
-        losses = evaluate(
-            progress.outcome,
-            validation,
-            # The seed of every other evaluation, so that losses can be compared.
-            replace(self.draw, seed=0),
-            self.objective,
-            size=self.size,
-            batch_size=self.batch_size,
-            precision=self.precision,
-            num_workers=self.num_workers,
-        )
+        try:
+            losses = evaluate(
+                progress.outcome,
+                validation,
+                # The seed of every other evaluation, so that losses can be compared.
+                replace(self.draw, seed=0),
+                self.objective,
+                size=self.size,
+                batch_size=self.batch_size,
+                precision=self.precision,
+                num_workers=self.num_workers,
+            )
+        except NonFiniteLossError as error:
+            raise _failed(progress, "the validation loss") from error
         progress.model.train()
         return losses["loss"]
 
@@ -270,6 +298,10 @@ class Trainer:
                 # Fabric would also round the coordinates of the crops.
                 return data
 
+            def convert_output(self, data: Any) -> Any:
+                # Fabric would give it the default dtype of the program.
+                return data
+
         device = self.draw.device
         mixed = _MIXED.get(choose_precision(self.precision, device))
         plugin = Autocast(mixed, device.type) if mixed else Precision()
@@ -289,21 +321,6 @@ class Trainer:
         return fabric
 
 
-class NonFiniteLossError(FloatingPointError):
-    """Training stopped because the loss or its gradient was NaN or infinite.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs completed. The estimator keeps the weights of the last of them, if there is one.
-    history : dict of str to list of float
-        By name, a number for every epoch completed.
-    """
-
-    epoch: int
-    history: dict[str, list[float]]
-
-
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was interrupted by Ctrl-C, and stopped after the step under way.
 
@@ -316,17 +333,17 @@ class TrainingInterrupted(KeyboardInterrupt):
     history: dict[str, list[float]]
 
 
-def _failed(progress: Progress) -> NonFiniteLossError:
+def _failed(progress: Progress, what: str = "the loss or its gradient") -> NonFiniteLossError:
     progress.model.load_state_dict(progress.good)
     progress.model.cpu().eval()
     epoch = progress.epoch
     kept = f"The weights of epoch {epoch} are kept." if epoch else "No epoch was completed."
-    error = NonFiniteLossError(
-        f"the loss or its gradient is not finite in epoch {epoch + 1}. {kept} Lower learning_rate, "
-        "or use precision='float32'."
+    return NonFiniteLossError(
+        f"{what} is not finite in epoch {epoch + 1}. {kept} Lower learning_rate, or use "
+        "precision='float32'.",
+        epoch,
+        progress.history,
     )
-    error.epoch, error.history = epoch, progress.history
-    return error
 
 
 def _interrupted(progress: Progress, folder: str | None) -> TrainingInterrupted:

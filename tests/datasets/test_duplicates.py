@@ -1,12 +1,14 @@
 import io
 import pickle
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from joblib import parallel_config
 from PIL import Image
 
 from otcxr_sk.datasets import find_near_duplicates, make_chest_phantoms
@@ -168,6 +170,15 @@ def test_workers_find_the_same_pairs(phantoms):
     np.testing.assert_array_equal(one.distance, two.distance)
     assert one.exact.all()
     assert two.exact.all()
+
+
+def test_processes_that_cannot_be_started_are_told_of(phantoms):
+    with (
+        patch("joblib._parallel_backends.ThreadingBackend.submit", side_effect=BlockingIOError),
+        parallel_config("threading"),
+        pytest.raises(RuntimeError, match=r"could not be started; .* lower n_jobs"),
+    ):
+        find_near_duplicates(phantoms, n_jobs=2)
 
 
 def test_blank_images_are_pairs_up_to_a_limit(monkeypatch):

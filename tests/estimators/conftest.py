@@ -6,6 +6,13 @@ import torch
 from torch import nn
 
 from otcxr_sk import OTCXRPretrainer
+from otcxr_sk.estimators import _encoder
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch):
+    """Let a few images of 32 pixels be several batches: 4, not 64, are embedded at once."""
+    monkeypatch.setattr(_encoder, "SMALL", 32)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 """Embeddings: dense or pooled, in memory, in an array and in a file."""
 
+import math
 import os
 import pickle
 import tracemalloc
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from joblib import parallel_config
 from torch import nn
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.estimators import _workers
+from otcxr_sk.estimators import _encoder, _workers
 from otcxr_sk.images import ArraySource, ImageReadError
 
 
@@ -31,6 +33,57 @@ def test_a_dense_map_moves_with_the_image(tiny, blobs):
     dense = estimator.transform_dense(images)
     moved = estimator.transform_dense(np.roll(images, 8, axis=2))
     np.testing.assert_allclose(np.roll(dense, 1, axis=2), moved, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "precision"),
+    [
+        ("test_resnet", "float32"),
+        ("test_resnet", "bfloat16"),
+        ("test_vit", "float32"),
+        ("test_convnext", "float32"),
+    ],
+)
+def test_an_embedding_is_that_of_the_image_alone_to_the_bit(X, tiny, encoder, precision):
+    images = X[:11].astype(np.float32)
+    estimator = tiny(encoder, epochs=0, precision=precision, on_error="nan").fit(images)
+    spoilt = images.copy()
+    spoilt[5, 3, 4] = np.nan
+    order = np.random.default_rng(0).permutation(11)
+    for embed in (estimator.transform, estimator.transform_dense):
+        alone = np.concatenate([embed(image[np.newaxis]) for image in images])
+        for batch_size in (64, 2):
+            estimator.set_params(batch_size=batch_size)
+            np.testing.assert_array_equal(embed(images), alone)
+        np.testing.assert_array_equal(embed(images[order]), alone[order])
+        np.testing.assert_array_equal(embed(np.asfortranarray(images)), alone)
+        np.testing.assert_array_equal(np.delete(embed(spoilt), 5, 0), np.delete(alone, 5, 0))
+        with parallel_config("threading", n_jobs=2):
+            np.testing.assert_array_equal(embed(images), alone)
+
+
+class Counted(nn.Conv2d):
+    """An encoder that notes how many images it is given at a time."""
+
+    given: ClassVar[list[int]] = []
+
+    def forward(self, images):
+        self.given.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(("size", "piece"), [(32, 64), (64, 16), (160, 4), (161, 1)])
+def test_a_cpu_computes_as_many_images_as_there_are(tiny, size, piece, monkeypatch):
+    monkeypatch.setattr(_encoder, "SMALL", 160)
+    images = np.random.default_rng(0).random((20, size, size), dtype=np.float32)
+    estimator = tiny(Counted(1, 4, 8, stride=8), image_size=size, epochs=0).fit(images[:2])
+    estimator.transform(images[:1])
+    for batch_size in (2, 9, 64):
+        estimator.set_params(batch_size=batch_size)
+        for n in (1, 2, 20):
+            Counted.given.clear()
+            estimator.transform(images[:n])
+            assert Counted.given == [piece] * math.ceil(n / piece)
 
 
 def test_an_image_is_read_once(fitted, X, monkeypatch):

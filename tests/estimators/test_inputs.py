@@ -177,7 +177,7 @@ def test_a_folder_stands_for_the_images_in_it(tmp_path):
 
 def test_two_images_are_needed_to_fit_and_one_to_embed():
     for X in (GRAY[:1], GRAY[:1].reshape(1, -1), ["a.png"]):
-        assert len(check(X, fitting=False)) == 1
+        assert len(check(X, fitting=False, image_shape=(8, 6))) == 1
         with pytest.raises(ValueError, match="1 sample"):
             check(X)
     with pytest.raises(ValueError, match="0 sample"):
@@ -188,7 +188,7 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
     ("X", "error", "words"),
     [
         ("a.png", ValueError, r"sequence of paths, got one path; use \['a.png'\]"),
-        ([], ValueError, "Reshape your data"),
+        ([], ValueError, "there are no images"),
         (["a.png", None], ValueError, "row 1 is None, not the path"),
         ([None, "a.png"], ValueError, "row 0 is None, not the path"),
         (["a.png", 3], ValueError, "row 1 is 3, not the path"),
@@ -211,19 +211,13 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
             r"images come as \(n, h, w\).*got \(2, 1, 2, 2, 2\)",
         ),
         (np.zeros((2, 4, 5, 6)), ValueError, "no axis of 1 or 3 channels"),
-        (
-            [np.zeros((2, 3)), np.zeros((2, 4))],
-            ValueError,
-            r"row 0 has \(2, 3\), row 1 has \(2, 4\)",
-        ),
-        ([np.zeros((2, 3)), np.zeros(2)], ValueError, r"row 0 has \(2, 3\), row 1 has \(2,\)"),
-        (np.zeros((4, 2, 2), complex), ValueError, "Complex data not supported"),
+        (np.zeros((4, 2, 2), complex), ValueError, "images must be real numbers"),
+        (np.zeros((4, 4), complex), ValueError, "Complex data not supported"),
         (scipy.sparse.coo_array(np.ones((4, 4))), TypeError, "Sparse data"),
         (scipy.sparse.coo_array(np.ones((4, 1))), TypeError, "Sparse data"),
         (np.full((2, 3, 3), np.nan), ValueError, "NaN"),
         (np.full((2, 9), np.nan), ValueError, "NaN"),
         (np.full((2, 3, 3), np.inf), ValueError, "infinity"),
-        (None, ValueError, "Expected 2D array"),
     ],
     ids=repr,
 )
@@ -240,7 +234,7 @@ def test_an_image_shape_must_fit_the_rows():
 BROKEN = {
     "missing": "no such file",
     "empty": "empty",
-    "truncated": "damaged or cut short",
+    "truncated": "cut short|damaged",
     "truncated.dcm": "cut short|damaged",
     "text": "not a DICOM, PNG, JPEG, TIFF or NPY file",
     "without pixels": "no pixel data|not a DICOM image",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
 from otcxr_sk import Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
 from otcxr_sk.estimators import CheckpointWarning, NonFiniteLossError, TrainingInterrupted
+from otcxr_sk.estimators._run import _FREE
 from otcxr_sk.training import Callback, TimeLimit
 
 EPOCHS, STEPS = 3, 3  # of 24 images in batches of 8
@@ -176,7 +179,7 @@ def test_a_full_disk_does_not_stop_a_run(pretrainer, whole, X, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(CheckpointWarning, match=r"No space left on device.*training continues"):
+    with pytest.warns(CheckpointWarning, match=r": No space left on device; .*training continues"):
         fitted = pretrainer(checkpoint=tmp_path).fit(X)
     assert_same(fitted, whole)
     assert not list(tmp_path.glob("[!.]*"))
@@ -279,6 +282,68 @@ def test_what_changes_no_result_may_differ(name, value, ended, tiny, X, tmp_path
     is_folder = name in ("cache", "checkpoint")
     fitted = other.set_params(**{name: tmp_path / value if is_folder else value}).fit(X)
     np.testing.assert_array_equal(fitted.weights_, ended.weights_)
+
+
+class Busy(Callback):
+    """Uses the estimator, and draws from every generator."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def on_epoch_end(self, state):
+        state.estimator().transform(self.X)
+        state.estimator().score(self.X)
+        drawn = np.random.random()  # noqa: NPY002
+        state.record("drawn", drawn + torch.rand(1).item() + random.random())
+
+
+@pytest.fixture(scope="module")
+def large_files(X, tmp_path_factory):
+    """Image files that have to be resized, with 8 and with 16 bits."""
+    folder = tmp_path_factory.mktemp("large")
+    files = [folder / f"{row}.png" for row in range(len(X))]
+    for row, file in enumerate(files):
+        image = np.kron(np.clip(X[row], 0, 1), np.ones((2, 3)))
+        dtype = (np.uint8, np.uint16)[row % 2]
+        Image.fromarray((np.iinfo(dtype).max * image).astype(dtype)).save(file)
+    return files
+
+
+@pytest.fixture(scope="module")
+def whole_of_files(pretrainer, large_files):
+    return pretrainer().fit(large_files)
+
+
+@pytest.mark.parametrize("changes_come_first", [False, True])
+def test_what_may_differ_on_resuming_changes_no_bit(
+    changes_come_first, pretrainer, whole_of_files, large_files, tmp_path
+):
+    usual = {"checkpoint": tmp_path / "run"}
+    changed = {
+        **usual,
+        "checkpoint__every": timedelta(0),
+        "cache": tmp_path / "cache",
+        "num_workers": 2,
+        "device": "cpu",
+        "verbose": 1,
+        "callbacks": [Busy(large_files[:8])],
+        "warm_start": True,
+    }
+    assert {name.split("__")[0] for name in changed} | {"random_state"} == _FREE
+    before, after = (changed, usual) if changes_come_first else (usual, changed)
+    interrupted(pretrainer(interrupt_at=5, **before), large_files)
+    resumed = pretrainer(**after).fit(large_files)
+    np.testing.assert_array_equal(resumed.weights_, whole_of_files.weights_)
+    assert resumed.history_["loss"] == whole_of_files.history_["loss"]
+    assert (resumed.mean_, resumed.std_) == (whole_of_files.mean_, whole_of_files.std_)
+
+
+def test_a_cache_changes_no_bit(pretrainer, whole_of_files, large_files, tmp_path):
+    for _ in range(2):
+        fitted = pretrainer(cache=tmp_path).fit(large_files)
+        assert_same(fitted, whole_of_files)
+        embedding = fitted.transform(large_files)
+        np.testing.assert_array_equal(embedding, whole_of_files.transform(large_files))
 
 
 def test_default_groups_are_the_same_run_as_none(ended, tiny, X):

@@ -280,7 +280,7 @@ def test_the_way_that_the_refusal_names_gives_the_same_embeddings(fitted, tiny, 
 def test_what_only_the_object_keeps_is_not_saved(way, tiny, tmp_path):
     estimator = tiny().partial_fit(X)
     estimator.transform(X)
-    assert estimator._unsaved.model is not None
+    assert estimator._unsaved.network is not None
     assert estimator._unsaved.stream is not None
     unsaved = way(estimator, tmp_path)._unsaved
     assert (unsaved.model, unsaved.stream, unsaved.unusable) == (None, None, None)
@@ -308,7 +308,7 @@ def test_a_new_fit_replaces_the_network_in_use(tiny):
 def test_the_network_is_freed_with_its_estimator(tiny):
     estimator = tiny().fit(X)
     estimator.transform(X)
-    network = weakref.ref(estimator._unsaved.model)
+    network = weakref.ref(estimator._unsaved.network[1])
     assert network() is not None
     del estimator
     gc.collect()

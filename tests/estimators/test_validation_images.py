@@ -1,6 +1,9 @@
 """Images held out of training: no patient on both sides, and training as if they were not there."""
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ def rows_held_out(fraction, groups=PATIENTS):
 
 
 @given(
-    groups=st.lists(st.text(max_size=2), min_size=4, max_size=40),
+    groups=st.lists(st.text("abc", min_size=1, max_size=2), min_size=4, max_size=40),
     fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 99),
 )
@@ -100,6 +103,27 @@ def test_groups_can_be_routed_as_metadata(tiny, X):
     np.testing.assert_array_equal(pipeline[0].weights_, direct.weights_)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        list,
+        np.array,
+        pd.Series,
+        pd.Categorical,
+        pl.Series,
+        pa.array,
+        lambda patients: [patient.encode() for patient in patients],
+        lambda patients: np.array(patients, dtype=object)[:, None],
+        lambda patients: np.ma.masked_array(patients, mask=False),
+    ],
+)
+def test_patients_in_any_wrapping_are_split_in_the_same_way(wrap):
+    for expected, found in zip(
+        rows_held_out(0.3), rows_held_out(0.3, wrap([*PATIENTS])), strict=True
+    ):
+        np.testing.assert_array_equal(expected, found)
+
+
 def test_groups_change_nothing_when_no_images_are_held_out(tiny, X):
     np.testing.assert_array_equal(tiny().fit(X, groups=PATIENTS).weights_, tiny().fit(X).weights_)
 
@@ -108,10 +132,10 @@ def test_groups_change_nothing_when_no_images_are_held_out(tiny, X):
     ("groups", "fraction", "words"),
     [
         (PATIENTS[:-1], 0.3, "groups has 23 rows, but there are 24 images"),
-        (["one"] * 24, 0.3, "validation_fraction=0.3 cannot be"),
+        (["one"] * 24, 0.3, "validation_fraction=0.3 of 1 patients leaves none"),
         (None, 0.01, "leaves 23 images to train on and 1 held out"),
         (["one"] * 23 + ["two"], 0.5, "at least 2 of each are needed"),
-        ([1.0, np.nan] * 12, 0.3, "Input groups contains NaN"),
+        ([1.0, np.nan] * 12, 0.3, "groups: row 1 has no patient"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused_before_images_are_read(

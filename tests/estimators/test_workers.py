@@ -1,11 +1,15 @@
 """joblib's workers give the embeddings and the errors of a single process."""
 
+import errno
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 import warnings
-from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from itertools import islice
 from unittest.mock import patch
 
 import numpy as np
@@ -82,7 +86,7 @@ def test_any_cut_gives_the_same_bits(
     bad = [row for row in bad if row < n]
     X = spoilt(images[:n], paths[:n], kind, bad)
     estimator = pickle.loads(pickle.dumps(fitted))
-    estimator.set_params(batch_size=batch_size, on_error="nan")
+    estimator.set_params(batch_size=batch_size, on_error="nan", image_shape=(32, 32))
     expected = getattr(estimator, method)(X)
     report = estimator.last_unusable
     assert [problem["row"] for problem in report] == bad
@@ -137,28 +141,121 @@ def test_a_failed_worker_is_not_taken_for_an_unusable_file(fitted, paths):
         estimator.transform(paths)
 
 
-def test_a_lost_worker_is_an_error(fitted, images):
-    with (
-        patch.object(_workers, "embed_part", side_effect=CancelledError("gone")),
-        parallel_config("threading", n_jobs=2),
-        pytest.raises(RuntimeError, match=r"a worker died.*\(gone\)"),
-    ):
-        fitted.transform(images)
-
-
 def test_a_worker_of_another_version_is_refused(fitted):
     call = _workers.Call("call", "0.0.1", dense=False)
     with pytest.raises(RuntimeError, match=r"but 0\.0\.1 is needed"):
         _workers.embed_part(call, None, fitted.weights_, 0, None)
 
 
-def test_silent_workers_are_given_up(fitted, paths, monkeypatch):
-    monkeypatch.setattr(_workers, "SILENCE", 0.2)
-    monkeypatch.setattr(_workers, "embed_part", lambda *_: time.sleep(2))
+def test_workers_that_live_are_waited_for(fitted, paths, monkeypatch):
+    def slowly(*arguments, embed_part=_workers.embed_part):
+        time.sleep(0.5)
+        return embed_part(*arguments)
+
+    monkeypatch.setattr(_workers, "SILENCE", 0.1)
+    monkeypatch.setattr(_workers, "embed_part", slowly)
+    with parallel_config("threading", n_jobs=2):
+        np.testing.assert_array_equal(fitted.transform(paths), expected_of(fitted, paths))
+    # Nothing tells whether workers of other backends live.
+    monkeypatch.setattr(_workers, "_tells", lambda backend: False)
     with (
         parallel_config("threading", n_jobs=2),
-        pytest.raises(RuntimeError, match="no worker has sent"),
+        pytest.raises(RuntimeError, match=r"no worker has sent embeddings for .*'loky'"),
     ):
+        fitted.transform(paths)
+
+
+def expected_of(estimator, X):
+    with parallel_config("sequential"):
+        return estimator.transform(X)
+
+
+class Deadly:
+    """A part of the images that kills the process that it is sent to."""
+
+    def __init__(self, parent):
+        self.parent = parent
+
+    def __reduce__(self):
+        return deadly_away_from, (self.parent,)
+
+
+def deadly_away_from(parent):
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly(parent)
+
+
+# Workers cannot import this module, so these are sent with their code.
+Deadly.__module__ = deadly_away_from.__module__ = "__main__"
+
+
+@pytest.fixture
+def deadly(monkeypatch):
+    """Make the parts from row 16 on deadly."""
+
+    def parts(*given, parts=_workers._parts):
+        for start, part in parts(*given):
+            yield start, Deadly(os.getpid()) if start >= 16 else part
+
+    monkeypatch.setattr(_workers, "_PART_BYTES", 1)
+    monkeypatch.setattr(_workers, "_parts", parts)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deadly")
+def test_a_process_that_died_is_told_of(fitted, paths):
+    with (
+        parallel_config("loky", n_jobs=2),
+        pytest.raises(RuntimeError, match=r"died \(SIGKILL.*\); if memory ran out, lower n_jobs"),
+    ):
+        fitted.transform(paths)
+
+
+def test_processes_that_cannot_be_started_are_told_of(fitted, paths, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with (
+        patch("joblib._parallel_backends.ThreadingBackend.submit", refuse),
+        parallel_config("threading", n_jobs=2),
+        pytest.raises(
+            RuntimeError, match="cannot be used: Resource temporarily unavailable; lower"
+        ),
+    ):
+        fitted.transform(paths)
+
+
+def test_an_encoder_that_cannot_be_sent_is_told_of(fitted, paths):
+    with (
+        patch.object(_workers, "wrap_non_picklable_objects", lambda *_, **__: threading.Lock()),
+        parallel_config("threading", n_jobs=2),
+        pytest.raises(RuntimeError, match="the encoder cannot be sent"),
+    ):
+        fitted.transform(paths)
+
+
+def test_rows_that_are_lost_without_an_error_are_an_error(fitted, paths, monkeypatch):
+    monkeypatch.setattr(_workers, "_PART_BYTES", 1)
+    results = _workers._results
+    monkeypatch.setattr(_workers, "_results", lambda *given: islice(results(*given), 1))
+    with (
+        parallel_config("threading", n_jobs=2),
+        pytest.raises(RuntimeError, match=r"the embeddings of \d+ of 30 images"),
+    ):
+        fitted.transform(paths)
+
+
+def test_work_that_is_no_longer_needed_ends_without_a_warning(fitted, paths, monkeypatch):
+    class Full(Exception):
+        pass
+
+    def write(*_):
+        raise Full
+
+    monkeypatch.setattr(_workers, "_PART_BYTES", 1)
+    monkeypatch.setattr("otcxr_sk.estimators._output.Output.write", write)
+    with parallel_config("threading", n_jobs=2), pytest.raises(Full):
         fitted.transform(paths)
 
 
@@ -233,11 +330,16 @@ class Local(nn.Conv2d):
     """An encoder that no worker can import, as one from a notebook."""
 
 
-def test_processes_give_the_same_bits(fitted, tiny, images, paths, monkeypatch):
+@pytest.fixture
+def large(tiny, images):
+    """Make a pretrainer of large images, which every process embeds one by one."""
+    return lambda *encoder: tiny(*encoder, image_size=224, epochs=0).fit(images)
+
+
+def test_processes_give_the_same_bits(large, images, paths, monkeypatch):
     monkeypatch.setattr(Local, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)
-    own = tiny(Local(1, 4, 8, stride=8), epochs=0).fit(images)
-    for estimator in (fitted, own):
+    for estimator in (large(), large(Local(1, 4, 8, stride=8))):
         expected = shares_by(estimator, paths, images)
         with parallel_config("loky", n_jobs=2):
             same(shares_by(estimator, paths, images), expected)
@@ -245,20 +347,36 @@ def test_processes_give_the_same_bits(fitted, tiny, images, paths, monkeypatch):
         assert Parallel()(delayed(offered_workers)() for _ in range(3)) == [1, 1, 1]
 
 
-@pytest.mark.timeout(180)
-def test_a_dask_cluster_gives_the_same_bits(fitted, images, paths):
+@contextmanager
+def dask_cluster():
     with warnings.catch_warnings():
         # Raised by Dask itself.
         warnings.simplefilter("ignore")
         from distributed import Client, LocalCluster
-    expected = shares_by(fitted, paths, images)
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster),
         parallel_config("dask"),
     ):
+        yield
+
+
+@pytest.mark.timeout(180)
+def test_a_dask_cluster_gives_the_same_bits(large, images, paths):
+    estimator = large()
+    expected = shares_by(estimator, paths, images)
+    with dask_cluster():
         assert offered_workers() == 2
-        same(shares_by(fitted, paths, images), expected)
+        same(shares_by(estimator, paths, images), expected)
         assert Parallel(batch_size=1)(delayed(offered_workers)() for _ in range(3)) == [1, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["paths", "lazy"])
+@pytest.mark.usefixtures("deadly")
+def test_a_worker_of_dask_that_died_is_told_of(kind, fitted, images, paths):
+    with dask_cluster(), pytest.raises(RuntimeError, match=r"Dask.* died"):
+        fitted.transform(spoilt(images, paths, kind, []))

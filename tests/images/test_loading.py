@@ -1,29 +1,88 @@
+"""Workers change nothing but the speed: not the images, the errors or the warnings."""
+
+import errno
+import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
+import sys
+import textwrap
+import threading
 import time
+import warnings
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
 
-from otcxr_sk.images import ImageReadError, PathSource, read_batches
+from otcxr_sk.images import (
+    ArraySource,
+    DatasetSource,
+    ImageReadError,
+    PathSource,
+    _loading,
+    _processes,
+    read_batches,
+    read_usable_batches,
+)
 from otcxr_sk.images._loading import read_ahead
 
 BATCHES = np.array_split(np.arange(40), 10)
+IMAGES = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)
+
+# Larger than what a pipe holds, so that a worker dies in the middle of sending.
+LARGE = np.zeros(10**6)
+
+
+@pytest.fixture(autouse=True)
+def _tell_again(monkeypatch):
+    monkeypatch.setattr(_loading, "_told", set())
 
 
 def numbers(rows):
     return rows.astype(np.float32), ["row", None], int(rows[0])
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 99])
 def test_batches_come_in_order_whatever_the_number_of_workers(num_workers):
     found = list(read_ahead(numbers, BATCHES, num_workers))
     assert len(found) == 10
     for (values, words, row), rows in zip(found, BATCHES, strict=True):
-        assert torch.equal(values, torch.from_numpy(rows).float())
+        np.testing.assert_array_equal(values, rows)
         assert (words, row) == (["row", None], rows[0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_no_batches_are_no_images(num_workers):
+    assert list(read_ahead(numbers, [], num_workers)) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_come_as_tensors_that_can_be_written_to(num_workers):
+    batches = [np.array([3, 1]), np.array([0]), np.array([2, 4, 5])]
+    for rows, found in zip(
+        batches, read_batches(ArraySource(IMAGES), batches, 8, num_workers), strict=True
+    ):
+        assert torch.equal(found[:, 0], torch.from_numpy(IMAGES[rows]))
+        found[0] = 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_unusable_images_come_with_their_errors(num_workers):
+    images = IMAGES.copy()
+    images[5, 0, 0] = np.nan
+    found = list(read_usable_batches(ArraySource(images), BATCHES, 8, num_workers))
+    assert [problem.row for _, problems in found for problem in problems] == [5]
+    assert found[1][0][1].eq(0).all()
+
+
+def test_without_workers_a_batch_is_read_only_when_it_is_needed():
+    read = []
+    next(read_ahead(read.append, BATCHES, 0))
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -35,49 +94,307 @@ def test_a_worker_raises_the_same_error(num_workers, tmp_path):
     assert str(caught.value) == f"cannot read {path!r}: there is no such file; check the path"
 
 
-def killed_by(number, rows):
+def test_the_system_is_not_taken_for_a_decoder(tmp_path, monkeypatch):
+    np.save(tmp_path / "image.npy", IMAGES[0])
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        with pytest.raises(ImageReadError, match=r"image.npy': the system says: Too many open fil"):
+            PathSource([tmp_path / "image.npy"]).read([0], 8)
+
+
+def test_memory_that_runs_out_in_a_data_set_is_not_its_fault():
+    class Large:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, row):
+            raise MemoryError
+
+    with pytest.raises(ImageReadError, match=r"row 0: there is not enough memory .* num_workers"):
+        next(read_batches(DatasetSource(Large()), BATCHES, 8, 1))
+
+
+class Lost(Exception):
+    """An error that can be pickled, but not made again from that."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def raising(error, rows):
     if 12 in rows:
-        os.kill(os.getpid(), number)
-        time.sleep(60)
+        raise error
     return rows
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_killed_worker_is_an_error_and_not_a_hang(number):
+@pytest.mark.parametrize("error", [KeyError("a bug"), OSError(errno.EIO, "Input/output error")])
+def test_other_errors_keep_their_type_and_say_where(error):
+    with pytest.raises(type(error)) as caught:
+        list(read_ahead(partial(raising, error), BATCHES, 1))
+    assert caught.value.args == error.args
+    assert "row 12; row 13" in caught.value.__notes__[0]
+    assert "in raising" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (MemoryError(), MemoryError, "memory ran out .* row 12; .*; lower num_workers"),
+        (Lost("no entry"), RuntimeError, r"Lost\('no entry'\).* num_workers=0"),
+    ],
+)
+def test_errors_that_say_nothing_or_cannot_be_sent_are_told_in_words(error, kind, words):
+    with pytest.raises(kind, match=words):
+        list(read_ahead(partial(raising, error), BATCHES, 1))
+
+
+def test_a_result_that_cannot_be_sent_is_an_error_at_once():
+    def read(rows):
+        return threading.Lock() if 12 in rows else rows
+
+    with pytest.raises(RuntimeError, match=r"cannot send what it has read .* num_workers=0"):
+        list(read_ahead(read, BATCHES, 2))
+
+
+def test_warnings_in_a_worker_are_those_of_this_process():
+    def read(rows):
+        if rows[0] % 8 == 0:
+            warnings.warn(f"doubt about {rows[0]}", DeprecationWarning, stacklevel=1)
+        return rows
+
+    with pytest.warns(DeprecationWarning, match="doubt about") as caught:
+        list(read_ahead(read, BATCHES, 2))
+    assert sorted(str(one.message) for one in caught) == sorted(
+        f"doubt about {row}" for row in range(0, 40, 8)
+    )
+    assert {one.filename for one in caught} == {__file__}
+
+
+def end(way, rows):
+    if 12 in rows:
+        if way == "sending":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif isinstance(way, signal.Signals):
+            os.kill(os.getpid(), way)
+            time.sleep(60)
+        else:
+            os._exit(way)
+    return LARGE
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        (signal.SIGKILL, r"SIGKILL, at row 12; .*memory.*num_workers"),
+        (signal.SIGSEGV, r"SIGSEGV, at row 12; row 13; row 14; row 15; an image may crash"),
+        (signal.SIGTERM, r"SIGTERM, at row 12"),
+        (0, "exit code 0, at row 12"),
+        (3, "exit code 3, at row 12"),
+        ("sending", "SIGKILL, at row 12"),
+    ],
+)
+def test_a_worker_that_died_is_told_of_at_once(way, words, in_thread):
+    raised = []
+
+    def read():
+        batches = read_ahead(partial(end, way), BATCHES, 2)
+        for _ in range(3):
+            next(batches)
+        # The worker that dies while it sends does so now.
+        time.sleep(0.5 if way == "sending" else 0)
+        with pytest.raises(RuntimeError, match=f"worker process that reads images died.*{words}"):
+            next(batches)
+        raised.append(True)
+
     started = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"worker process that reads images died .* num_workers"):
-        list(read_ahead(partial(killed_by, number), BATCHES, 2))
-    assert time.monotonic() - started < 30
+    if in_thread:
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    else:
+        read()
+    assert raised
+    assert time.monotonic() - started < 20
 
 
-def test_other_errors_keep_their_type():
-    def broken(rows):
-        raise KeyError("a bug")
+def test_the_death_of_a_worker_is_told_of_while_another_one_is_waited_for():
+    def read(rows):
+        if 4 in rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
 
-    with pytest.raises(KeyError, match="a bug"):
-        list(read_ahead(broken, BATCHES, 1))
-
-
-class Numbered:
-    """Image i is filled with the number i; counts its reads."""
-
-    reads = 0
-
-    def read(self, rows, size):
-        self.reads += 1
-        return rows.astype(np.float32).repeat(size * size).reshape(-1, 1, size, size)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="SIGKILL, at row 4; row 5"):
+        next(read_ahead(read, BATCHES, 2))
+    assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_read_batches_yields_images_as_tensors(num_workers):
-    batches = [np.array([3, 1]), np.array([0]), np.array([2, 4, 5])]
-    images = list(read_batches(Numbered(), batches, 4, num_workers))
-    assert [batch[:, 0, 0, 0].tolist() for batch in images] == [[3, 1], [0], [2, 4, 5]]
-    assert [batch.shape for batch in images] == [(2, 1, 4, 4), (1, 1, 4, 4), (3, 1, 4, 4)]
-    assert {batch.dtype for batch in images} == {torch.float32}
+def test_workers_read_only_a_little_ahead():
+    begun = get_context("fork").Array("i", 40)
+
+    def read(rows):
+        begun[rows[0]] = 1
+        return LARGE
+
+    batches = read_ahead(read, BATCHES, 2)
+    for _ in range(2):
+        next(batches)
+    time.sleep(0.5)
+    assert sum(begun) <= 2 + 2 * 1
+    assert len(list(batches)) == 8
 
 
-def test_without_workers_a_batch_is_read_only_when_it_is_needed():
-    source = Numbered()
-    next(read_batches(source, np.split(np.arange(100), 50), 2, 0))
-    assert source.reads == 1
+def test_a_worker_that_lives_is_waited_for_and_told_of(monkeypatch):
+    monkeypatch.setattr(_processes, "PATIENCE", 0.2)
+    monkeypatch.setattr(_processes, "_LOOK", 0.1)
+
+    def read(rows):
+        time.sleep(0.9 if 12 in rows else 0)
+        return rows
+
+    with pytest.warns(UserWarning, match=r"not returned row 12; .* alive, so it is waited for"):
+        found = list(read_ahead(read, BATCHES, 1))
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(40))
+
+
+def workers():
+    # Those of joblib, which other tests have started, are of another class.
+    return [one for one in multiprocessing.active_children() if one.name.startswith("Fork")]
+
+
+def wait_a_minute(rows):
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("read", [numbers, wait_a_minute])
+def test_workers_end_with_the_reading(read):
+    batches = read_ahead(read, BATCHES, 2)
+    if read is numbers:
+        next(batches)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(batches)
+    started = time.monotonic()
+    batches.close()
+    assert not workers()
+    assert time.monotonic() - started < 5
+
+
+def interrupted(batches):
+    """Press Ctrl-C while the first batch is waited for."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        next(batches)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_of_all_processes_does_not_stop_workers():
+    def read(rows):
+        if rows[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        return rows
+
+    assert len(list(read_ahead(read, BATCHES, 2))) == 10
+
+
+def test_the_handlers_of_signals_stay_as_they_were():
+    before = [signal.getsignal(number) for number in signal.valid_signals()]
+    list(read_ahead(numbers, BATCHES, 2))
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+
+
+def test_shared_memory_and_semaphores_of_the_system_are_not_needed(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("_multiprocessing.SemLock", refuse)
+    monkeypatch.setattr("_posixshmem.shm_open", refuse)
+    assert len(list(read_ahead(numbers, BATCHES, 2))) == 10
+
+
+def read_all(*_):
+    """Read with workers; return whether the images are right, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            found = list(read_batches(ArraySource(IMAGES), BATCHES, 8, 2))
+    return np.array_equal(torch.cat(found)[:, 0], IMAGES), [str(one.message) for one in caught]
+
+
+def assert_read_here(found, why):
+    is_right, messages = found
+    assert is_right
+    assert len(messages) == 1
+    for words in ("num_workers=2", why, "The result is the same; num_workers=0"):
+        assert words in messages[0]
+
+
+def test_a_process_of_a_pool_reads_by_itself():
+    with get_context("fork").Pool(1) as pool:
+        assert_read_here(pool.map(read_all, [0])[0], "this process belongs to a pool")
+
+
+@pytest.mark.parametrize("fails", ["first", "second"])
+def test_where_no_process_can_be_started_images_are_read_here(fails, monkeypatch):
+    forks, fork = iter(range(9)), os.fork
+
+    def refused():
+        if next(forks) >= (fails == "second"):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refused)
+    assert_read_here(read_all(), "refuses to start any: Resource temporarily unavailable")
+    assert not workers()
+
+
+def test_where_images_cannot_be_sent_to_processes_they_are_read_here(monkeypatch):
+    monkeypatch.setattr(_processes, "METHOD", "spawn")
+    found = read_ahead(lambda rows: rows, BATCHES, 2)
+    with pytest.warns(UserWarning, match="by pickle, which fails"):
+        np.testing.assert_array_equal(np.concatenate(list(found)), np.arange(40))
+
+
+SCRIPT = textwrap.dedent("""
+    import numpy as np
+    from otcxr_sk.images import ArraySource, _processes, read_batches
+    _processes.METHOD = "spawn"
+    class Mine(ArraySource): "A class of the script."
+    images = np.arange(40.0).reshape(10, 2, 2)
+    def main():
+        batches = np.array_split(np.arange(10), 5)
+        found = np.concatenate(list(read_batches(Mine(images), batches, 2, 2)))
+        assert np.array_equal(found[:, 0], images)
+    {guard}main()
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["guarded", "unguarded", "stdin", "command"])
+def test_processes_that_are_started_anew(how, tmp_path):
+    guard = "" if how == "unguarded" else "if __name__ == '__main__': "
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(guard=guard))
+    ways = {"stdin": ["-"], "command": ["-c", script.read_text()]}
+    done = subprocess.run(
+        [sys.executable, *ways.get(how, [script])],
+        input=script.read_text(),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("read without workers, because they ended" in done.stderr) == (how != "guarded")
+
+
+def test_a_message_is_only_the_images():
+    message = _processes._attempt(np.copy, IMAGES)
+    assert len(message) < IMAGES.nbytes + 400
+    np.testing.assert_array_equal(pickle.loads(message)[0], IMAGES)

@@ -340,6 +340,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     ],
     ids=["claims more than it has", "sparse", "complex", "meta", "nested", "list", "number"],
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_what_is_not_a_plain_tensor_is_refused(value, tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(2), "b": value}}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth' holds 'b', which is not a plain tensor"):

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from otcxr_sk.training import _device, choose_device, choose_precision, private_randomness
+from otcxr_sk.training import _device, choose_device, choose_precision, put_on
 
 CPU = torch.device("cpu")
 
@@ -37,17 +38,9 @@ def test_this_processor_is_asked_whether_it_has_bfloat16():
     assert choose_precision("auto", torch.device("mps")) == torch.float32
 
 
-@pytest.mark.usefixtures("generators_untouched")
-def test_private_randomness_is_seeded_and_leaves_no_trace():
-    draws = []
-    for seed in (1, 1, 2):
-        with private_randomness(seed, CPU):
-            draws.append(torch.rand(5))
-    assert draws[0].equal(draws[1])
-    assert not draws[0].equal(draws[2])
-
-
-@pytest.mark.usefixtures("generators_untouched")
-def test_private_randomness_is_undone_by_an_error():
-    with pytest.raises(RuntimeError), private_randomness(0, CPU):
-        torch.rand(1) @ torch.rand(2)
+def test_a_network_that_is_in_place_is_not_touched(monkeypatch):
+    network = nn.Linear(2, 1)
+    assert put_on(torch.device("meta"), network) is network
+    assert network.weight.is_meta
+    monkeypatch.setattr(network, "to", pytest.fail)
+    assert put_on(torch.device("meta"), network) is network

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from otcxr_sk.images import ArraySource
 from otcxr_sk.training import Processes, _distributed, join_processes
 from otcxr_sk.training._distributed import SINGLE_PROCESS
 
@@ -101,6 +102,17 @@ def test_every_process_ends_with_the_same_estimator(case, results):
     first, second = (results["both"][f"{case}-{rank}"] for rank in (0, 1))
     for name in first.keys() - {"warned"}:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_a_share_of_the_images_is_looked_at_under_its_own_rows():
+    images = np.random.default_rng(0).random((9, 8, 8), dtype=np.float32)
+    seen = np.zeros((9, 1, 8, 8), np.float32)
+    rows = np.array([3, 4, 5, 7])
+    _distributed._scan_rows(
+        ArraySource(images), rows, np.array([4]), 8, seen.__setitem__, {"batch_size": 2}
+    )
+    np.testing.assert_array_equal(seen[rows, 0], images[rows])
+    assert not np.delete(seen, rows, axis=0).any()
 
 
 def test_only_the_first_process_warns(results):

@@ -162,7 +162,7 @@ def future(folder):
         (lambda folder: None, "does not exist; name a run's folder or a saved encoder"),
         (lambda folder: folder.mkdir(), "holds no run: no checkpoint has been written there yet"),
         (damage, "holds only damaged checkpoints: checkpoint-.*start over"),
-        (future, "holds a run of another version of otcxr-sk: 'seed' is missing"),
+        (future, "holds a run of another version of otcxr-sk, without the entry 'seed'"),
         (lambda folder: folder.write_bytes(b"some"), "is not a safetensors file"),
         (lambda folder: folder.write_bytes(b""), "is not a safetensors file"),
         (lambda folder: folder.write_bytes(b"\xff" * 99), "is not a safetensors file"),

@@ -9,7 +9,7 @@ import torch
 
 from otcxr_sk import Optimizer, Views
 from otcxr_sk.method import build_encoder
-from otcxr_sk.training import WarmupCosine, private_randomness
+from otcxr_sk.training import Randomness, WarmupCosine
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ class Budget:
 
 def random_encoder(budget, seed):
     """Return an untrained encoder in eval mode, the same for every peer of a seed."""
-    with private_randomness(seed, CPU):
+    with Randomness(seed, CPU).given():
         encoder = build_encoder(
             budget.encoder, size=budget.image_size, match_stride=budget.match_stride
         )
@@ -70,7 +70,7 @@ def pretrain(make_peer, encoder, images, budget, learning_rate, seed):
     per_epoch = math.ceil(len(images) / budget.batch_size)
     steps = per_epoch * budget.epochs
     schedule = WarmupCosine(steps)
-    with private_randomness(seed, CPU):
+    with Randomness(seed, CPU).exchanged():
         peer = make_peer(encoder).train().to(memory_format=torch.channels_last)
         optimizer = budget.optimizer.build(peer)
         random = np.random.default_rng(seed)

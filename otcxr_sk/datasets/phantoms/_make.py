@@ -6,6 +6,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets.phantoms._anatomy import PATIENT, POSE, build_chest, draw, smooth_noise
 from otcxr_sk.datasets.phantoms._film import EXPOSURE, FRAME, develop, expose, frame, mark
@@ -33,6 +34,7 @@ They are for trying out software. They do not show how well a model reads real r
 """
 
 
+@ordinary()
 def make_chest_phantoms(
     n_patients: int = 100,
     *,

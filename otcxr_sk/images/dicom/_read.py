@@ -11,6 +11,7 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
 from otcxr_sk.images.dicom._decode import decode_frame
@@ -33,6 +34,7 @@ _FOR_PROCESSING = (
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 
 
+@ordinary()
 def read_dicom(
     path: str | os.PathLike[str],
     *,

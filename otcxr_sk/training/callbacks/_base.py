@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -110,13 +110,6 @@ class TrainingState:
             for network in {self._progress.model, self._progress.outcome}:
                 network.load_state_dict(self._progress.kept)
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Give the block random generators of its own, so that it does not affect training."""
-        from otcxr_sk.training._device import private_randomness
-
-        device = next(self._progress.model.parameters()).device
-        return private_randomness(self.epoch, device)
-
 
 class Callback:
     """Base class of callbacks; its methods do nothing until they are overridden.
@@ -162,10 +155,9 @@ def calling(callbacks: Sequence[Callback], state: TrainingState) -> Iterator[Non
     """Call `on_fit_begin` before the block and `on_fit_end` after it, also if it fails."""
     begun: list[Callback] = []
     try:
-        with state.aside():
-            for callback in callbacks:
-                callback.on_fit_begin(state)
-                begun.append(callback)
+        for callback in callbacks:
+            callback.on_fit_begin(state)
+            begun.append(callback)
         yield
     finally:
         # All are called, in the order given, even if one fails.

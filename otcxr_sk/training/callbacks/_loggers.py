@@ -3,12 +3,16 @@
 import csv
 import math
 import os
+import time
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from socket import gethostname
 from typing import Any
+from uuid import uuid4
 
 from otcxr_sk._atomic import replacing
+from otcxr_sk._paths import as_path
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
 
 
@@ -52,11 +56,10 @@ class CSVLogger(Callback):
     def _write(self, state: TrainingState) -> None:
         if not state.is_main_process:
             return
-        file = Path(self.path)
+        file = Path(as_path(self.path))
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.part")
-        # A killed process may have left one.
-        aside.unlink(missing_ok=True)
+        # Other threads may write the same file.
+        aside = file.with_name(f".{file.name}.{uuid4().hex}.part")
         text = StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["epoch", *state.history])
@@ -101,20 +104,32 @@ class TensorBoardLogger(Callback):
             If TensorBoard is not installed.
         """
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            # Torch's own writer starts TensorFlow, if that is installed.
+            from tensorboard.compat.proto.event_pb2 import SessionLog
+            from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError as error:
             raise ImportError(
                 "TensorBoardLogger needs TensorBoard: pip install 'otcxr-sk[tensorboard]'"
             ) from error
         if state.is_main_process:
-            self._writer = SummaryWriter(os.fspath(self.folder), purge_step=state.epoch + 1)
+            folder = as_path(self.folder)
+            os.makedirs(folder, exist_ok=True)
+            # TensorBoard reads files in the order of their names.
+            name = f"events.out.tfevents.{time.time():.6f}.{gethostname()}.{uuid4().hex}"
+            self._writer = RecordWriter((Path(folder) / name).open("xb"))
+            self._write(file_version="brain.Event:2")
+            # What an interrupted run wrote of later epochs no longer counts.
+            self._write(step=state.epoch + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch."""
         if self._writer is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
             for name, values in state.history.items():
                 if not math.isnan(values[-1]):
-                    self._writer.add_scalar(name, values[-1], state.epoch)
+                    value = Summary.Value(tag=name, simple_value=values[-1])
+                    self._write(step=state.epoch, summary=Summary(value=[value]))
             self._writer.flush()
 
     def on_fit_end(self, state: TrainingState) -> None:
@@ -122,3 +137,8 @@ class TensorBoardLogger(Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())

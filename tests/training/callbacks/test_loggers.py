@@ -96,6 +96,6 @@ def test_a_resumed_run_replaces_what_was_written_after_its_checkpoint(scripted, 
 
 
 def test_without_tensorboard_the_extra_is_named(scripted, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ImportError, match=r"pip install 'otcxr-sk\[tensorboard\]'"):
         scripted(TensorBoardLogger(tmp_path)).go(_never())

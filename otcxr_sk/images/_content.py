@@ -1,0 +1,363 @@
+"""What an object holds, however it is wrapped: paths, arrays, or items of a data set."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, Set
+from itertools import islice
+from numbers import Integral, Number
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from otcxr_sk._paths import as_path
+from otcxr_sk.images._arrays import (
+    ArraySource,
+    as_array,
+    as_rows,
+    is_lazy,
+    layout_of,
+    row_shape,
+)
+from otcxr_sk.images._cache import ImageCache
+from otcxr_sk.images._folder import list_images
+from otcxr_sk.images._hugging_face import hugging_face_items
+from otcxr_sk.images._paths import PathSource
+from otcxr_sk.images._pixels import Resize
+from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource
+from otcxr_sk.images._torch import NAMES, DatasetSource, image_of, is_array, is_image
+from otcxr_sk.images._values import is_missing, is_path, shown, values_of
+
+# How the names of types of numbers begin, in lower case.
+_NUMBERS = ("bool", "decimal", "double", "float", "half", "int", "sparse", "uint")
+
+# Keys that a message names.
+_NAMED = 5
+
+# An image that is this high and wide, but has as many pixels as channels in its last axis.
+_LARGE = 16
+
+
+class Content(NamedTuple):
+    """What an object holds.
+
+    Parameters
+    ----------
+    kind : {"source", "paths", "items", "stack", "rows"}
+        An `ImageSource`, paths, items of a data set, an array of images with an axis for each
+        dimension, or numbers with one or two axes.
+    values : object
+        For `PathSource`, `DatasetSource` or `ArraySource`, whichever it is. Rows may be a data
+        frame or a list.
+    """
+
+    kind: Literal["source", "paths", "items", "stack", "rows"]
+    values: Any
+
+
+def as_source(images: ImageSource | ArrayLike | Sequence[Any]) -> ImageSource:
+    """Return images in any wrapping as a source.
+
+    Parameters
+    ----------
+    images : ImageSource, array-like, sequence of paths, folder or data set
+        Of any kind that `OTCXRPretrainer` takes. An `ImageSource` is returned unchanged. A missing
+        path is an image that cannot be read.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    ValueError
+        There are no images, or nothing that is known.
+
+    See Also
+    --------
+    ArraySource : Other layouts, flattened rows of other shapes, and other ways to resize.
+    PathSource : Options for files.
+    DatasetSource : Images of a data set.
+    """
+    content = recognize(images)
+    return content.values if content.kind == "source" else open_source(content, allow_missing=True)
+
+
+def open_source(
+    content: Content,
+    *,
+    resize: Resize = DEFAULT_RESIZE,
+    image_shape: tuple[int, int] | None = None,
+    cache: ImageCache | None = None,
+    allow_missing: bool = False,
+) -> ImageSource:
+    """Return what was recognized as a source."""
+    kind, values = content
+    if kind == "source":
+        if values._resize != resize:
+            raise ValueError(
+                f"the images were given resize={values._resize!r}, but {resize!r} is needed here: "
+                "pass them as they are, without a source"
+            )
+        return values
+    if kind == "paths":
+        return PathSource(values, resize=resize, cache=cache, allow_missing=allow_missing)
+    if kind == "items":
+        return DatasetSource(values, resize=resize)
+    if kind == "stack":
+        return ArraySource(values, layout=layout_of(values.shape), resize=resize)
+    rows = values if is_lazy(values) else as_array(values)
+    if len(rows.shape) != 2:
+        raise _unknown()
+    if rows.dtype.kind == "O":
+        rows = _from_objects(rows)
+    if 0 in rows.shape:
+        raise ValueError(f"there are no images in an array of shape {rows.shape}")
+    return ArraySource(rows, image_shape=row_shape(rows.shape[1], image_shape), resize=resize)
+
+
+def recognize(X: Any) -> Content:
+    """Find out what `X` holds, without copying arrays and without reading files or items.
+
+    Raises
+    ------
+    ValueError
+        It is one image, can be read only once, has no order, or is nothing that is known; the
+        message says what to pass instead.
+    """
+    if isinstance(X, type):
+        raise _unknown()
+    if isinstance(X, ImageSource):
+        return Content("source", X)
+    if isinstance(X, np.ndarray) and X.shape == () and X.dtype.kind in "OSUT":
+        X = X.item()
+    if is_path(X):
+        return Content("paths", _in_folder(as_path(X)))
+    _refuse_what_has_no_rows(X)
+    # Sparse matrices, of which some are mappings, are left to scikit-learn's own error.
+    if hasattr(X, "tocsr"):
+        return Content("rows", X)
+    items = hugging_face_items(X)
+    if items is not None or isinstance(X, _torch_classes("Dataset")):
+        return Content("items", X if items is None else items)
+    shape = _shape(X)
+    # Zarr's groups are no mappings, but have keys.
+    if isinstance(X, Mapping) or (shape is None and callable(getattr(X, "keys", None))):
+        return _of_mapping(X)
+    if shape is None and hasattr(X, "__len__"):
+        return _of_sequence(X)
+    if is_array(X):
+        return recognize(as_array(X))
+    if not shape:
+        raise _unknown()
+    if not all(isinstance(length, Integral) for length in shape):
+        raise ValueError("how many images there are is not known yet: compute them, X.compute()")
+    if len(shape) == 1:
+        return _of_sequence(X)
+    return _of_table(X, shape[1]) if len(shape) == 2 else _of_stack(X)
+
+
+def _unknown() -> ValueError:
+    return ValueError(
+        "this is nothing that images can be read from; pass an array of images (n, height, width), "
+        "(n, 1 or 3, height, width) or (n, height, width, 1 or 3), flattened rows (n, height * "
+        "width), a list or column of paths, a folder, a list of images, or a data set with a "
+        "length and an image for every index"
+    )
+
+
+def _shape(X: Any) -> tuple[Any, ...] | None:
+    shape = getattr(X, "shape", None)
+    return tuple(shape) if isinstance(shape, tuple) else None
+
+
+def _torch_classes(*names: str) -> tuple[type, ...]:
+    # Importing this package loads no torch, but whoever has such an object has loaded it.
+    data = getattr(sys.modules.get("torch.utils"), "data", None)
+    return tuple(getattr(data, name) for name in names) if data is not None else ()
+
+
+def _in_folder(path: str) -> list[str]:
+    if os.path.isdir(path):
+        return list_images(path)
+    raise ValueError(f"Expected a folder or a sequence of paths, got one path; use [{path!r}]")
+
+
+def _refuse_what_has_no_rows(X: Any) -> None:
+    if isinstance(X, Image.Image):
+        raise ValueError("this is one image; pass it in a list, [X]")
+    if isinstance(X, Set) and not isinstance(X, KeysView | ItemsView):
+        raise ValueError("a set has no order, but rows have; pass a list, such as sorted(X)")
+    if isinstance(X, _torch_classes("DataLoader")):
+        raise ValueError("a loader returns batches; pass its data set, X.dataset")
+    if hasattr(X, "read") and hasattr(X, "seek"):
+        raise ValueError("this is an open file; pass its path in a list")
+    unsized = hasattr(X, "__iter__") and not hasattr(X, "__len__") and _shape(X) is None
+    if unsized or isinstance(X, (Iterator, *_torch_classes("IterableDataset"))):
+        raise ValueError(
+            "this can be read only from start to end, as generators and streams are, but images "
+            "are read more than once, in any order; pass a list, list(X), or a data set with a "
+            "length and an image for every index"
+        )
+
+
+def _of_mapping(X: Any) -> Content:
+    names = [name for name in NAMES if name in X]
+    if len(names) == 1:
+        return recognize(X[names[0]])
+    keys = [shown(key) for key in islice(X, _NAMED)]
+    if not keys:
+        raise ValueError("there are no images")
+    more = ", ..." if len(X) > _NAMED else ""
+    raise ValueError(
+        f"this is a mapping of {', '.join(keys)}{more}; pass one of its values, such as "
+        f"X[{keys[0]}], or a list of them, list(X.values())"
+    )
+
+
+def _of_stack(X: Any) -> Content:
+    """Recognize something with three or more axes."""
+    rows = as_rows(X)
+    if rows.dtype.kind == "O":
+        rows = _from_objects(rows)
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"images must be real numbers, got an array of {rows.dtype}")
+    layout_of(rows.shape)
+    n, height, width = rows.shape[:3]
+    if len(rows.shape) == 3 and width in (1, 3, 4) and min(n, height) >= _LARGE:
+        channels = ", ..., :3" if width == 4 else ""
+        raise ValueError(
+            f"an array of shape {rows.shape} would be {n} images of {height} x {width} pixels; if "
+            f"it is one image with channels, pass X[np.newaxis{channels}]"
+        )
+    return Content("stack", rows)
+
+
+def _from_objects(rows: Any) -> Any:
+    try:
+        return np.asarray(rows).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError("images must be real numbers, got an array of other objects") from error
+
+
+def _of_table(X: Any, n_columns: int) -> Content:
+    """Recognize something with two axes."""
+    if is_lazy(X):
+        if X.dtype.kind in "biufcV":
+            return Content("rows", as_rows(X))
+        X = np.asarray(X[:])
+    if n_columns == 1 and X.shape[0]:
+        # ColumnTransformer selects a data frame with one column.
+        content = _of_values(_column(X, 0))
+        if content is not None:
+            return content
+    elif any(_holds_other_than_numbers(_column(X, place)) for place in _odd_columns(X)):
+        raise ValueError(
+            f"X has {n_columns} columns, some of them text or other than numbers; pass the column "
+            "of paths alone, X['path'], or select it with a ColumnTransformer"
+        )
+    types = _types(X)
+    if types is None:
+        return Content("rows", as_rows(X))
+    if 0 in X.shape:
+        raise ValueError("there are no images in an empty data frame")
+    return Content("rows", _without_masks(X, set(types)))
+
+
+def _column(X: Any, place: int) -> Any:
+    """Return a column of an array, or of a data frame of pandas, polars or Arrow."""
+    if hasattr(X, "iloc"):
+        return X.iloc[:, place]
+    for method in ("to_series", "column"):
+        if hasattr(X, method):
+            return getattr(X, method)(place)
+    return X[:, place]
+
+
+def _odd_columns(X: Any) -> Sequence[int]:
+    """Return the columns that may hold something else than numbers."""
+    types = _types(X)
+    if types is not None:
+        names = [str(kind).lower() for kind in types]
+        return [place for place, name in enumerate(names) if not name.startswith(_NUMBERS)]
+    kind = getattr(getattr(X, "dtype", None), "kind", "f")
+    return range(X.shape[1]) if kind in "OSUT" else ()
+
+
+def _types(X: Any) -> Any | None:
+    """Return the types of the columns of a data frame."""
+    types = getattr(X, "dtypes", None)
+    return types if types is not None else getattr(getattr(X, "schema", None), "types", None)
+
+
+def _without_masks(X: Any, types: set[Any]) -> Any:
+    """Return a data frame of pandas whose integers keep their type when it becomes an array."""
+    plain = getattr(next(iter(types)), "numpy_dtype", None) if len(types) == 1 else None
+    return X if plain is None or X.isna().any(axis=None) else X.astype(plain)
+
+
+def _holds_other_than_numbers(column: Any) -> bool:
+    first = _first(column)
+    return first is not None and not isinstance(first, Number | np.bool_)
+
+
+def _of_sequence(X: Any) -> Content:
+    """Recognize something with one axis."""
+    content = _of_values(X)
+    if content is not None:
+        return content
+    return Content("rows", np.asarray([*values_of(X)]) if _shape(X) is None else as_array(X))
+
+
+def _of_values(X: Any) -> Content | None:
+    """Recognize values one by one; return None if they are numbers."""
+    if not (len(X) if _shape(X) is None else X.shape[0]):
+        raise ValueError("there are no images")
+    try:
+        first = _first(X)
+    except Exception:
+        # An item of a data set that cannot be used is found by reading.
+        return Content("items", X)
+    if first is None or is_path(first):
+        return Content("paths", X)
+    image = image_of(first)
+    if is_path(image):
+        raise ValueError(
+            f"the items hold more than a path each, as the one with {shown(image)}; pass a list "
+            "of the paths alone"
+        )
+    if is_image(image):
+        return Content("items", [*values_of(X)] if _is_column(X) else X)
+    if isinstance(first, Number | np.bool_) or (hasattr(first, "detach") and not first.ndim):
+        return None
+    if isinstance(first, list | tuple) or len(_shape(first) or ()) == 1:
+        return _of_nested([*values_of(X)])
+    raise _unknown()
+
+
+def _is_column(X: Any) -> bool:
+    """Return whether X[0], X[1], ... are not its values, or take long."""
+    # Those of pandas are found by labels.
+    in_order = hasattr(X, "__getitem__") and not isinstance(X, deque)
+    return not in_order or _shape(X) is not None or hasattr(X, "to_pylist")
+
+
+def _first(column: Any) -> Any:
+    """Return the first value that is there, or None."""
+    return next((value for value in values_of(column) if not is_missing(value)), None)
+
+
+def _of_nested(values: list[Any]) -> Content:
+    """Recognize rows of numbers, or images in nested lists."""
+    try:
+        array = np.asarray([as_array(value) for value in values])
+    except ValueError as error:
+        raise ValueError(
+            "rows, and images in nested lists, must have the same size; pass images that do not as "
+            "a list of arrays (height, width)"
+        ) from error
+    if array.ndim < 2 or array.dtype.kind not in "biufcO":
+        raise _unknown()
+    return Content("rows", array) if array.ndim == 2 else _of_stack(array)

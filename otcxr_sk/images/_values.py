@@ -1,0 +1,57 @@
+"""Values of columns that may be paths, however they are wrapped."""
+
+import os
+from collections.abc import Iterator
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+# Values that are read at once from a column in a file.
+_BLOCK = 4096
+
+
+def values_of(column: Any) -> Iterator[Any]:
+    """Yield the values of a column of any library as Python objects."""
+    if isinstance(getattr(column, "dtype", None), np.dtype) and not _is_in_memory(column):
+        # Single values take long to read from a file.
+        for start in range(0, column.shape[0], _BLOCK):
+            yield from np.asarray(column[start : start + _BLOCK])
+    elif hasattr(column, "to_pylist"):
+        for scalar in column:
+            yield scalar.as_py()
+    elif hasattr(column, "__iter__"):
+        yield from column
+    else:
+        yield from (column[row] for row in range(len(column)))
+
+
+def _is_in_memory(column: Any) -> bool:
+    # A Series of pandas has `iloc`.
+    return isinstance(column, np.ndarray) or hasattr(column, "iloc")
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value can be the path of a file."""
+    return isinstance(value, str | bytes | os.PathLike)
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for a path that is not known."""
+    if isinstance(value, str | bytes):
+        return not value
+    # NaN and NaT are not equal to themselves. Those of pandas have no truth value, or a class of
+    # their own.
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, Number | np.generic) and bool(value != value)
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, or a word for it if what it prints is for programmers."""
+    # Not what NumPy prints for its own strings.
+    if isinstance(value, str):
+        return f"{str(value)!r:.80}"
+    if isinstance(value, bytes):
+        return f"{bytes(value)!r:.80}"
+    return str(value) if is_missing(value) or isinstance(value, Number) else "something else"
