@@ -119,8 +119,7 @@ def _by_workers(
                 raise RuntimeError(_obituary(error.exitcode, where)) from error
             except MemoryError as error:
                 raise MemoryError(
-                    f"memory ran out in a worker process at {_names(rows, describe)}; lower "
-                    "num_workers or batch_size"
+                    f"memory ran out at {_names(rows, describe)}; lower num_workers or batch_size"
                 ) from error
             except (ValueError, CannotStart):
                 raise
