@@ -684,7 +684,7 @@ class OTCXRPretrainer(
     def _unsaved(self) -> Unsaved:
         """State of this object that no pickle and no copy has."""
         # In one step, because threads may share this object.
-        return vars(self).setdefault("_beside", Unsaved())
+        return self.__dict__.setdefault("_beside", Unsaved())
 
     def _settings(self) -> Settings:
         self._validate_params()
@@ -761,7 +761,7 @@ class OTCXRPretrainer(
         return Learned.by(self) if hasattr(self, "weights_") else None
 
     def _take(self, learned: Learned) -> Self:
-        vars(self).update(vars(learned))
+        self.__dict__.update(vars(learned))
         # Created here, because methods must not add attributes.
         _ = self._unsaved
         return self
