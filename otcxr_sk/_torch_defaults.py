@@ -54,8 +54,8 @@ class TorchDefaults(TorchFunctionMode):
                 kwargs["device"] = "cpu"
             if func in _FLOATING and kwargs.get("dtype") is None:
                 kwargs["dtype"] = torch.float32
-        if func is torch.normal and kwargs.get("size") and kwargs.get("dtype") is None:
-            kwargs["dtype"] = torch.float32
+        if func is torch.normal and not _of(Tensor, args, kwargs):
+            kwargs.setdefault("dtype", torch.float32)
         result = func(*args, **kwargs)
         if not _is_by_default(func, result, args, kwargs):
             return result

@@ -23,6 +23,7 @@ from joblib import Parallel, delayed, effective_n_jobs, wrap_non_picklable_objec
 from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import reason
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, Loaded
@@ -301,6 +302,7 @@ _alone = threading.Lock()
 _awake: tuple[str, FittedEncoder, Embedder] | None = None
 
 
+@ordinary()
 def embed_part(
     call: Call,
     packed: NDArray[np.uint8],

@@ -120,15 +120,17 @@ class TrainingPasses:
         if self._draws is not None:
             with self._random.given() if self._draws else nullcontext():
                 return work()
-        before = {name: value.clone() for name, value in self._network.named_buffers()}
+        buffers = {name: value.clone() for name, value in self._network.named_buffers()}
+        states = self._random.states()
         first = _FirstPass(self._random)
         try:
             with first:
                 return work()
         except _Recomputes:
             self._exchanges = True
+            self._random.go_on(states)
             for name, value in self._network.named_buffers():
-                value.copy_(before.get(name, value))
+                value.copy_(buffers.get(name, value))
         finally:
             self._draws = first.gave
         return self.do(work)
