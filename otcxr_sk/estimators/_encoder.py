@@ -57,12 +57,12 @@ class FittedEncoder:
 
     @property
     def piece(self) -> int:
-        """Images that a CPU embeds at once: 1, or for small images 4, 16, 64, ...
+        """Images that a CPU embeds at once: 1, or 4 or 16 small ones.
 
         With 2 or 3, vector instructions would leave out the last numbers of some tensors, and the
         last image would be rounded differently.
         """
-        return int(4 ** (SMALL // self.architecture["image_size"]).bit_length())
+        return 4 ** min(2, (SMALL // int(self.architecture["image_size"])).bit_length())
 
     @property
     def step(self) -> int:

@@ -1,6 +1,9 @@
 """Encoder, heads and CV-SIM as one module, from views to the terms of the loss."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +48,11 @@ class OTCXRModel(nn.Module):
         Width D of the dense head, a multiple of 8.
     projection_dim : int, default=512
         Width of the image-level projection.
+
+    Attributes
+    ----------
+    encoding : callable
+        Returns a context in which `forward` calls the encoder.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class OTCXRModel(nn.Module):
         channels, rows, columns = encoder.match_shape
         self.grid = (rows, columns)
         self.epsilon, self.transport = objective.epsilon, objective.transport
+        self.encoding: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.dense_head = nn.Sequential(
             nn.Linear(channels, 2 * head_dim), nn.GELU(), nn.Linear(2 * head_dim, head_dim)
         )
@@ -93,7 +102,8 @@ class OTCXRModel(nn.Module):
         embedding : Tensor of shape (2 * B, C)
             Pooled encoder map, without gradient.
         """
-        matched, last = self.encoder(views)
+        with self.encoding():
+            matched, last = self.encoder(views)
         return self.terms(matched, last, affine, statistics), pool(last).detach()
 
     def terms(

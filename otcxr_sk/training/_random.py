@@ -3,12 +3,13 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Result = TypeVar("Result")
@@ -92,48 +93,56 @@ class Randomness:
 
 
 class TrainingPasses:
-    """Passes of a network in training, which draw from a stream of their own if they draw at all.
+    """Passes of a model in training, whose encoder draws from a stream if it draws at all.
 
-    The first pass shows whether they do. Torch's default generators are exchanged for networks
+    The first pass shows whether it does. Torch's default generators are exchanged for encoders
     that know no others: those with gradient checkpointing, and those that torch compiles.
 
     Parameters
     ----------
-    network : nn.Module
+    model : OTCXRModel
     random : Randomness
     """
 
-    def __init__(self, network: nn.Module, random: Randomness) -> None:
-        self._network, self._random = network, random
+    def __init__(self, model: Any, random: Randomness) -> None:
+        self._model, self._random = model, random
         self._draws: bool | None = None
-        self._exchanges = any(hasattr(module, "_orig_mod") for module in network.modules())
+        self._exchanges = any(hasattr(module, "_orig_mod") for module in model.modules())
 
     def do(self, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`, a forward and backward pass.
+        """Return the result of `work`, which goes forward and backward.
 
-        It is begun a second time, with the buffers of the network as before, if the first pass
-        turns out to use gradient checkpointing.
+        It is begun a second time, with the buffers of the model as before, if the first pass turns
+        out to use gradient checkpointing.
         """
         if self._exchanges:
             with self._random.exchanged():
                 return work()
         if self._draws is not None:
-            with self._random.given() if self._draws else nullcontext():
+            with self._encoding(_Giving(self._random) if self._draws else nullcontext()):
                 return work()
-        buffers = {name: value.clone() for name, value in self._network.named_buffers()}
+        buffers = {name: value.clone() for name, value in self._model.named_buffers()}
         states = self._random.states()
         first = _FirstPass(self._random)
         try:
-            with first:
+            with self._encoding(first):
                 return work()
         except _Recomputes:
             self._exchanges = True
             self._random.go_on(states)
-            for name, value in self._network.named_buffers():
+            for name, value in self._model.named_buffers():
                 value.copy_(buffers.get(name, value))
         finally:
             self._draws = first.gave
         return self.do(work)
+
+    @contextmanager
+    def _encoding(self, context: AbstractContextManager[Any]) -> Iterator[None]:
+        self._model.encoding = lambda: context
+        try:
+            yield
+        finally:
+            self._model.encoding = nullcontext
 
 
 class _Giving(TorchDispatchMode):
@@ -187,9 +196,14 @@ class _Recomputes(BaseException):
     """Ends a pass; no network catches it."""
 
 
+@cache
+def _may_draw(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Tell whether a function of ATen draws random numbers."""
-    if torch.Tag.nondeterministic_seeded not in func.tags:
+    if not _may_draw(func):
         return False
     for place, arg in enumerate(func._schema.arguments):
         if arg.name in ("dropout", "dropout_p", "train"):

@@ -11,7 +11,7 @@ from otcxr_sk.estimators import _encoder
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    """Let a few images of 32 pixels be several batches: 4, not 64, are embedded at once."""
+    """Let a few images of 32 pixels be several batches: 4, not 16, are embedded at once."""
     monkeypatch.setattr(_encoder, "SMALL", 32)
 
 

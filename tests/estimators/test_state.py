@@ -161,7 +161,9 @@ def test_the_same_bits_in_a_new_process(fitted, tmp_path):
     joblib.dump(fitted, tmp_path / "model.joblib")
     np.save(tmp_path / "X.npy", X)
     script = """
-import sys, joblib, numpy as np
+import joblib, numpy as np
+from otcxr_sk.estimators import _encoder
+_encoder.SMALL = 32
 estimator = joblib.load("model.joblib")
 X = np.load("X.npy")
 np.savez("out.npz", embedding=estimator.transform(X), score=estimator.score(X))
@@ -283,7 +285,7 @@ def test_what_only_the_object_keeps_is_not_saved(way, tiny, tmp_path):
     assert estimator._unsaved.network is not None
     assert estimator._unsaved.stream is not None
     unsaved = way(estimator, tmp_path)._unsaved
-    assert (unsaved.model, unsaved.stream, unsaved.unusable) == (None, None, None)
+    assert (unsaved.network, unsaved.stream, unsaved.unusable) == (None, None, None)
 
 
 def test_the_version_is_stamped_on_what_is_saved_only(fitted):

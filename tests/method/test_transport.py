@@ -78,6 +78,19 @@ def test_float32_plan_is_that_of_the_log_domain_after_as_many_iterations(seed, e
 
 
 @laws
+@given(seed=seeds, epsilon=st.floats(0.002, 0.02), max_iter=st.sampled_from([11, 51, 201]))
+def test_plans_of_a_small_epsilon_are_those_of_pot_in_the_log_domain(seed, epsilon, max_iter):
+    cost, a, b = problems(seed)
+    plan, _ = transport_plan(cost, a, b, epsilon=epsilon, max_iter=max_iter, tol=0)
+    for P, M, p, q in zip(plan.numpy(), cost.numpy(), a.numpy(), b.numpy(), strict=True):
+        # POT begins with the other marginal.
+        expected = ot.bregman.sinkhorn_log(
+            q, p, M.T, epsilon, numItermax=max_iter, stopThr=0, warn=False
+        )
+        np.testing.assert_allclose(P, expected.T, atol=1e-9)
+
+
+@laws
 @given(seed=seeds, sign=st.sampled_from([-1, 1]), extreme=st.booleans(), n=st.sampled_from([7, 60]))
 def test_float32_suffices_for_the_largest_costs_and_the_smallest_marginals(seed, sign, extreme, n):
     generator = torch.Generator().manual_seed(seed)

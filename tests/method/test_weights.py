@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -325,6 +327,37 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     for file in (packed, overlapping):
         with pytest.raises(ValueError, match=rf"{file.name}' unpacks to more than its size"):
             read_weights(file)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_options_of_a_script_are_read_by_threads_and_no_class_is_allowed_for_them(
+    zipped, state, tmp_path
+):
+    options = argparse.Namespace(lr=1.0, layers=[1, {"a": argparse.Namespace(b=None)}])
+    file = tmp_path / "w.pth"
+    torch.save({"args": options, "state_dict": state}, file, _use_new_zipfile_serialization=zipped)
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    try:
+        allowed = torch.serialization.get_safe_globals()
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(read_weights, 8 * [file]))
+        assert torch.serialization.get_safe_globals() == allowed
+        torch.serialization.clear_safe_globals()
+        found.append(read_weights(file))
+        assert not torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+    for read in found:
+        assert read.keys() == state.keys()
+        assert all(value.equal(state[name]) for name, value in read.items())
+
+
+def test_reading_leaves_the_warnings_of_other_threads_alone(state, tmp_path):
+    torch.save(state, tmp_path / "w.pth")
+    before = list(warnings.filters), warnings.showwarning
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_weights, 40 * [tmp_path / "w.pth"]))
+    assert (list(warnings.filters), warnings.showwarning) == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Random numbers of a run: those of torch's default generators, which are left alone."""
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -169,6 +170,20 @@ NETWORKS = {
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 
 
+class Model(nn.Module):
+    """Calls its encoder as `OTCXRModel` does."""
+
+    encoding = nullcontext
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x):
+        with self.encoding():
+            return self.encoder(x)
+
+
 def train(network, do=lambda work: work()):
     """Return the outputs, gradients and buffers of four passes."""
     x = X.clone().requires_grad_()
@@ -185,12 +200,12 @@ def train(network, do=lambda work: work()):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_passes_are_those_from_a_seeded_default_generator(name):
     def whole():
-        return train(NETWORKS[name]())
+        return train(Model(NETWORKS[name]()))
 
     expected, state = by_default_generator(whole)
     random = Randomness(7, CPU)
     with random.given():
-        network = NETWORKS[name]()
+        network = Model(NETWORKS[name]())
     passes = TrainingPasses(network, random)
     for value, found in zip(expected, train(network, passes.do), strict=True):
         assert found.equal(value)
@@ -208,7 +223,7 @@ def test_only_checkpointing_needs_the_default_generators(name, monkeypatch):
     monkeypatch.setattr(Randomness, "exchanged", used)
     random = Randomness(0, CPU)
     with random.given():
-        network = NETWORKS[name]()
+        network = Model(NETWORKS[name]())
     train(network, TrainingPasses(network, random).do)
     assert bool(uses) == any(isinstance(module, Recomputed) for module in network.modules())
 
@@ -218,7 +233,7 @@ def test_passes_in_threads_draw_as_if_they_were_alone(name):
     def run(_=None):
         random = Randomness(7, CPU)
         with random.given():
-            network = NETWORKS[name]()
+            network = Model(NETWORKS[name]())
         return train(network, TrainingPasses(network, random).do)
 
     expected, found = run(), [None] * 4

@@ -194,6 +194,31 @@ def test_a_first_epoch_that_fails_leaves_the_model_as_it_was():
     assert same(model, make_model())
 
 
+def test_a_validation_loss_that_is_not_finite_stops_training_too():
+    class Odd(Images):
+        def read(self, indices, size):
+            return super().read(indices, size) * np.float32(1e35)
+
+    model = make_model()
+    with pytest.raises(NonFiniteLossError, match=r"the validation loss is not finite in epoch 1"):
+        make_trainer(validation=Odd(8)).fit(model, Images(24))
+    assert same(model, make_model())
+
+
+def test_an_embedding_that_is_not_finite_stops_training_too():
+    model = make_model()
+    whole = model.forward
+    model.forward = lambda *views: (whole(*views)[0], whole(*views)[1] * torch.inf)
+    with pytest.raises(NonFiniteLossError, match="the embedding is not finite in epoch 1"):
+        make_trainer().fit(model, Images(24))
+
+
+@pytest.mark.filterwarnings("ignore:Error detected in", "ignore:Anomaly Detection")
+def test_where_torch_looks_for_anomalies_a_gradient_that_is_nan_is_the_same_error():
+    with torch.autograd.detect_anomaly(), pytest.raises(NonFiniteLossError, match="its gradient"):
+        trained(objective=Failing(lambda loss: loss + 0 * (loss - loss.detach()).sqrt(), {2}))
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],

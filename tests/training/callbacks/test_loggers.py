@@ -95,6 +95,12 @@ def test_a_resumed_run_replaces_what_was_written_after_its_checkpoint(scripted, 
     ]
 
 
+def test_torchs_own_writer_which_starts_tensorflow_is_not_used(scripted, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    scripted(TensorBoardLogger(tmp_path)).go(ROWS[:1])
+    assert scalars(tmp_path)["rank"] == [(1, 2.0)]
+
+
 def test_without_tensorboard_the_extra_is_named(scripted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ImportError, match=r"pip install 'otcxr-sk\[tensorboard\]'"):
