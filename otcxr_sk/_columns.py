@@ -47,22 +47,22 @@ def _plain(value: Any) -> Any:
         return value.strip() or None
     if type(value) is int:
         return value
-    if value is np.ma.masked:
-        return None
     if hasattr(value, "as_py"):
         value = value.as_py()
     # NumPy's numbers, and arrays and tensors of one number.
-    elif getattr(value, "ndim", None) == 0:
+    elif getattr(value, "ndim", None) == 0 and value is not np.ma.masked:
         value = value.item()
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
         return str(value).strip() or None
-    return None if _is_missing(value) else value
+    return None if is_missing(value) else value
 
 
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ == "NAType":
+def is_missing(value: Any) -> bool:
+    """Return whether a value is None, masked, NaN, NaT or NA, of any library."""
+    # Those of pandas may have no truth value.
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
     # NaN and NaT are not equal to themselves.
     differs = value != value

@@ -101,7 +101,7 @@ class Output:
 
 def _checked(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not isinstance(out, np.ndarray):
-        raise ValueError(f"out must be a .npy file or an array, got {type(out).__name__}")
+        raise ValueError("out must be the path of a .npy file or a NumPy array")
     if out.dtype != _FLOAT32 or out.shape != shape or not out.flags.writeable:
         sealed = "" if out.flags.writeable else ", read-only"
         raise ValueError(

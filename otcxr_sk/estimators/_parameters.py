@@ -177,8 +177,9 @@ def _check_callbacks(callbacks: Any, validation_fraction: float) -> Sequence[Cal
     for callback in found:
         if not isinstance(callback, Callback):
             raise TypeError(
-                f"callbacks must be instances of otcxr_sk.training.Callback, got {callback!r}; "
-                "pass scikit-learn's to set_callbacks"
+                "callbacks must be instances of otcxr_sk.training.Callback, and at least one is "
+                f"not{': it is a class, call it' if isinstance(callback, type) else ''}; pass "
+                "scikit-learn's to set_callbacks"
             )
     early = [callback for callback in found if isinstance(callback, EarlyStopping)]
     if sum(callback.restore_best for callback in early) > 1:

@@ -159,7 +159,7 @@ def compare(
     """
     labels, patients, train_rows, test_rows = check_task(y, groups, train, test)
     if not isinstance(features, Mapping):
-        raise TypeError(f"features must map names to arrays, got {type(features).__name__}")
+        raise TypeError("features must be a dict of names and arrays")
     if reference not in features:
         raise ValueError(f"reference must be one of {', '.join(features)}; got {reference!r}")
     check_scalar(n_resamples, "n_resamples", Integral, min_val=1)

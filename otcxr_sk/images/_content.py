@@ -28,7 +28,7 @@ from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import Resize
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource
 from otcxr_sk.images._torch import NAMES, DatasetSource, image_of, is_array, is_image
-from otcxr_sk.images._values import is_missing, is_path, shown, values_of
+from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 
 # How the names of types of numbers begin, in lower case.
 _NUMBERS = ("bool", "decimal", "double", "float", "half", "int", "sparse", "uint")
@@ -346,7 +346,7 @@ def _is_column(X: Any) -> bool:
 
 def _first(column: Any) -> Any:
     """Return the first value that is there, or None."""
-    return next((value for value in values_of(column) if not is_missing(value)), None)
+    return next((value for value in values_of(column) if not is_no_path(value)), None)
 
 
 def _of_nested(values: list[Any]) -> Content:

@@ -12,7 +12,7 @@ from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import Resize, Squares
 from otcxr_sk.images._read import read_gray
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
-from otcxr_sk.images._values import is_missing, is_path, shown, values_of
+from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 
 
 class PathSource(ImageSource):
@@ -78,7 +78,7 @@ class PathSource(ImageSource):
             if isinstance(path, str | bytes | os.PathLike) and path:
                 one = os.fsencode(path)
                 encoded += os.fsencode(as_path(one)) if one.startswith(b"~") else one
-            elif not is_missing(path):
+            elif not is_no_path(path):
                 raise ValueError(f"row {row} is {shown(path)}, not the path of an image")
             elif not allow_missing:
                 raise ValueError(

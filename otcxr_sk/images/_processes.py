@@ -245,7 +245,7 @@ def _attempt(work: Work, task: Any) -> bytes:
         return message
     except Exception as failure:
         why = "memory ran out" if isinstance(failure, MemoryError) else "pickle fails"
-        what = "what it has read" if error is None else f"this error: {error!r}"
+        what = "what it has read" if error is None else "the error that reading raised"
         lost = RuntimeError(
             f"a worker process cannot send {what} ({why}); num_workers=0 does without workers"
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from otcxr_sk._columns import is_missing
+
 # Values that are read at once from a column in a file.
 _BLOCK = 4096
 
@@ -36,15 +38,9 @@ def is_path(value: Any) -> bool:
     return isinstance(value, str | bytes | os.PathLike)
 
 
-def is_missing(value: Any) -> bool:
+def is_no_path(value: Any) -> bool:
     """Return whether a value stands for a path that is not known."""
-    if isinstance(value, str | bytes):
-        return not value
-    # NaN and NaT are not equal to themselves. Those of pandas have no truth value, or a class of
-    # their own.
-    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, Number | np.generic) and bool(value != value)
+    return not value if isinstance(value, str | bytes) else is_missing(value)
 
 
 def shown(value: Any) -> str:
@@ -54,4 +50,4 @@ def shown(value: Any) -> str:
         return f"{str(value)!r:.80}"
     if isinstance(value, bytes):
         return f"{bytes(value)!r:.80}"
-    return str(value) if is_missing(value) or isinstance(value, Number) else "something else"
+    return str(value) if is_no_path(value) or isinstance(value, Number) else "something else"

@@ -131,8 +131,8 @@ def sealed():
     [
         ("rows.csv", r"must be a \.npy file or an array, got 'rows\.csv'"),
         ("nowhere/rows.npy", r"there is no folder .*nowhere"),
-        (7, "must be a .npy file or an array, got int"),
-        (ROWS.tolist(), "got list"),
+        (7, "must be the path of a .npy file or a NumPy array"),
+        (ROWS.tolist(), "or a NumPy array"),
         (np.empty((10, 2, 3)), r"float32 array of shape \(10, 2, 3\), got float64"),
         (np.empty((10, 6), np.float32), r"shape \(10, 2, 3\), got float32 of shape \(10, 6\)"),
         (sealed(), "read-only"),

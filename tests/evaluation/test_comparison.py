@@ -140,7 +140,7 @@ def test_an_invalid_option_is_refused(study, options, message):
 
 
 def test_an_embedding_without_a_name_is_refused(study):
-    with pytest.raises(TypeError, match="features must map names to arrays, got ndarray"):
+    with pytest.raises(TypeError, match="features must be a dict of names and arrays"):
         run(study, features=study.Z)
 
 

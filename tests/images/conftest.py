@@ -3,6 +3,20 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from words import foreign
+
+from otcxr_sk.images import ImageReadError, ImageReadWarning, UnusableImageWarning
+
+
+@pytest.fixture(autouse=True)
+def _plain_words(monkeypatch):
+    """Check all that is said of images during a test."""
+    said = []
+    for kind in (ImageReadError, ImageReadWarning, UnusableImageWarning):
+        monkeypatch.setattr(kind, "__init__", lambda _, *args: said.extend(args), raising=False)
+    yield
+    for message in said:
+        assert not foreign(message), message
 
 
 @pytest.fixture

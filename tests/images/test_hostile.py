@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,7 @@ READER = textwrap.dedent("""
     import json, os, resource, sys, time, warnings
     import numpy as np
     from otcxr_sk.images import ImageReadError, ImageReadWarning, read_image
+    from words import foreign
 
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", ImageReadWarning)
@@ -47,7 +49,8 @@ READER = textwrap.dedent("""
             assert image.ndim == 2 and image.dtype == np.float32, image.shape
             end = "image"
         except ImageReadError as error:
-            end = "error" if str(error).startswith(f"cannot read {path!r}: ") else str(error)
+            named = str(error).startswith(f"cannot read {path!r}: ") and not foreign(error)
+            end = "error" if named else str(error)
         took = time.process_time() - began
         print(json.dumps([name, end, took, peak() - before]), flush=True)
 """)
@@ -57,7 +60,8 @@ def read_all(folder):
     """Return (name, end, seconds, MiB) for every file; fail if one of them ends the process."""
     Image.new("L", (4, 4)).save(folder / "first.png")
     command = [sys.executable, "-c", READER, str(folder), "0", str(MEBIBYTES)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
     assert len(reports) == len(list(folder.iterdir()))

@@ -12,7 +12,7 @@ import numpy as np
 from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading
-from otcxr_sk.images._values import is_missing, is_path, shown, values_of
+from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 from otcxr_sk.images.dicom._file import DicomFile, looks_like_dicom, open_dicom
 from otcxr_sk.images.dicom._header import Header
 
@@ -143,7 +143,7 @@ def _column(paths: Any) -> Any:
 def _read_row(row: int, given: Any) -> dict[str, Any]:
     path = None
     try:
-        if is_missing(given):
+        if is_no_path(given):
             raise ImageReadError(f"row {row}: there is no path")
         if not is_path(given):
             raise ImageReadError(f"row {row} is {shown(given)}, not the path of a file")
