@@ -1,12 +1,13 @@
-"""Torch's usual device and dtype, where a program has chosen others as its defaults."""
+"""Torch's usual device, dtype and kernels, where a program has chosen others."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode
 
 # Functions that make tensors: floating ones, of what they are given, and of integers.
 _FLOATING = {
@@ -63,6 +64,14 @@ class TorchDefaults(TorchFunctionMode):
             return func(*args, **{**kwargs, "dtype": torch.float32})
         # Torch computes with integers in the default dtype.
         return func(*_to_float32(args), **_to_float32(kwargs))
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Compute without gradients, by the same kernels whether or not a mode is active outside."""
+    # Within any mode, torch leaves out its short cuts for attention, which round differently.
+    with torch.inference_mode(), BaseTorchFunctionMode():
+        yield
 
 
 def _is_by_default(func: Callable[..., Any], result: Any, args: Any, kwargs: Any) -> bool:

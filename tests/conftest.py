@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 from torch import nn
 
-# Two threads on shared cores make small tensor work many times slower.
+# Two threads on shared cores make small work many times slower. This is for child processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says more of what else the machine does.
@@ -25,6 +26,8 @@ REAL_DATA = Path(os.environ.get("OTCXR_REAL_DATA", BESIDE))
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk._columns import check_patients
@@ -23,6 +25,7 @@ from otcxr_sk.evaluation import (
     linear_probe,
     probe_roc,
 )
+from otcxr_sk.images import read_dicom_table
 from otcxr_sk.plotting import LabelEfficiencyDisplay, NearDuplicatesDisplay, ProbeDisplay
 
 
@@ -175,3 +178,16 @@ def test_a_missing_patient_is_the_same_error_everywhere(call, wrap):
     patients = [None if row in (3, 9) else f"p{row}" for row in range(20)]
     with pytest.raises(ValueError, match=r"^groups: row 3 has no patient \(2 of 20 .*: 3, 9\)"):
         CALLS[call](OF_TEXT[wrap](patients))
+
+
+@pytest.mark.parametrize("salt", [None, "secret"])
+def test_a_word_for_a_missing_patient_in_a_dicom_header_is_a_missing_one(salt, tmp_path):
+    header = dcmread(get_testdata_file("CT_small.dcm"), stop_before_pixels=True)
+    files = []
+    for word in ("None", "nan", "N/A", " ", "", "Nancy"):
+        header.PatientID = word
+        files.append(tmp_path / f"{len(files)}.dcm")
+        header.save_as(files[-1])
+    patients = read_dicom_table(files, salt=salt)["patient_id"]
+    assert patients[:-1] == [None] * 5
+    assert patients[-1] is not None

@@ -7,7 +7,11 @@ from inspect import signature
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
+import torch
+
+from otcxr_sk import OTCXRPretrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,6 +52,21 @@ def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
     for block in python_blocks(page):
         exec(compile(block, "evaluation.md", "exec"), names)
     assert {file.name for file in tmp_path.iterdir()} == {"roc.png", "health.png"}
+
+
+def test_the_examples_of_passing_an_encoder_on_give_its_embedding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    pixels = np.random.default_rng(0).random((8, 32, 32), np.float32)
+    encoder = OTCXRPretrainer("test_resnet", image_size=32, epochs=0, random_state=0).fit(pixels)
+    embeddings = []
+    for block in python_blocks(page[page.index("## Passing an encoder on") :]):
+        names = {"encoder": encoder, "images": torch.from_numpy(pixels)[:, None], "torch": torch}
+        exec(compile(block, "weights.md", "exec"), names)
+        embeddings += [names["embedding"].numpy()] if "embedding" in names else []
+    assert len(embeddings) == 2
+    for embedding in embeddings:
+        np.testing.assert_allclose(embedding, encoder.transform(pixels), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -39,7 +39,8 @@ def load_labelled(
         A CSV with a header and one row per image. Its column `path` is relative to the folder; for
         an .npz with `file_names`, it identifies the image; otherwise the rows are in the order of
         the images. `patient_id` is required unless the .npz has `patient_ids`. Every other column
-        with 2 to 20 distinct values is a target; blanks are unknown. Overrides labels in the .npz.
+        with 2 to 20 distinct values is a target, unless it has more than two and all differ, or one
+        is longer than 64 characters; blanks are unknown. Overrides labels in the .npz.
         By default, ``labels.csv`` in the folder, or the labels in the .npz.
     missing : {"raise", "drop"}, default="raise"
         Whether images that the CSV names but the folder lacks raise an error or are left out.

@@ -25,7 +25,7 @@ class Radiographs(Bunch):
         File of each image; None if the images are in one array.
     images : ndarray of shape (n, h, w) or None
         Images; None if they are in files.
-    labels : ndarray of float64, shape (n, k)
+    labels : ndarray of float64 (phantoms: uint8), shape (n, k)
         1 (present), 0 (absent) or NaN (unknown).
     label_names : list of str
         Names of the k columns of `labels`.

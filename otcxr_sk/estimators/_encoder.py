@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from otcxr_sk._atomic import replacing
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
-from otcxr_sk._torch_defaults import TorchDefaults
+from otcxr_sk._torch_defaults import TorchDefaults, inference
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._state import Weights, part_of, unpack
 from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches
@@ -134,7 +134,7 @@ class Embedder:
         self._mean, self._std = encoder.mean, encoder.std
         self._piece = encoder.piece if self._device.type == "cpu" else encoder.step
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, loaded: Loaded, start: int, dense: bool) -> NDArray[np.float32]:
         """Embed a batch whose first image is row `start`; unusable images become NaN."""
         images, problems = loaded

@@ -20,6 +20,8 @@ from otcxr_sk.images import (
     recognize,
 )
 
+_FEATURES = ("n_features_in_", "feature_names_in_")
+
 
 def check_images(
     X: Any,
@@ -128,8 +130,14 @@ def _require_samples(found: int, least: int, estimator: BaseEstimator) -> None:
         )
 
 
+def take_features(estimator: BaseEstimator, other: BaseEstimator) -> None:
+    """Make an estimator know the features that another one knows, and no others."""
+    _forget_features(estimator)
+    vars(estimator).update({name: vars(other)[name] for name in _FEATURES if name in vars(other)})
+
+
 def _forget_features(estimator: BaseEstimator) -> None:
-    for name in ("n_features_in_", "feature_names_in_"):
+    for name in _FEATURES:
         if hasattr(estimator, name):
             delattr(estimator, name)
 

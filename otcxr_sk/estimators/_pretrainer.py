@@ -13,12 +13,13 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._torch_defaults import inference
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import Outcome, draw_seed, pretrain, pretrain_part
-from otcxr_sk.estimators._inputs import check_groups, check_images
+from otcxr_sk.estimators._inputs import check_groups, check_images, take_features
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     GROUPS,
@@ -340,7 +341,9 @@ class OTCXRPretrainer(
         """
         with self._unsaved.training, ordinary():
             settings = self._settings()
-            source = self._source(X, fitting=True)
+            # Features of X are those of this object once it has learned from X.
+            twin = copy(self)
+            source = twin._source(X, fitting=True)
             patients = check_groups(groups, len(source))
             outcome = pretrain(
                 settings,
@@ -348,8 +351,9 @@ class OTCXRPretrainer(
                 patients,
                 before=self._learned() if self.warm_start else None,
                 callbacks=SklearnCallbacks.of(self, X, y),
-                fitted=self._copy,
+                fitted=twin._copy,
             )
+            take_features(self, twin)
             return self._end(outcome)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -389,10 +393,12 @@ class OTCXRPretrainer(
         """
         with self._unsaved.training, ordinary():
             settings, before = self._settings(), self._learned()
-            source = self._source(X, fitting=before is None, least=2)
+            twin = copy(self)
+            source = twin._source(X, fitting=before is None, least=2)
             outcome, stream = pretrain_part(
                 settings, source, before=before, stream=self._unsaved.stream
             )
+            take_features(self, twin)
             self._unsaved.stream = stream
             return self._end(outcome)
 
@@ -450,7 +456,8 @@ class OTCXRPretrainer(
         """Return the negative loss on images: higher is better, no labels needed.
 
         The views are the same in every call. Scores can be compared between estimators whose
-        objectives have the same weights.
+        objectives have the same weights, and which have the same `batch_size`: variance and
+        covariance are those of a batch.
 
         Parameters
         ----------
@@ -537,7 +544,7 @@ class OTCXRPretrainer(
             seen = Spreads(len(source))
             seen.look(rows, images)
             seen.warn(source, encoder.mean, encoder.std, FITTED)
-            with torch.inference_mode():
+            with inference():
                 views, affine = draw(images, 0, 0)
                 plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
                 accuracy, chance = matching_accuracy(plan, affine, model.grid)

@@ -109,12 +109,15 @@ def _open_alone(
     checkpoints = CheckpointFolder(settings.checkpoint.folder, settings.checkpoint.every)
     held.enter_context(checkpoints.alone())
     checkpoints.run = describe()
-    start = checkpoints.load()
+    here, any_seed = checkpoints.run, settings.random_state is None
+
+    def accept(found: RunState) -> None:
+        require_same_run(found.numbers["run"], here, checkpoints.folder, any_seed=any_seed)
+
+    start = checkpoints.load(accept)
     if start is None:
         return Run(seed, checkpoints)
     there = start.numbers["run"]
-    any_seed = settings.random_state is None
-    require_same_run(there, checkpoints.run, checkpoints.folder, any_seed=any_seed)
     checkpoints.run = there
     return Run(there["seed"], checkpoints, start, _unpack_scan(there["scan"]))
 

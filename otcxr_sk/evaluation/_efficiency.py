@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Integral
 from typing import Any
 
@@ -81,11 +82,13 @@ def _draw(
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     patients = groups[rows]
     order = check_random_state(random_state).permutation(np.unique(patients))
+    # In binary, 0.07 of 100 patients would be more than 7.
+    share = Fraction(str(float(fraction)))
     drawn = []
     for column in labels[rows].T:
         for label in classes_of(column):
             candidates = order[np.isin(order, patients[column == label])]
-            drawn.append(candidates[: math.ceil(fraction * len(candidates))])
+            drawn.append(candidates[: math.ceil(share * len(candidates))])
     if not drawn:
         raise ValueError("y has no known label in the rows of train")
     return rows[np.isin(patients, np.concatenate(drawn))]
@@ -110,7 +113,7 @@ def label_efficiency(
     ----------
     Z, y, groups, train, test
         As for `linear_probe`.
-    fractions : sequence of float
+    fractions : sequence of float, default=(0.01, 0.1, 1.0)
         Shares in (0, 1], as for `few_labels`.
     draws : int, default=10
         How often patients are drawn for each fraction, at least 2. The fraction 1 needs only one
@@ -173,7 +176,8 @@ def label_efficiency(
         fractions=np.array(list(drawn)),
         scores=scores,
         mean=scores.mean(1),
-        std=scores.std(1, ddof=1),
+        # Equal scores have no deviation, although their mean is rounded.
+        std=(scores - scores[:, :1]).std(1, ddof=1),
         n_patients=n_patients,
     )
 

@@ -39,7 +39,8 @@ class KNNProbe(Callback):
     groups : array-like of shape (n,), default=None
         Patient of each image. By default, each image is a patient of its own.
     every : int, default=1
-        Number of epochs from one probe to the next. The last epoch is always probed.
+        Number of epochs from one probe to the next. The last of all `epochs` is always
+        probed; if the run ends before it, the last one may not be.
     name : str, default="knn_probe"
         Key in `history_`.
 
@@ -98,7 +99,8 @@ class KNNProbe(Callback):
                 for patients, train, test in self._folds()
             ]
         except ValueError as error:
-            warn_user(f"{self.name} is NaN after epoch {state.epoch}: {error}")
+            if state.is_main_process:
+                warn_user(f"{self.name} is NaN after epoch {state.epoch}: {error}")
             aucs = [math.nan]
         state.record(self.name, float(np.mean(aucs)))
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -189,8 +189,13 @@ class CheckpointFolder:
             with suppress(OSError):
                 os.unlink(os.path.join(self.folder, old))
 
-    def load(self) -> RunState | None:
-        """Read the newest undamaged checkpoint; None if there is none.
+    def load(self, accept: Callable[[RunState], None] | None = None) -> RunState | None:
+        """Read the newest undamaged checkpoint, and remove damaged ones; None if there is none.
+
+        Parameters
+        ----------
+        accept : callable, default=None
+            Called with it, before anything is removed; may raise an error.
 
         Raises
         ------
@@ -204,18 +209,24 @@ class CheckpointFolder:
         CheckpointWarning
             One is damaged, and was removed.
         """
+        state, damaged = None, []
         for name in checkpoint_names(self.folder):
             path = os.path.join(self.folder, name)
             with open(path, "rb") as file:
                 content = file.read()
             if name.endswith(f"-{checksum(content).hexdigest()}.safetensors"):
-                return _parse(content, path)
-            os.unlink(path)
+                state = _parse(content, path)
+                break
+            damaged.append(name)
+        if state is not None and accept is not None:
+            accept(state)
+        for name in damaged:
+            os.unlink(os.path.join(self.folder, name))
             self._warn(
                 f"the checkpoint {name} is damaged and was removed; the one before it is used, if "
                 "there is one"
             )
-        return None
+        return state
 
     @property
     def _unfinished(self) -> str:

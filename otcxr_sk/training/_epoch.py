@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from otcxr_sk._torch_defaults import inference
 from otcxr_sk.images import ImageSource, read_batches
 from otcxr_sk.method import NUMBERS_PER_VIEW, Objective, Views
 from otcxr_sk.training._device import choose_precision, put_on
@@ -195,7 +196,7 @@ def evaluate(
         if look is not None:
             look(rows, batch)
         mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
-        with torch.inference_mode(), mixed:
+        with inference(), mixed:
             terms, _ = model(*draw(batch, 0, start))
             values = {"loss": objective.total(terms), **terms}
         for name, value in values.items():

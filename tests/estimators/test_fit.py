@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -11,6 +12,7 @@ from torch import nn
 
 from otcxr_sk import Objective
 from otcxr_sk.estimators import CollapseWarning, NonFiniteLossError
+from otcxr_sk.training import Callback
 
 TERMS = {
     "loss",
@@ -205,6 +207,43 @@ def test_a_failed_fit_leaves_an_estimator_unfitted(tiny, X):
         estimator.transform(X)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_failed_first_fit_leaves_no_trace(method, tiny, X):
+    estimator = tiny()
+    before = estimator.__getstate__()
+    rows = np.where(np.arange(len(X))[:, None] == 3, 1.0, X.reshape(len(X), -1))
+    with pytest.raises(ValueError, match="1 of 24 images cannot be used"):
+        getattr(estimator, method)(rows)
+    assert estimator.__getstate__() == before
+
+
+def test_after_a_failed_fit_an_estimator_embeds_as_before(tiny, X):
+    rows = pd.DataFrame(X.reshape(len(X), -1)).add_prefix("pixel")
+    estimator = tiny().fit(rows)
+    expected = estimator.transform(rows)
+    broken = X.copy()
+    broken[3] = 1.0
+    for other in (broken, rows.add_prefix("other ") * np.nan):
+        with pytest.raises(ValueError, match=r"cannot be used|contains NaN"):
+            estimator.fit(other)
+        np.testing.assert_array_equal(estimator.transform(rows), expected)
+
+
+def test_during_a_fit_on_images_rows_are_embedded_as_before(tiny, X):
+    class Meanwhile(Callback):
+        def on_epoch_end(self, state):
+            self.embedding = estimator.transform(rows)
+
+    rows = X.reshape(len(X), -1)
+    estimator = tiny().fit(rows)
+    expected = estimator.transform(rows)
+    meanwhile = Meanwhile()
+    estimator.set_params(callbacks=[meanwhile], random_state=1).fit(X)
+    np.testing.assert_array_equal(meanwhile.embedding, expected)
+    with pytest.raises(ValueError, match="too few axes for several images"):
+        estimator.transform(rows)
+
+
 def test_a_loss_that_is_not_finite_stops_in_the_first_epoch(tiny, X):
     estimator = tiny(learning_rate=1e30, epochs=3)
     with pytest.raises(NonFiniteLossError, match=r"in epoch 1\. No epoch was .*learning_rate"):
@@ -234,6 +273,13 @@ def test_collapse_warns_at_the_line_of_the_user(collapsed_encoder, tiny, X):
     with pytest.warns(CollapseWarning, match=r"collapsed \(spread 0, effective rank 0\)") as told:
         make_pipeline(tiny(collapsed_encoder())).fit(X)
     assert {warning.filename for warning in told} == {__file__}
+
+
+def test_a_warning_of_collapse_can_be_made_an_error(collapsed_encoder, tiny, X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        with pytest.raises(CollapseWarning, match="after epoch 2 of 9"):
+            tiny(collapsed_encoder(), epochs=9).fit(X)
 
 
 def test_a_healthy_run_does_not_warn_of_collapse(tiny, X):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import nn
@@ -20,6 +21,7 @@ from torch import nn
 from otcxr_sk import Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
 from otcxr_sk.estimators import CheckpointWarning, NonFiniteLossError, TrainingInterrupted
 from otcxr_sk.estimators._run import _FREE
+from otcxr_sk.images import ImageReadError
 from otcxr_sk.training import Callback, TimeLimit
 
 EPOCHS, STEPS = 3, 3  # of 24 images in batches of 8
@@ -162,6 +164,24 @@ def test_ctrl_c_leaves_a_usable_estimator(keep, pretrainer, whole, X, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_leaves_the_average_of_the_weights(pretrainer, X, tmp_path):
+    options = {"checkpoint": tmp_path, "optimizer__ema": 0.9}
+    stopped = interrupted(pretrainer(interrupt_at=5, **options), X)
+    saved = safetensors.torch.load_file(max(tmp_path.glob("checkpoint-*")))
+    for name, value in safetensors.torch.load(stopped.weights_.tobytes()).items():
+        assert value.equal(saved[f"average/{name}"]), name
+
+
+def test_a_run_with_only_damaged_checkpoints_ends_with_the_same_weights(
+    pretrainer, whole, X, tmp_path
+):
+    interrupted(pretrainer(interrupt_at=7, checkpoint=tmp_path), X)
+    for file in tmp_path.glob("checkpoint-*"):
+        file.write_bytes(b"damaged")
+    with pytest.warns(CheckpointWarning, match="is damaged and was removed"):
+        assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
+
+
 def test_if_the_newest_checkpoint_is_truncated_the_one_before_is_used(
     pretrainer, whole, X, tmp_path
 ):
@@ -275,6 +295,15 @@ def test_another_parameter_is_refused_by_name(name, value, ended, tiny, X):
     assert sorted(os.listdir(ended.checkpoint)) == before
 
 
+def test_another_run_is_refused_before_a_damaged_checkpoint_is_removed(pretrainer, X, tmp_path):
+    pretrainer(checkpoint=tmp_path).fit(X)
+    max(tmp_path.glob("checkpoint-*")).write_bytes(b"damaged")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match="holds another run: learning_rate"):
+        pretrainer(checkpoint=tmp_path, learning_rate=1e-5).fit(X)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 @pytest.mark.parametrize(("name", "value"), FREE.items())
 def test_what_changes_no_result_may_differ(name, value, ended, tiny, X, tmp_path):
     shutil.copytree(ended.checkpoint, tmp_path / "run")
@@ -336,6 +365,35 @@ def test_what_may_differ_on_resuming_changes_no_bit(
     np.testing.assert_array_equal(resumed.weights_, whole_of_files.weights_)
     assert resumed.history_["loss"] == whole_of_files.history_["loss"]
     assert (resumed.mean_, resumed.std_) == (whole_of_files.mean_, whole_of_files.std_)
+
+
+class AfterOneEpoch(Callback):
+    def __init__(self, act):
+        self.act = act
+
+    def on_epoch_end(self, state):
+        if state.epoch == 1:
+            self.act()
+
+
+def test_a_cache_may_be_deleted_during_a_run(pretrainer, whole_of_files, large_files, tmp_path):
+    cache = tmp_path / "cache"
+    deleting = AfterOneEpoch(lambda: shutil.rmtree(cache))
+    assert_same(pretrainer(cache=cache, callbacks=[deleting]).fit(large_files), whole_of_files)
+    assert list(cache.rglob("*.image"))
+
+
+def test_a_file_that_vanishes_during_a_run_stops_it(
+    pretrainer, whole_of_files, large_files, tmp_path
+):
+    files = [Path(shutil.copy(file, tmp_path)) for file in large_files]
+    options = {"on_error": "nan", "checkpoint": tmp_path / "run"}
+    stopped = pretrainer(callbacks=[AfterOneEpoch(files[5].unlink)], **options)
+    with pytest.raises(ImageReadError, match=r"5\.png': there is no such file"):
+        stopped.fit(files)
+    shutil.copy(large_files[5], files[5])
+    resumed = pretrainer(**options).fit(files)
+    np.testing.assert_array_equal(resumed.weights_, whole_of_files.weights_)
 
 
 def test_a_cache_changes_no_bit(pretrainer, whole_of_files, large_files, tmp_path):

@@ -117,8 +117,9 @@ from otcxr_sk.evaluation import KNNProbe, embedding_health, pixel_features
 from otcxr_sk.plotting import MatchingDisplay
 from otcxr_sk.training import TensorBoardLogger
 
-X = make_chest_phantoms(8, image_size=32, random_state=0).images
-y, groups = np.arange(len(X)) // 2 % 2, np.arange(len(X)) // 2
+X = make_chest_phantoms(24, image_size=32, random_state=0).images
+groups = np.arange(len(X)) // 2
+y = groups % 2
 small = dict(image_size=32, batch_size=8, random_state=0, device="cpu")
 callbacks = [KNNProbe(X, y, groups), TensorBoardLogger(tempfile.mkdtemp())]
 encoder = OTCXRPretrainer("test_resnet", epochs=2, callbacks=callbacks, **small)

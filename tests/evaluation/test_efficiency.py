@@ -33,6 +33,13 @@ def test_the_fraction_of_each_class_is_drawn_rounded_up(study, share, seed):
     assert np.bincount(drawn).tolist() == 3 * [int(np.ceil(20 * share))]
 
 
+@pytest.mark.parametrize("percent", [7, 14, 28, 29, 55, 57])
+def test_a_share_that_is_whole_patients_is_not_rounded_up(percent):
+    y, patients = np.tile([0, 1], 100), np.arange(200)
+    rows = few_labels(y, patients, train=patients, fraction=percent / 100, random_state=0)
+    assert np.bincount(y[rows]).tolist() == [percent, percent]
+
+
 def test_patients_without_a_known_label_are_not_drawn(study):
     y = np.where(study.patients < 10, np.nan, study.labels[:, 0])
     rows = few_labels(y, study.patients, train=study.parts["train"], fraction=1)
@@ -59,6 +66,16 @@ def test_with_all_labels_the_score_is_that_of_the_probe_without_deviation(study)
         assert found.scores[-1].tolist() == [expected] * 3
         assert found.std[-1] == 0
         assert found.n_patients[-1] == 60
+
+
+@pytest.mark.parametrize("draws", [3, 7, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_scores_have_no_deviation(seed, draws):
+    y = np.tile([0, 1], 40)
+    Z = np.random.default_rng(seed).normal(size=(80, 2)) + 0.3 * y[:, None]
+    parts = {"train": range(40), "test": range(40, 80)}
+    found = label_efficiency(Z, y, np.arange(80), **parts, fractions=[1.0], draws=draws)
+    assert found.std.tolist() == [0.0]
 
 
 def test_the_scores_of_all_draws_are_kept_and_summarized(study):

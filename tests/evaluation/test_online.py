@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from otcxr_sk.evaluation import KNNProbe, knn_probe
 class State:
     """A run at the end of an epoch, with an encoder that returns its input."""
 
-    def __init__(self, epoch, epochs=10):
+    def __init__(self, epoch, epochs=10, is_main_process=True):
         self.epoch, self.epochs, self.history = epoch, epochs, {}
+        self.is_main_process = is_main_process
 
     def estimator(self):
         return self
@@ -100,6 +102,11 @@ def test_an_image_that_cannot_be_used_is_left_out(study):
     with pytest.warns(UserWarning, match="knn_probe is NaN after epoch 1: y must have the same"):
         KNNProbe(Z, study.classes, study.patients).on_epoch_end(state)
     assert np.isnan(state.history["knn_probe"])
+    other = State(1, is_main_process=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        KNNProbe(Z, study.classes, study.patients).on_epoch_end(other)
+    assert np.isnan(other.history["knn_probe"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from otcxr_sk._columns import is_no_id
 from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading
@@ -52,9 +53,10 @@ def read_dicom_table(
         - ``view_position``: AP, PA, LL, ...; else the meaning of the view's code
         - ``laterality``: R, L, U or B
         - ``body_part``: CHEST, ...
-        - ``patient_id``: text, which is unique within one hospital at best. None must not be passed
-          on as a group: leave such images out, or if no other image is of that patient, give each
-          an id of its own, in pandas ``frame["patient_id"].fillna(frame["path"])``
+        - ``patient_id``: text, which is unique within one hospital at best. None also where the
+          header has a word for a missing id, such as "None". None must not be passed on as a
+          group: leave such images out, or if no other image is of that patient, give each an id of
+          its own, in pandas ``frame["patient_id"].fillna(frame["path"])``
         - ``study_date``: datetime64[D]
         - ``age``: in years; else from birth date and study date
         - ``sex``: M, F or O
@@ -180,7 +182,7 @@ def _columns(header: Header) -> dict[str, Any]:
         "view_position": header.code("ViewPosition") or _view_meaning(header),
         "laterality": header.code("ImageLaterality") or header.code("Laterality") or None,
         "body_part": header.code("BodyPartExamined") or None,
-        "patient_id": header.text("PatientID") or None,
+        "patient_id": _patient(header),
         "study_date": _date(header, "StudyDate"),
         "age": _age(header),
         "sex": header.code("PatientSex") or None,
@@ -192,6 +194,12 @@ def _columns(header: Header) -> dict[str, Any]:
         "frames": _number(header, "NumberOfFrames"),
         "manufacturer": header.text("Manufacturer") or None,
     }
+
+
+def _patient(header: Header) -> str | None:
+    # All files with the same word for a missing id would become one patient.
+    patient = header.text("PatientID")
+    return None if is_no_id(patient) else patient
 
 
 def _number(header: Header, keyword: str) -> int | None:

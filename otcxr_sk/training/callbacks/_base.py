@@ -93,8 +93,10 @@ class TrainingState:
         Raises
         ------
         ValueError
-            If the epoch already has a number of that name.
+            If the epoch already has a number of that name, or no epoch has ended yet.
         """
+        if not self.epoch:
+            raise ValueError(f"{name!r} is of no epoch yet; record numbers in on_epoch_end")
         values = self._progress.history.setdefault(name, [math.nan] * self.epoch)
         if not math.isnan(values[-1]):
             raise ValueError(f"this epoch already has a {name!r} in the history; use another name")

@@ -138,6 +138,10 @@ class TensorBoardLogger(Callback):
             self._writer.close()
             self._writer = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # An estimator that another callback saves or clones during the run holds this one.
+        return {**vars(self), "_writer": None}
+
     def _write(self, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 

@@ -54,6 +54,16 @@ def test_what_is_returned_can_be_pickled(each):
         np.testing.assert_array_equal(copy[name][1], data[name][1])
 
 
+def test_a_reader_writes_nothing(each):
+    def folder():
+        found = {path: path.stat() for path in each.root.rglob("*")}
+        return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+
+    before = folder()
+    each.load()
+    assert folder() == before
+
+
 def test_loading_twice_gives_the_same_order(each):
     first, second = each.load(), each.load()
     assert first.paths == second.paths

@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ def test_labels_patients_and_split(published):
     assert data.split.tolist() == ["train", "train", "test", "train"]
     assert data.table["View Position"].tolist() == ["PA", "PA", "AP", "PA"]
     assert data.table["Height]"].tolist() == ["2749", "2729", "2048", "2500"]
+
+
+def test_the_first_example_of_the_docs_runs(published, tmp_path, monkeypatch):
+    page = Path(__file__).resolve().parents[3] / "docs" / "datasets.md"
+    example = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[0]
+    published("nih").root.rename(tmp_path / "CXR8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(example, page.name, "exec"), names)
+    assert names["train"].tolist() == [0, 1, 3]
 
 
 def test_boxes_are_corners_with_the_names_of_the_labels(published):

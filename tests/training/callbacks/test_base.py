@@ -120,3 +120,12 @@ def test_a_callback_need_not_do_anything(scripted):
 def test_a_run_without_an_estimator_says_so(scripted):
     with pytest.raises(RuntimeError, match="belongs to no estimator"):
         scripted().state.estimator()
+
+
+def test_before_the_first_epoch_there_is_nothing_to_record_for(scripted):
+    class Early(Callback):
+        def on_fit_begin(self, state):
+            state.record("early", 1.0)
+
+    with pytest.raises(ValueError, match="'early' is of no epoch yet"):
+        scripted(Early()).go([{"loss": 1.0}])

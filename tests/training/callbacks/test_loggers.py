@@ -1,6 +1,8 @@
 import csv
 import math
+import pickle
 import sys
+from copy import deepcopy
 
 import pytest
 
@@ -93,6 +95,17 @@ def test_a_resumed_run_replaces_what_was_written_after_its_checkpoint(scripted, 
         (2, 7.0),
         (3, 8.0),
     ]
+
+
+def test_a_logger_can_be_saved_and_copied_during_a_run(scripted, tmp_path):
+    class Save(Callback):
+        def on_epoch_end(self, state):
+            self.copies = pickle.loads(pickle.dumps(logger)), deepcopy(logger)
+
+    logger, save = TensorBoardLogger(tmp_path), Save()
+    scripted(logger, save).go(ROWS)
+    assert save.copies == (logger, logger)
+    assert [step for step, _ in scalars(tmp_path)["loss"]] == [1, 2, 3]
 
 
 def test_torchs_own_writer_which_starts_tensorflow_is_not_used(scripted, tmp_path, monkeypatch):
