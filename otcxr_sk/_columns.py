@@ -1,6 +1,7 @@
 """Patients and other values of each image, however they are wrapped."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Number
 from typing import Any
 
@@ -64,6 +65,12 @@ def is_missing(value: Any) -> bool:
     # Those of pandas may have no truth value.
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
+    # A signaling NaN cannot even be compared.
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    # Nor can arrays of arrays.
+    if getattr(value, "ndim", 0):
+        return False
     # NaN and NaT are not equal to themselves.
     differs = value != value
     return isinstance(differs, bool | np.bool_) and bool(differs)

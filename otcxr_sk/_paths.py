@@ -9,9 +9,13 @@ def as_path(path: Any) -> str:
 
     Raises
     ------
+    TypeError
+        It is neither.
     ValueError
         It starts with ``~``, and the home folder is not known.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError("expected a path: text, bytes, or an object such as pathlib.Path")
     # The system takes strings of NumPy for bytes.
     given = str(os.fsdecode(path))
     whole = os.path.expanduser(given)

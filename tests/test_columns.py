@@ -62,6 +62,7 @@ OF_TEXT = OF_ANY | {
     "blank": lambda values: ["" if value is None else value for value in values],
     "spaces": lambda values: [" \t" if value is None else f" {value} " for value in values],
     "words": lambda values: ["nan" if value is None else value for value in values],
+    "signaling": lambda values: [Decimal("snan") if v is None else v for v in values],
     "as text": lambda values: np.array([str(value) for value in values]),
     "string": lambda values: pd.Series(values, dtype="string"),
     "Arrow string": lambda values: pd.Series(values, dtype=pd.ArrowDtype(pa.string())),

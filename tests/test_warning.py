@@ -1,5 +1,8 @@
 """Warnings point at the line of the user's code from which the library was called."""
 
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from inspect import currentframe
 
 import numpy as np
@@ -7,7 +10,10 @@ import pytest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from otcxr_sk import OTCXRPretrainer
 from otcxr_sk._warning import warn_user
+from otcxr_sk.estimators._inputs import check_images
+from otcxr_sk.evaluation import KNNProbe, embedding_health, knn_probe
 
 
 def function_of(module, body):
@@ -72,3 +78,25 @@ def test_the_category_is_kept():
     warn_of_future = function_of("otcxr_sk", "warn_user('soon', FutureWarning)")
     with pytest.warns(FutureWarning, match="soon"):
         warn_of_future(None)
+
+
+def test_threads_leave_the_filters_as_they_were():
+    rows = np.random.default_rng(0).random((16, 9))
+    y, groups, parts = np.arange(16) % 2, np.arange(16), (np.arange(8), np.arange(8, 16))
+
+    def work(_):
+        for X in (rows, rows.reshape(16, 3, 3)):
+            check_images(X, OTCXRPretrainer(), image_shape=None, fitting=True)
+        knn_probe(rows, y, groups, train=parts[0], test=parts[1])
+        embedding_health(rows)
+        KNNProbe(rows, y)
+
+    work(0)
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(50)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before

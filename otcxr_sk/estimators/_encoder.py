@@ -97,11 +97,13 @@ class FittedEncoder:
         Raises
         ------
         ValueError
-            `path` has another suffix.
+            `path` has another suffix, or its folder does not exist.
         """
         file = Path(as_path(path))
         if file.suffix != ".safetensors":
             raise ValueError(f"an encoder is saved as a .safetensors file, got {str(file)!r}")
+        if not file.parent.is_dir():
+            raise ValueError(f"there is no folder {str(file.parent)!r}; create it first")
         facts = {
             "format": "pt",
             "encoder": name_of(self.architecture["encoder"]),

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import build_network, name_of
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import Run, describe_run, open_run
@@ -297,7 +298,8 @@ def hold_out(patients: NDArray[np.intp], fraction: float, seed: int) -> NDArray[
         return np.empty(0, np.intp)
     splitter = GroupShuffleSplit(1, test_size=float(fraction), random_state=seed)
     try:
-        training, held_out = next(splitter.split(patients, groups=patients))
+        with keeping_filters():
+            training, held_out = next(splitter.split(patients, groups=patients))
     except ValueError as error:
         raise ValueError(
             f"validation_fraction={fraction} of {len(np.unique(patients))} patients leaves none to "

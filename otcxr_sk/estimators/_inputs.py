@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from otcxr_sk._columns import check_patients
+from otcxr_sk._warning import keeping_filters
 from otcxr_sk.images import (
     DEFAULT_RESIZE,
     ImageCache,
@@ -79,16 +79,6 @@ def check_images(
         return open_source(content._replace(values=rows), image_shape=image_shape, resize=resize)
     if fitting:
         _forget_features(estimator)
-    if content.kind == "stack" and not is_lazy(content.values):
-        checked = check_array(
-            content.values,
-            allow_nd=True,
-            ensure_all_finite=not allow_unusable,
-            ensure_min_samples=least,
-            estimator=estimator,
-            input_name="X",
-        )
-        content = content._replace(values=checked)
     if content.kind == "stack":
         _require_samples(content.values.shape[0], least, estimator)
     source = open_source(content, resize=resize, cache=cache, allow_missing=allow_unusable)
@@ -106,7 +96,8 @@ def _check_rows(
     finite: bool,
 ) -> Any:
     """Validate flattened rows as scikit-learn does, unless they may be one image."""
-    on_images = not fitting and not hasattr(estimator, "n_features_in_")
+    # Sparse matrices are left to scikit-learn's own error.
+    on_images = not (fitting or hasattr(estimator, "n_features_in_") or hasattr(X, "tocsr"))
     n_pixels = None if image_shape is None else math.prod(image_shape)
     if on_images and X.shape[1:] != (n_pixels,):
         raise ValueError(
@@ -117,9 +108,10 @@ def _check_rows(
     if is_lazy(X):
         _require_samples(X.shape[0], least, estimator)
         return validate_data(estimator, X, reset=fitting, skip_check_array=True)
-    return validate_data(
-        estimator, X, reset=fitting, ensure_all_finite=finite, ensure_min_samples=least
-    )
+    with keeping_filters():
+        return validate_data(
+            estimator, X, reset=fitting, ensure_all_finite=finite, ensure_min_samples=least
+        )
 
 
 def _require_samples(found: int, least: int, estimator: BaseEstimator) -> None:

@@ -602,7 +602,7 @@ class OTCXRPretrainer(
         Raises
         ------
         ValueError
-            `path` has another suffix.
+            `path` has another suffix, or its folder does not exist.
 
         Examples
         --------

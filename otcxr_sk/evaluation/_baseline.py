@@ -1,10 +1,12 @@
 """The embedding that needs no encoder."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk.images import ImageSource, as_source, require_usable, warn_unusable
@@ -32,7 +34,7 @@ def pixel_features(
     Raises
     ------
     ValueError
-        No image can be used.
+        No image can be used, or `size` is below 1.
 
     Warns
     -----
@@ -51,6 +53,7 @@ def pixel_features(
     >>> pixel_features(images).shape == (len(images), 256)
     True
     """
+    check_scalar(size, "size", Integral, min_val=1)
     source = as_source(X)
     images, problems = source.read_usable(np.arange(len(source)), size)
     if len(problems) == len(source):

@@ -7,12 +7,14 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Bunch
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._warning import keeping_filters
 from otcxr_sk.evaluation._task import as_features, require_finite
 
 _WORKING_MEMORY = 64  # MiB
 
 
 @ordinary()
+@keeping_filters()
 def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
     r"""Measure collapse, uniformity on the sphere, and agreement of two views.
 
@@ -99,7 +101,10 @@ def _embedding(Z: ArrayLike, name: str) -> NDArray[np.float64]:
 
 def _uniformity(directions: NDArray[np.float64]) -> float:
     n = len(directions)
-    blocks = pairwise_distances_chunked(directions, squared=True, working_memory=_WORKING_MEMORY)
+    # One thread, whatever joblib's context offers: its threads exchange filters of warnings.
+    blocks = pairwise_distances_chunked(
+        directions, squared=True, working_memory=_WORKING_MEMORY, n_jobs=1
+    )
     # Each image is also paired with itself, at distance 0.
     total = sum(float(np.exp(-2 * squared).sum(1).sum()) for squared in blocks) - n
     return float(np.log(total / (n * (n - 1))))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from otcxr_sk._columns import check_patients
-from otcxr_sk._warning import warn_user
+from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.evaluation._probe import knn_probe
 from otcxr_sk.evaluation._task import check_labels, check_task, is_known
 from otcxr_sk.training import Callback, TrainingState
@@ -125,5 +125,7 @@ class KNNProbe(Callback):
             if sizes.min() < _FOLDS:
                 raise ValueError(f"class {names[sizes.argmin()]} has only {sizes.min()} images")
             splitter = StratifiedGroupKFold(_FOLDS)
-        for train, test in splitter.split(patients, classes, patients):
+        with keeping_filters():
+            folds = list(splitter.split(patients, classes, patients))
+        for train, test in folds:
             yield patients, train, test

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._warning import keeping_filters
 from otcxr_sk.evaluation._task import check_features, check_task, is_known
 
 # Fixed, so that nothing is tuned on the labels that an embedding is judged by.
@@ -173,7 +174,10 @@ def probe_roc(
     """
     truth, score = _check_and_score(probe, Z, y, groups, train, test)
     known = is_known(truth).T
-    curves = [roc_curve(t[k], s[k])[:2] for t, s, k in zip(truth.T, score.T, known, strict=True)]
+    with keeping_filters():
+        curves = [
+            roc_curve(t[k], s[k])[:2] for t, s, k in zip(truth.T, score.T, known, strict=True)
+        ]
     fpr = np.unique(np.concatenate([f for f, _ in curves]))
     # A curve jumps where several of its points share an fpr. There `interp` returns the value
     # after the jump, and on the reversed curve the value before it.
@@ -183,6 +187,7 @@ def probe_roc(
     return Bunch(fpr=fpr.repeat(2), tpr=tpr, auc=mean_auc(truth, score))
 
 
+@keeping_filters()
 def score_test_rows(
     probe: str,
     Z: NDArray[Any],
@@ -207,6 +212,7 @@ def score_test_rows(
     return np.hstack(truth), np.hstack(score)
 
 
+@keeping_filters()
 def mean_auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
     """Return the mean over columns of the AUC where truth is known."""
     known = is_known(truth).T
@@ -226,7 +232,10 @@ def _classifier(probe: str, n: int) -> Any:
     if probe == "linear":
         return make_probe()
     if probe == "knn":
-        return KNeighborsClassifier(min(_NEIGHBORS, n), metric="cosine", weights=_similarity)
+        # One thread, whatever joblib's context offers: its threads exchange filters of warnings.
+        return KNeighborsClassifier(
+            min(_NEIGHBORS, n), metric="cosine", weights=_similarity, n_jobs=1
+        )
     raise ValueError(f"probe must be 'linear' or 'knn', got {probe!r}")
 
 

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from otcxr_sk._columns import check_patients, plain, same_kind
+from otcxr_sk._warning import keeping_filters
 
 # Distinct values or rows that a message names.
 _NAMED = 5
@@ -142,7 +143,8 @@ def check_features(
 def as_features(Z: ArrayLike, name: str) -> NDArray[Any]:
     """Return features as an array (n, d) of numbers, finite or not."""
     try:
-        return check_array(Z, ensure_all_finite=False)
+        with keeping_filters():
+            return check_array(Z, ensure_all_finite=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must be numbers, with a row of features for each image: an array or a data "

@@ -9,7 +9,7 @@ from numbers import Integral, Number
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from otcxr_sk._paths import as_path
@@ -32,6 +32,13 @@ from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 
 # How the names of types of numbers begin, in lower case.
 _NUMBERS = ("bool", "decimal", "double", "float", "half", "int", "sparse", "uint")
+
+# Tensors without numbers that NumPy knows, by the attribute that tells.
+_TENSORS = {
+    "is_nested": "a nested tensor; pass a list of its images, X.unbind()",
+    "is_quantized": "a quantized tensor; pass X.dequantize()",
+    "is_meta": "a tensor on the device 'meta', which has no numbers",
+}
 
 # Keys that a message names.
 _NAMED = 5
@@ -140,8 +147,11 @@ def recognize(X: Any) -> Content:
     if hasattr(X, "tocsr"):
         return Content("rows", X)
     items = hugging_face_items(X)
-    if items is not None or isinstance(X, _torch_classes("Dataset")):
-        return Content("items", X if items is None else items)
+    if items is not None:
+        return Content("items", items)
+    if isinstance(X, _torch_classes("Dataset")):
+        _length(X)
+        return Content("items", X)
     shape = _shape(X)
     # Zarr's groups are no mappings, but have keys.
     if isinstance(X, Mapping) or (shape is None and callable(getattr(X, "keys", None))):
@@ -169,8 +179,23 @@ def _unknown() -> ValueError:
 
 
 def _shape(X: Any) -> tuple[Any, ...] | None:
-    shape = getattr(X, "shape", None)
+    try:
+        shape = getattr(X, "shape", None)
+    except Exception as error:
+        raise ValueError(
+            "this array does not tell its shape; if it is in a file, open the file again"
+        ) from error
     return tuple(shape) if isinstance(shape, tuple) else None
+
+
+def _length(X: Any) -> int:
+    try:
+        return len(X) if _shape(X) is None else X.shape[0]
+    except Exception as error:
+        raise ValueError(
+            "this does not tell how many images it has; pass a list, list(X), or a data set with a "
+            "length and an image for every index"
+        ) from error
 
 
 def _torch_classes(*names: str) -> tuple[type, ...]:
@@ -192,7 +217,14 @@ def _refuse_what_has_no_rows(X: Any) -> None:
         raise ValueError("a set has no order, but rows have; pass a list, such as sorted(X)")
     if isinstance(X, _torch_classes("DataLoader")):
         raise ValueError("a loader returns batches; pass its data set, X.dataset")
-    if hasattr(X, "read") and hasattr(X, "seek"):
+    for attribute, what in _TENSORS.items():
+        if getattr(X, attribute, False) is True:
+            raise ValueError(f"this is {what}")
+    # Asked of the type, because a delayed object has any attribute.
+    for method in ("compute", "collect"):
+        if hasattr(type(X), method) and not isinstance(X, Mapping) and _shape(X) is None:
+            raise ValueError(f"this is not computed yet; pass X.{method}()")
+    if _is_file(X):
         raise ValueError("this is an open file; pass its path in a list")
     unsized = hasattr(X, "__iter__") and not hasattr(X, "__len__") and _shape(X) is None
     if unsized or isinstance(X, (Iterator, *_torch_classes("IterableDataset"))):
@@ -201,6 +233,10 @@ def _refuse_what_has_no_rows(X: Any) -> None:
             "are read more than once, in any order; pass a list, list(X), or a data set with a "
             "length and an image for every index"
         )
+
+
+def _is_file(X: Any) -> bool:
+    return hasattr(X, "read") and hasattr(X, "seek")
 
 
 def _of_mapping(X: Any) -> Content:
@@ -313,7 +349,7 @@ def _of_sequence(X: Any) -> Content:
 
 def _of_values(X: Any) -> Content | None:
     """Recognize values one by one; return None if they are numbers."""
-    if not (len(X) if _shape(X) is None else X.shape[0]):
+    if not _length(X):
         raise ValueError("there are no images")
     try:
         first = _first(X)
@@ -330,6 +366,11 @@ def _of_values(X: Any) -> Content | None:
         )
     if is_image(image):
         return Content("items", [*values_of(X)] if _is_column(X) else X)
+    if _is_file(first):
+        raise ValueError(
+            "these are open files; pass their paths, or the images in them, "
+            "[PIL.Image.open(file) for file in X]"
+        )
     if isinstance(first, Number | np.bool_) or (hasattr(first, "detach") and not first.ndim):
         return None
     if isinstance(first, list | tuple) or len(_shape(first) or ()) == 1:
@@ -352,7 +393,7 @@ def _first(column: Any) -> Any:
 def _of_nested(values: list[Any]) -> Content:
     """Recognize rows of numbers, or images in nested lists."""
     try:
-        array = np.asarray([as_array(value) for value in values])
+        array = np.asarray([_numbers(value) for value in values])
     except ValueError as error:
         raise ValueError(
             "rows, and images in nested lists, must have the same size; pass images that do not as "
@@ -361,3 +402,11 @@ def _of_nested(values: list[Any]) -> Content:
     if array.ndim < 2 or array.dtype.kind not in "biufcO":
         raise _unknown()
     return Content("rows", array) if array.ndim == 2 else _of_stack(array)
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    """Return nested sequences, such as arrays of arrays, as one array."""
+    array = as_array(value)
+    if array.dtype.kind == "O" and array.ndim:
+        array = np.asarray([_numbers(one) for one in array])
+    return array

@@ -3,7 +3,7 @@
 import os
 from typing import Literal, NoReturn, overload
 
-from otcxr_sk._paths import as_path
+from otcxr_sk._paths import as_path, reason
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import UnusableImageWarning
 from otcxr_sk.images._read import looks_like_image
@@ -13,11 +13,12 @@ from otcxr_sk.images._read import looks_like_image
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".dicom", ".dic")
 
 # Files that may hold images that cannot be read where they are.
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
-_ARCHIVES = (".zip", ".npz", ".tar", ".tgz", ".7z", ".rar")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".z")
+_ARCHIVES = (".zip", ".npz", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
 _OTHER_FORMATS = (
-    ".nii", ".mha", ".mhd", ".nrrd", ".jp2", ".j2k", ".jls", ".jxl", ".bmp", ".gif", ".webp",
-    ".heic", ".avif",
+    ".nii", ".img", ".hdr", ".mha", ".mhd", ".nrrd", ".mnc", ".jp2", ".j2k", ".j2c", ".jpf", ".jph",
+    ".jls", ".jxl", ".jxr", ".bmp", ".gif", ".webp", ".heic", ".heif", ".avif", ".pgm", ".ppm",
+    ".pnm", ".exr",
 )  # fmt: skip
 
 # Files that a message names.
@@ -91,6 +92,9 @@ def list_images(
     ['b', 'labels.csv']
     """
     folder = as_path(folder)
+    if not os.path.isdir(folder):
+        kind = NotADirectoryError if os.path.exists(folder) else FileNotFoundError
+        raise kind(f"there is no folder {folder!r}; check the path")
     images: list[str] = []
     others: list[str] = []
     seen = set()
@@ -144,4 +148,8 @@ def _may_hold_images(path: str) -> bool:
 
 
 def _raise(error: OSError) -> NoReturn:
-    raise error
+    # Without the images in it, a study would be another one.
+    raise type(error)(
+        f"cannot list the folder {error.filename!r}: the system says: {reason(error)}; make it "
+        "readable, or pass a list of paths"
+    ) from error

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -236,7 +237,7 @@ def _attempt(work: Work, task: Any) -> bytes:
             result, error, where = work(task), None, ""
         except Exception as raised:
             result, error, where = None, raised, traceback.format_exc()
-    doubts = [(str(one.message), one.category) for one in caught]
+    doubts = [(str(one.message), _sendable(one.category)) for one in caught]
     try:
         message = pickle.dumps((result, error, where, doubts), 5)
         if error is not None:
@@ -250,6 +251,15 @@ def _attempt(work: Work, task: Any) -> bytes:
             f"a worker process cannot send {what} ({why}); num_workers=0 does without workers"
         )
         return pickle.dumps((None, lost, where or traceback.format_exc(), doubts), 5)
+
+
+def _sendable(category: type[Warning]) -> type[Warning]:
+    """Return the class of a warning, or the closest one above it that other processes know."""
+    for known in category.__mro__:
+        with suppress(Exception):
+            pickle.dumps(known)
+            return known
+    return Warning
 
 
 def _open(message: bytes) -> Any:

@@ -12,7 +12,7 @@ from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk.images._errors import ImageReadError, reading
 from otcxr_sk.images._pillow import GrayImage
-from otcxr_sk.images.dicom import dicom_pixels, looks_like_dicom
+from otcxr_sk.images.dicom import as_modalities, dicom_pixels, looks_like_dicom
 from otcxr_sk.images.rasters import decode_jpeg, decode_png, decode_tiff, read_npy
 
 # How files start.
@@ -80,6 +80,8 @@ def read_image(
 
     Raises
     ------
+    TypeError, ValueError
+        If `modalities` are not text, or none.
     ImageReadError
         If the file is missing, empty, damaged, too large to be a radiograph, not one image, or of
         a kind that is not read. The message names the file.
@@ -106,6 +108,8 @@ def read_image(
     ...     print(read_image(path))
     [[0.  0.2 1. ]]
     """
+    # Before the file is opened: it is not to blame.
+    modalities = as_modalities(modalities)
     return read_gray(as_path(path), modalities=modalities).pixels
 
 

@@ -14,7 +14,7 @@ from otcxr_sk.images._loading import read_ahead
 from otcxr_sk.images._source import ImageSource
 
 # Radiographs in files have brighter pixels, at any size. Values of up to 14 bits do not, if they
-# were saved with 16 as they are.
+# were saved with 16 as they are. Where 0 is white, they have no pixels darker than 1 less this.
 _DARK = 1 / 4
 
 # What resizing may add to pixels.
@@ -83,7 +83,7 @@ def scan(
     Warns
     -----
     ImageReadWarning
-        If images in files are nearly black, as 12-bit values in 16-bit files are.
+        If images in files are nearly black or white, as 12-bit values in 16-bit files are.
 
     Notes
     -----
@@ -134,17 +134,19 @@ def scan(
 def _warn_of_darkness(
     source: ImageSource, lowest: NDArray[np.float64], highest: NDArray[np.float64]
 ) -> None:
-    """Warn of files with nearly black images, given the lowest and highest pixels of all."""
-    files = [source.file(int(row)) for row in np.flatnonzero(highest < _DARK)]
+    """Warn of files whose images are at one end of the range, given their extreme pixels."""
+    at_one_end = (highest < _DARK) | (lowest > 1 - _DARK)
+    files = [source.file(int(row)) for row in np.flatnonzero(at_one_end)]
     dark = [file for file in files if file is not None]
     # Other floats have no range that black and white belong to.
     if not dark or lowest.min() < -_ROUNDING or highest.max() > 1 + _ROUNDING:
         return
     names = ", ".join(map(repr, dark[:_NAMED])) + (", ..." if len(dark) > _NAMED else "")
     warn_user(
-        f"{len(dark)} of {len(source)} images are nearly black ({names}): no pixel exceeds a "
-        "quarter of the range, as when values of 12 bits are saved as they are in files of 16. "
-        "Stretch such values to 16 bits (by 65535 / 4095 for 12), so that all images have the same "
-        "range; ignore this warning if they are meant to be dark",
+        f"{len(dark)} of {len(source)} images are nearly black or white ({names}): no pixel "
+        "exceeds a quarter of the range, or is below three quarters of it, as when values of 12 "
+        "bits are saved as they are in files of 16. Stretch such values to 16 bits (by 65535 / "
+        "4095 for 12), so that all images have the same range; ignore this warning if they are "
+        "meant to be so",
         ImageReadWarning,
     )

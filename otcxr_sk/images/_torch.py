@@ -79,7 +79,7 @@ class DatasetSource(ImageSource):
             except Exception as error:
                 raise ImageReadError(
                     f"row {index}: the data set fails to return this item; look at it alone, and "
-                    "repair it or leave it out"
+                    "repair it or leave it out (or, if it fails in workers only, use num_workers=0)"
                 ) from error
             yield self._fit(pixels[np.newaxis], [index], size, finite=False)
 

@@ -21,7 +21,10 @@ def values_of(column: Any) -> Iterator[Any]:
             yield from np.asarray(column[start : start + _BLOCK])
     elif hasattr(column, "to_pylist"):
         for scalar in column:
-            yield scalar.as_py()
+            # Lists keep the type of their numbers.
+            numbers: Any = getattr(scalar, "values", None)
+            in_list = hasattr(numbers, "to_numpy")
+            yield numbers.to_numpy(zero_copy_only=False) if in_list else scalar.as_py()
     elif hasattr(column, "__iter__"):
         yield from column
     else:

@@ -185,4 +185,6 @@ def test_only_a_fitted_encoder_is_saved_and_only_as_safetensors(fitted, tmp_path
         OTCXRPretrainer().save_encoder(tmp_path / "encoder.safetensors")
     with pytest.raises(ValueError, match=r"\.safetensors file, got .*encoder\.pth"):
         fitted.save_encoder(tmp_path / "encoder.pth")
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere'; create it first"):
+        fitted.save_encoder(tmp_path / "nowhere" / "encoder.safetensors")
     assert list(tmp_path.iterdir()) == []

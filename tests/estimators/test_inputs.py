@@ -215,15 +215,25 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
         (np.zeros((4, 4), complex), ValueError, "Complex data not supported"),
         (scipy.sparse.coo_array(np.ones((4, 4))), TypeError, "Sparse data"),
         (scipy.sparse.coo_array(np.ones((4, 1))), TypeError, "Sparse data"),
-        (np.full((2, 3, 3), np.nan), ValueError, "NaN"),
         (np.full((2, 9), np.nan), ValueError, "NaN"),
-        (np.full((2, 3, 3), np.inf), ValueError, "infinity"),
     ],
     ids=repr,
 )
 def test_anything_else_is_refused_with_the_reason(X, error, words):
     with pytest.raises(error, match=f"(?s){words}"):
         check(X)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_that_are_not_finite_are_named_by_row(value):
+    X = np.stack([GRAY[0] / 255, np.full(GRAY[0].shape, value)])
+    encoder = OTCXRPretrainer("test_resnet", image_size=32, epochs=0)
+    with pytest.raises(ValueError, match=r"(?s)1 of 2 .*row 1: the image contains NaN or infinity"):
+        encoder.fit(X)
+    encoder.fit(GRAY)
+    for work in (encoder.transform, encoder.score, encoder.match):
+        with pytest.raises(ValueError, match="row 1: the image contains NaN or infinity"):
+            work(X)
 
 
 def test_an_image_shape_must_fit_the_rows():

@@ -520,7 +520,7 @@ def stopped_from_outside(folder, *kills):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_stopped_from_outside_ends_with_the_same_weights(tmp_path):
-    how, saved, weights = stopped_from_outside(tmp_path, "save", "interrupt", "3")
+    how, saved, weights = stopped_from_outside(tmp_path, "save", "interrupt", "2")
     assert weights == {"same"}
     assert how[:4] == ("fsync", "replace", "unlink", "interrupted")
     assert saved[:3] == [12, 0, 18]
@@ -531,7 +531,7 @@ def test_a_run_stopped_from_outside_ends_with_the_same_weights(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_at_any_of_many_times_ends_with_the_same_weights(tmp_path):
-    how, saved, weights = stopped_from_outside(tmp_path, "20")
+    how, saved, weights = stopped_from_outside(tmp_path, "12")
     assert weights == {"same"}
-    assert how.count("killed") > 10
+    assert how.count("killed") > 5
     assert len(set(saved) - {0, 36}) > 3

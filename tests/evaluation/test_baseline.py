@@ -42,3 +42,9 @@ def test_an_image_that_cannot_be_read_costs_its_own_row(tmp_path):
     np.testing.assert_array_equal(features[[0, 2]], pixel_features(images())[[0, 2]])
     with pytest.raises(ValueError, match="1 of 1 images cannot be used"):
         pixel_features(paths[1:2])
+
+
+def test_features_have_at_least_one_pixel():
+    assert pixel_features(images(), size=1).shape == (3, 1)
+    with pytest.raises(ValueError, match="size == 0, must be >= 1"):
+        pixel_features(images(), size=0)

@@ -175,6 +175,9 @@ ARRAYS = {
     "arrays of several types": [IMAGES[0], UNIT[1], IMAGES[2].astype(np.uint16) * 257, *UNIT[3:]],
     "nested lists": UNIT.tolist(),
     "lists in a tuple": tuple(UNIT.tolist()),
+    "column of arrays of rows": pd.Series([objects(list(image)) for image in IMAGES]),
+    "polars nested lists": pl.Series(IMAGES.tolist(), dtype=pl.List(pl.List(pl.UInt8))),
+    "Arrow nested lists": pa.array(IMAGES.tolist(), pa.list_(pa.list_(pa.uint8()))),
     "numbers as objects": UNIT.astype(object),
     "arrays as objects": objects(list(IMAGES)),
     "masked, nothing hidden": np.ma.MaskedArray(IMAGES),
@@ -289,12 +292,31 @@ def test_a_source_is_returned_unchanged():
         by_estimator(source)
 
 
+class Endless(Dataset):
+    def __len__(self):
+        raise NotImplementedError
+
+    def __getitem__(self, row):
+        return IMAGES[0]
+
+
+def closed():
+    with h5py.File("closed", "w", driver="core", backing_store=False) as file:
+        return file.create_dataset("images", data=IMAGES)
+
+
+def empty_in_hdf5():
+    file = h5py.File("empty", "w", driver="core", backing_store=False)
+    return file.create_dataset("images", data=h5py.Empty("f"))
+
+
 REFUSED = {
     "nothing": (None, "nothing that images can be read from; pass an array"),
     "number": (3, "a list or column of paths, a folder"),
     "object": (object(), "nothing that images can be read from"),
     "list of objects": ([object()], "nothing that images can be read from"),
-    "lazy frame": (pl.LazyFrame({"path": ["a"]}), "nothing that images can be read from"),
+    "lazy frame": (pl.LazyFrame({"path": ["a"]}), r"not computed yet; pass X\.collect\(\)"),
+    "delayed": (dask.delayed(IMAGES), r"not computed yet; pass X\.compute\(\)"),
     "datetimes": (np.zeros(3, "M8[s]"), "nothing that images can be read from"),
     "text with axes": (np.full((2, 3, 4), "a"), "must be real numbers"),
     "objects with axes": (np.full((2, 3, 4), object()), "must be real numbers"),
@@ -308,6 +330,13 @@ REFUSED = {
     "stream": (Stream(), "from start to end"),
     "loader": (DataLoader(TensorDataset(torch.zeros(2, 3, 3))), r"batches.*X\.dataset"),
     "open file": (io.BytesIO(b"x"), "open file; pass its path"),
+    "open files": ([io.BytesIO(b"x")], "open files; pass their paths, or the images in them"),
+    "closed file": (closed(), "does not tell its shape; .* open the file again"),
+    "no length": (Endless(), "does not tell how many images it has"),
+    "nothing in HDF5": (empty_in_hdf5(), "does not tell how many images it has"),
+    "nested tensor": (torch.nested.nested_tensor(list(torch.ones(2, 3, 3)), layout=torch.jagged),
+                      r"nested tensor; .* X\.unbind\(\)"),
+    "tensor without numbers": (torch.empty(2, 3, 3, device="meta"), "has no numbers"),
     "mapping": ({"frontal": IMAGES, "lateral": IMAGES}, r"'frontal', 'lateral'.*X\['frontal'\]"),
     "PIL image": (Image.new("L", (3, 3)), r"one image; pass it in a list, \[X\]"),
     "path": ("a.png", r"one path; use \['a.png'\]"),
@@ -366,8 +395,9 @@ def test_nothing_is_compared_with_nothing(empty):
 
 def test_sparse_rows_are_refused_by_name():
     for X in (scipy.sparse.eye_array(4), scipy.sparse.dok_matrix((4, 4))):
-        with pytest.raises(TypeError, match="Sparse data"):
-            by_estimator(X)
+        for fitting in (True, False):
+            with pytest.raises(TypeError, match="Sparse data"):
+                by_estimator(X, fitting=fitting)
 
 
 START = 12

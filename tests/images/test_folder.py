@@ -78,8 +78,26 @@ def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(ValueError, match=r"no image in .*: none of its 1 files is a"):
         list_images(tmp_path)
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"^there is no folder .*nowhere'; check"):
         list_images(tmp_path / "nowhere")
+    with pytest.raises(NotADirectoryError, match=r"^there is no folder .*notes\.txt'; check"):
+        list_images(tmp_path / "notes.txt")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_in_plain_words(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    listed = os.scandir
+
+    def scandir(folder):
+        if folder == str(closed):
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match=r"^cannot list the folder '.*closed': the system"):
+        list_images(tmp_path)
 
 
 def test_files_that_may_hold_images_that_are_not_read_are_told_of(tmp_path):

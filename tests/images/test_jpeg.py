@@ -172,6 +172,16 @@ def test_an_image_that_ends_in_the_gray_of_missing_parts_is_read(read):
             np.testing.assert_allclose(read(content), shown(content), atol=1e-6)
 
 
+@pytest.mark.parametrize("pixels", [GRAY, COLOR], ids=["gray", "color"])
+def test_a_progressive_image_is_not_read_without_its_last_details(read, pixels):
+    content = saved(pixels, progressive=True)
+    for stop in (0.5, 0.8, 0.95, 0.99):
+        with pytest.raises(ImageReadError, match="it is cut short"):
+            read(content[: int(len(content) * stop)] + END)
+    with pytest.raises(ImageReadError, match="some of its scans are missing"):
+        read(content[: content.rfind(b"\xff\xda")] + END)
+
+
 def test_a_progressive_image_without_its_end_mark_is_cut_short(read):
     with pytest.raises(ImageReadError, match="it is cut short: its end is missing"):
         read(saved(progressive=True)[:-2])

@@ -174,6 +174,19 @@ def test_warnings_in_a_worker_are_those_of_this_process():
     assert {one.filename for one in caught} == {__file__}
 
 
+def test_a_warning_whose_class_cannot_be_sent_is_one_of_the_class_above():
+    class Doubt(DeprecationWarning):
+        pass
+
+    def read(rows):
+        warnings.warn("doubt", Doubt, stacklevel=1)
+        return rows
+
+    with pytest.warns(DeprecationWarning, match="doubt") as caught:
+        assert len(list(read_ahead(read, BATCHES, 2))) == len(BATCHES)
+    assert {one.category for one in caught} == {DeprecationWarning}
+
+
 def end(way, rows):
     if 12 in rows:
         if way == "sending":

@@ -85,6 +85,14 @@ def test_what_is_not_an_image_of_numbers_is_told(tmp_path, message):
         read_image(tmp_path / "a.npy")
 
 
+def test_several_arrays_in_one_file_are_refused(tmp_path):
+    with open(tmp_path / "a.npy", "wb") as file:
+        for _ in range(2):
+            np.save(file, np.zeros((3, 4)))
+    with pytest.raises(ImageReadError, match="it contains several arrays; save each"):
+        read_image(tmp_path / "a.npy")
+
+
 def test_a_header_that_is_code_or_nonsense_is_damage(tmp_path):
     path = tmp_path / "a.npy"
     for header in ["__import__('os')._exit(1)", "{'shape': (1e9, 3)}", "\\d" * 9, "(" * 99]:

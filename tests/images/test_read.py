@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from otcxr_sk.images import ImageReadError, _pillow, _read, read_image
+from otcxr_sk.images import ImageReadError, _pillow, _read, read_dicom, read_image
 from otcxr_sk.images._read import read_gray
 from otcxr_sk.images.rasters import _tiff_pixels
 
@@ -285,3 +285,13 @@ def test_real_files_are_read_as_pillow_reads_them(real_data):
         with Image.open(path) as image:
             expected = np.asarray(image.convert("L")) / 255
         np.testing.assert_allclose(read_image(path), expected, atol=0.51 / 255, err_msg=path.name)
+
+
+def test_wrong_modalities_are_not_blamed_on_the_file(tmp_path):
+    for read in (read_image, read_dicom):
+        with pytest.raises(TypeError, match="modalities must be text"):
+            read(tmp_path / "missing.dcm", modalities=5)
+        with pytest.raises(ValueError, match="modalities must name at least one"):
+            read(tmp_path / "missing.dcm", modalities=[])
+        with pytest.raises(TypeError, match="expected a path"):
+            read(None)

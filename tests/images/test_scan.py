@@ -94,6 +94,15 @@ def test_progress_is_shown_only_on_request(images, capsys):
     assert "7/7" in capsys.readouterr().err
 
 
+def test_files_that_are_nearly_white_are_told_of(tmp_path):
+    paths = [tmp_path / f"{number}.tiff" for number in range(2)]
+    values = np.random.default_rng(0).integers(0, 2**12, (16, 16)).astype(np.uint16)
+    for path, white in zip(paths, [0, 1], strict=True):
+        Image.fromarray(values << 4 * white).save(path, tiffinfo={262: 0})
+    with pytest.warns(ImageReadWarning, match=r"1 of 2 .* or white \('.*0\.tiff'\)"):
+        scan(PathSource(paths), 16)
+
+
 def test_files_that_are_nearly_black_are_told_of(tmp_path):
     random = np.random.default_rng(0)
     paths = [tmp_path / f"{number}.png" for number in range(6)]

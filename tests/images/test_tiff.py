@@ -214,6 +214,27 @@ def test_unusual_tags_are_understood(read, name):
     np.testing.assert_allclose(read(content), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("tag", [270, 274, 700])
+def test_metadata_that_are_not_in_the_file_do_not_matter(read, tag):
+    content = tiff(t65000=b"anything").replace(
+        *(struct.pack("<HHI", number, 7, length) for number, length in [(65000, 8), (tag, 9999)])
+    )
+    np.testing.assert_allclose(read(content), UNIT, atol=1e-6)
+
+
+def test_images_that_are_said_to_follow_but_do_not_are_told_of(read):
+    content = tiff()
+    for following in (len(content) - 2, 10**6):
+        with pytest.warns(ImageReadWarning, match="more follows its first image, which is not"):
+            shown = read(content[:-4] + struct.pack("<I", following))
+        np.testing.assert_allclose(shown, UNIT, atol=1e-6)
+
+
+def test_colors_of_transparent_pixels_are_kept_if_they_are_not_multiplied(read):
+    pixels = np.stack([BYTES, np.zeros_like(BYTES)], axis=-1)
+    np.testing.assert_allclose(read(tiff(pixels, t277=2, t338=1)), UNIT, atol=1e-6)
+
+
 TILES = {273: None, 278: None, 279: None, 322: 16, 323: 16}
 REFUSED = {
     "compressed by old-style JPEG": tiff(t259=6),
@@ -221,6 +242,7 @@ REFUSED = {
     "compressed by method 12345": tiff(t259=12345),
     "signed integers of 8 bits": tiff(t339=2),
     "unsigned integers of 32 bits": tiff(bytes(4 * BYTES.size), t258=32),
+    "of an unknown kind of numbers": tiff(t339=9),
     "of complex numbers": tiff(bytes(8 * BYTES.size), t258=64, t339=6),
     "of 24-bit floats": tiff(bytes(3 * BYTES.size), t258=24, t339=3),
     "channels differ": tiff(bytes(3 * BYTES.size), t258=[8, 8, 4], t277=3, t262=2),

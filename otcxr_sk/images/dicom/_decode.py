@@ -19,6 +19,9 @@ _STANDARD = "1.2.840.10008.1.2"
 _VIDEO = ("MPEG", "HEVC", "SMPTE", "Fragmentable")
 _ITEM = b"\xfe\xff\x00\xe0"
 
+# Bytes beyond those of the pixels that tell whether they are more pixels.
+_LOOKED_AT = 2**16
+
 _REPLACE = "replace it with an intact copy or leave it out"
 
 
@@ -55,6 +58,15 @@ def decode_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int) 
         if found >= _full_size(layout) * layout.frames:
             # Nothing was left out, although the label of a compressed image may remain.
             layout = layout._replace(photometric=layout.photometric.removesuffix("_422"))
+        used = _frame_size(layout) * layout.frames
+        beyond = file.read(pixels.start + used, min(found - used, _LOOKED_AT))
+        row = _full_size(layout) // layout.rows
+        # A few bytes, or zeros, only fill up what is there.
+        if pixels.length is not None and len(beyond) >= min(row, _LOOKED_AT) and any(beyond):
+            doubt(
+                f"it has {found} bytes of pixels, but rows, columns, bits and frames in its header "
+                f"make {used}, and the others were ignored: check the image"
+            )
         data = _native_frame(dicom, pixels, layout, frame)
         return _decode_native(data, layout, pixels.encoding.order)
     if is_start(file.read(pixels.start, HEAD)):
@@ -169,6 +181,12 @@ def _decode_stream(stream: Stream, whole: bool, syntax: str, layout: Layout) -> 
         doubt(
             f"its JPEG stream has samples of {stream.bits} bits, but its Bits Stored is "
             f"{layout.stored}: check its brightness"
+        )
+    if stream.signed and not layout.signed:
+        # The reverse is common, and all readers agree on it.
+        doubt(
+            f"its {stream.codec} stream says that samples may be negative, but its Pixel "
+            "Representation that they are not, as which they were read: check the image"
         )
     if layout.samples == 1:
         return Samples(values, stream.bits, "GRAY")

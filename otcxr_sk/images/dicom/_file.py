@@ -4,7 +4,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -72,9 +72,10 @@ def open_dicom(path: str) -> Iterator[DicomFile]:
     with open(path, "rb") as opened:
         file = ElementFile(opened, os.fstat(opened.fileno()).st_size)
         syntax, start = _read_meta(file)
-        if syntax == DeflatedExplicitVRLittleEndian and not _starts_plain(file, start):
+        form = _deflated_form(file, start, syntax)
+        if form is not None:
             opened.seek(start)
-            inflated = _inflate(opened)
+            inflated = _inflate(opened, form)
             file, start = ElementFile(inflated, len(inflated.getbuffer())), 0
         yield _find_elements(file, start, syntax)
 
@@ -92,8 +93,19 @@ def _read_meta(file: ElementFile) -> tuple[str, int]:
     return syntax, start
 
 
-def _starts_plain(file: ElementFile, start: int) -> bool:
-    return looks_like_dicom(file.read(start, 8))
+def _deflated_form(file: ElementFile, start: int, syntax: str) -> int | None:
+    """Return in which form, as in `zlib`, the data set is deflated, or None if it is not.
+
+    The standard's form has no header; some writers leave that of zlib or gzip.
+    """
+    if looks_like_dicom(file.read(start, 8)):
+        return None
+    head = file.read(start, _PIECE)
+    for form in (-zlib.MAX_WBITS, zlib.MAX_WBITS + 32):
+        with suppress(zlib.error):
+            if looks_like_dicom(zlib.decompressobj(form).decompress(head, 8)):
+                return form
+    return -zlib.MAX_WBITS if syntax == DeflatedExplicitVRLittleEndian else None
 
 
 def _find_elements(file: ElementFile, start: int, syntax: str) -> DicomFile:
@@ -111,9 +123,9 @@ def _find_elements(file: ElementFile, start: int, syntax: str) -> DicomFile:
     return DicomFile(file, Header(file, found), syntax, found.get(_PIXEL_DATA), ends_early)
 
 
-def _inflate(opened: BinaryIO) -> io.BytesIO:
+def _inflate(opened: BinaryIO, form: int) -> io.BytesIO:
     limit = 2 * (Image.MAX_IMAGE_PIXELS or _DEFAULT_PIXELS) + _HEADER
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater = zlib.decompressobj(form)
     inflated = io.BytesIO()
     try:
         while not inflater.eof and (piece := opened.read(_PIECE)):
@@ -127,8 +139,8 @@ def _inflate(opened: BinaryIO) -> io.BytesIO:
                     )
     except zlib.error as error:
         raise ImageReadError(
-            "its transfer syntax is Deflated Explicit VR Little Endian, but its data set cannot be "
-            "inflated; replace it with an intact copy or leave it out"
+            "its data set is deflated, or its transfer syntax says so, but it cannot be inflated; "
+            "replace it with an intact copy or leave it out"
         ) from error
     if not inflater.eof:
         raise ImageReadError(

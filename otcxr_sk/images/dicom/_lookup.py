@@ -49,14 +49,18 @@ def read_table(header: Header, name: str, keyword: str, values: NDArray[Any]) ->
     if first >= 2**15 and (values.min() < 0 or header.vr(f"{keyword}Descriptor") == "SS"):
         first -= 2**16
     if bits <= _FEWEST_BITS and len(entries) == (count + 1) // 2 and count > 1:
-        # Two entries to a word, the first one in its lower half.
-        entries = entries.view(np.uint8).astype(np.uint16)
+        # Two entries to a word, the first one in its lower half, and one to fill up the last.
+        entries = entries.view(np.uint8).astype(np.uint16)[:count]
     if len(entries) < count:
         doubt(
             f"its {name} has {len(entries)} entries, not {count} as it claims: higher values are "
             "shown as the last of them"
         )
-    entries = entries[:count]
+    elif len(entries) > count:
+        doubt(
+            f"its {name} has {len(entries)} entries, not {count} as it claims, all of which were "
+            "used: check the image"
+        )
     real = max(int(entries.max()).bit_length(), _FEWEST_BITS)
     if not real <= bits <= _MOST_BITS:
         doubt(f"its {name} claims entries of {bits} bits, but they have {real}, which were used")

@@ -1,7 +1,9 @@
 """Read one DICOM file as one image with the right polarity and range."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 def read_dicom(
     path: str | os.PathLike[str],
     *,
-    modalities: Collection[str] | None = None,
+    modalities: str | Collection[str] | None = None,
     frame: int | None = None,
 ) -> NDArray[np.float32]:
     """Read a chest radiograph from a DICOM file as it is meant to be displayed.
@@ -58,8 +60,9 @@ def read_dicom(
     path : str or path-like
         DICOM file with 8 or 16 bits allocated per pixel, of which any number may be stored.
     modalities : collection of str, default=None
-        Modalities to read, such as ``{"DX"}``. By default those that projection radiographs have
-        in practice: CR, DX, DR, RG, OT and SC. A file without a modality is always read.
+        Modalities to read, such as ``{"DX"}``, or one of them as text. By default those that
+        projection radiographs have in practice: CR, DX, DR, RG, OT and SC. A file without a
+        modality is always read.
     frame : int, default=None
         Index of the frame to read, from 0. Required if there is more than one.
 
@@ -70,6 +73,10 @@ def read_dicom(
 
     Raises
     ------
+    TypeError
+        If `modalities` are not text, or `frame` is not a whole number.
+    ValueError
+        If `modalities` is empty.
     ImageReadError
         If the file is missing, cut short or not such an image, if its header contradicts itself,
         or if its compression needs a codec that is not installed. The message names the file.
@@ -109,17 +116,37 @@ def read_dicom(
     (128, 128)
     """
     name = as_path(path)
+    # Before the file is opened: it is not to blame.
+    modalities = as_modalities(modalities)
+    if frame is not None and (not isinstance(frame, Integral) or isinstance(frame, bool)):
+        raise TypeError(f"frame must be a whole number, counted from 0, got {frame!r}")
     with reading(name):
         return dicom_pixels(name, modalities=modalities, frame=frame)
 
 
+def as_modalities(modalities: Any) -> tuple[str, ...] | None:
+    """Return the modalities that a user gives as headers have them.
+
+    Among them may be that of a file without one, which is None or empty.
+    """
+    if modalities is None:
+        return None
+    names = (modalities,) if isinstance(modalities, str) else modalities
+    names = tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str | None) for name in names):
+        raise TypeError(f"modalities must be text, such as {{'DX', 'MG'}}, got {modalities!r}")
+    if not names:
+        raise ValueError("modalities must name at least one, such as {'DX'}, or be None")
+    return tuple((name or "").strip().upper() for name in names)
+
+
 def dicom_pixels(
-    path: str, *, modalities: Collection[str] | None = None, frame: int | None = None
+    path: str, *, modalities: str | Collection[str] | None = None, frame: int | None = None
 ) -> NDArray[np.float32]:
     """Read as `read_dicom` does, but with errors and warnings that do not name the file."""
     with open_dicom(path) as dicom:
         header = dicom.header
-        _require_modality(header, modalities)
+        _require_modality(header, as_modalities(modalities))
         if dicom.pixels is None or dicom.pixels.length == 0:
             raise ImageReadError(_no_pixels(dicom))
         # Checked before the pixels take memory.
@@ -135,9 +162,10 @@ def _require_modality(header: Header, allowed: Collection[str] | None) -> None:
     kinds = "a projection radiograph" if allowed is None else "one of those to read"
     allowed = _MODALITIES if allowed is None else allowed
     if modality and modality not in allowed:
+        names = ", ".join(sorted(filter(None, allowed)))
         raise ImageReadError(
-            f"its modality is {modality!r}, not {kinds} ({', '.join(sorted(allowed))}); leave it "
-            f"out, or pass modalities={{{modality!r}}} to read_dicom"
+            f"its modality is {modality!r}, not {kinds} ({names}); leave it out, or pass "
+            f"modalities={{{modality!r}}} to read_dicom"
         )
 
 
@@ -181,7 +209,7 @@ def _tell_doubts(header: Header, photometric: str) -> None:
             f"its Presentation LUT Shape, {shape}, contradicts its Photometric Interpretation, "
             f"{photometric}, which is used: check that bone is bright"
         )
-    if header.code("PresentationIntentType") == "FOR PROCESSING" or (
+    if header.code("PresentationIntentType").replace("_", " ") == "FOR PROCESSING" or (
         header.text("SOPClassUID") in _FOR_PROCESSING
     ):
         doubt(

@@ -29,14 +29,17 @@ class Seen:
         step = max(1, round((codes.size / _FEW) ** 0.5))
         self._some = self._without_padding(codes[::step, ::step])
 
-    def differ(self, table: NDArray[Any]) -> bool:
-        """Return whether the pixels have more than one entry of a table; padding does not count."""
-        first = None
+    def differ(self, table: NDArray[Any], by: float = 0) -> bool:
+        """Return whether pixels have entries of a table that differ by more than `by`.
+
+        Padding does not count.
+        """
+        ends: list[float] = []
         for codes in self._parts():
             entries = table[codes]
             if entries.size:
-                first = entries[0] if first is None else first
-                if (entries != first).any():
+                ends = [min([*ends, entries.min()]), max([*ends, entries.max()])]
+                if ends[1] - ends[0] > by:
                     return True
         return False
 

@@ -19,6 +19,10 @@ _CLIPPED_SHARE = 0.005
 # Share of the pixels in one gray that is nearly all, and share of one value that is not.
 _NEARLY_ALL, _NOT_ALL = 0.999, 0.99
 
+# A display has 256 grays. Pixels that differ by less than one of them look alike, and where they
+# differ by more before a step, it is to blame. Less than a float32 tells apart is always one gray.
+_ONE_GRAY, _SAME = 1 / 256, 1e-6
+
 # Beyond it, differences may not be numbers any more.
 _LARGEST = 1e100
 
@@ -47,18 +51,27 @@ def gray_table(levels: Levels, photometric: str, header: Header) -> NDArray[Any]
         rescaled = _first_useful(_modality_steps(values, header), values, seen)
         values = values if rescaled is None else rescaled
         steps = _voi_steps(values, header)
-    shown = _first_useful(steps, values, seen)
+    one_gray = _ONE_GRAY if seen.differ(levels.values, _ONE_GRAY * 2**levels.bits) else _SAME
+    shown = _first_useful(steps, values, seen, one_gray)
     if shown is None:
         shown = _stretch(values, seen.counts())
-    elif seen.largest_share(shown) >= _NEARLY_ALL and seen.largest_share(values) <= _NOT_ALL:
+    elif (
+        seen.largest_share(np.rint(shown / one_gray)) >= _NEARLY_ALL
+        and seen.largest_share(values) <= _NOT_ALL
+    ):
         doubt("shown as its header says, nearly all of it is one gray: check its window")
     return 1 - shown if photometric == "MONOCHROME1" else shown
 
 
-def _first_useful(steps: Iterable[_Step], values: NDArray[Any], seen: Seen) -> NDArray[Any] | None:
-    """Return the result of the first step that does not leave one gray of pixels that differ."""
+def _first_useful(
+    steps: Iterable[_Step], values: NDArray[Any], seen: Seen, by: float = 0
+) -> NDArray[Any] | None:
+    """Return the result of the first step that does not leave one gray of pixels that differ.
+
+    Results that differ by no more than `by` are one gray.
+    """
     for name, result in steps:
-        if seen.differ(result) or not seen.differ(values):
+        if seen.differ(result, by) or not seen.differ(values):
             return result
         doubt(f"its {name} leaves one gray of pixels that differ, and was ignored")
     return None
@@ -122,7 +135,7 @@ def _voi_steps(values: NDArray[Any], header: Header) -> Iterator[_Step]:
         table = read_table(item, "VOI LUT", "LUT", values)
         if table is not None:
             yield "VOI LUT", table.apply(values) / (2**table.bits - 1)
-    function = header.code("VOILUTFunction") or "LINEAR"
+    function = header.code("VOILUTFunction").replace(" ", "_") or "LINEAR"
     for center, width in _windows(header, 1 if function == "LINEAR" else 0):
         if function not in _FUNCTIONS:
             raise ImageReadError(

@@ -70,6 +70,8 @@ def read_dicom_table(
 
     Raises
     ------
+    TypeError
+        If `paths` are not several values, or `salt` is neither text nor bytes.
     ValueError
         If `paths` is a single path, or `salt` is empty.
 
@@ -93,6 +95,10 @@ def read_dicom_table(
     """
     if is_path(paths):
         raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
+    if not isinstance(paths, Iterable) and not hasattr(paths, "__getitem__"):
+        raise TypeError(f"expected a sequence of paths, got {shown(paths)}")
+    if salt is not None and not isinstance(salt, str | bytes | bytearray):
+        raise TypeError("salt must be text or bytes, or None to keep the ids")
     if salt is not None and not salt:
         raise ValueError("an empty salt hides nothing: pass a secret, or None to keep the ids")
     rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]

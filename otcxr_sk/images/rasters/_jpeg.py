@@ -15,6 +15,7 @@ from otcxr_sk.images.rasters._tags import require_inside
 # How pixels are coded, by the marker of the frame.
 _BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS = 0xC0, 0xC1, 0xC2, 0xC3
 _ARITHMETIC = {0xC9, 0xCA}
+_IN_SEVERAL_SCANS = {_PROGRESSIVE, 0xCA}
 _READ = {_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS, *_ARITHMETIC}
 _JPEG_LS = 0xF7
 # Between them are the markers of Huffman tables, extensions and arithmetic conditioning.
@@ -112,9 +113,11 @@ def _parse(stream: bytes) -> _Header:
 def _decode(stream: bytes, header: _Header) -> Image.Image:
     if stream.rfind(_END, header.scan) >= 0:
         image = _image(stream, header)
+        coded = stream[: stream.find(_END, header.scan)]
+        if header.frame in _IN_SEVERAL_SCANS and not _has_all_scans(coded, header):
+            raise ImageReadError(f"it is cut short: some of its scans are missing; {_REPLACE}")
         if header.frame in _ARITHMETIC or not _may_be_cut(image, header):
             return image
-        coded = stream[: stream.find(_END, header.scan)]
     elif header.frame in (_PROGRESSIVE, *_ARITHMETIC):
         raise ImageReadError(f"it is cut short: its end is missing; {_REPLACE}")
     else:
@@ -127,6 +130,23 @@ def _decode(stream: bytes, header: _Header) -> Image.Image:
     if not _is_whole(image, coded, header):
         raise ImageReadError(f"it is cut short: its lower part is missing; {_REPLACE}")
     return image
+
+
+def _has_all_scans(coded: bytes, header: _Header) -> bool:
+    """Return whether scans bring all bits of all 64 frequencies of every component."""
+    complete: dict[int, set[int]] = {}
+    at = header.scan
+    while at >= 0:
+        # Length and number of components, two bytes for each, and what this scan brings of them.
+        count = int.from_bytes(coded[at + 4 : at + 5])
+        names = coded[at + 5 : at + 5 + 2 * count : 2]
+        brought = coded[at + 5 + 2 * count : at + 8 + 2 * count]
+        if len(brought) == 3 and brought[2] % 16 == 0:
+            for name in names:
+                complete.setdefault(name, set()).update(range(brought[0], brought[1] + 1))
+        at = coded.find(bytes([0xFF, _SCAN]), at + 2)
+    found = [frequencies >= set(range(64)) for frequencies in complete.values()]
+    return len(found) >= header.components and all(found)
 
 
 def _is_whole(image: Image.Image, coded: bytes, header: _Header) -> bool:
@@ -159,8 +179,8 @@ def _image(stream: bytes, header: _Header) -> Image.Image:
 
 def _may_be_cut(image: Image.Image, header: _Header) -> bool:
     """Return whether the last block of 8 x 8 pixels has the gray with which libjpeg goes on."""
-    if header.frame == _LOSSLESS or header.components == 4:
-        # The gray differs, but such images are too rare for a rule.
+    if header.frame in (_LOSSLESS, _PROGRESSIVE) or header.components == 4:
+        # The gray differs, or what is missing is fine detail. Such images are too rare for a rule.
         return True
     left, top = ((side - 1) // 8 * 8 for side in image.size)
     # Colors may come in from the blocks beside, but they do not change the luma by much.

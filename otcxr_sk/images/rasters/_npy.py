@@ -11,6 +11,7 @@ from otcxr_sk.images._errors import ImageReadError, require_size
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images._pixels import channel_axis, gray_pixels
 
+_SIGNATURE = b"\x93NUMPY"
 _START = 8
 # The limit that NumPy itself has.
 _LONGEST_HEADER = 10_000
@@ -20,7 +21,9 @@ _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*[(\[]([-\d,\sL]*)[)\]]""")
 _BY_COLUMNS = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _TYPE = re.compile(r"""['"]descr['"]\s*:\s*(?:['"]([^'"]*)['"]|\[)""")
 
-_NUMBERS = re.compile(r"[<>|=]?(b1|[ui][1248]|f(2|4|8|16))")
+_NUMBERS = re.compile(
+    r"[<>|=]?(b1|\?|[ui][1248]|f(2|4|8|16))|bool|u?int(8|16|32|64)|float(16|32|64)"
+)
 _OTHERS = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "text", "M": "dates"}
 
 _REPLACE = "replace it with an intact copy or leave it out"
@@ -43,6 +46,8 @@ def read_npy(file: BinaryIO) -> GrayImage:
             f"it is cut short: it contains {there} bytes of pixels instead of {wanted}; {_REPLACE}"
         )
     array = np.frombuffer(file.read(wanted), dtype)
+    if file.read(len(_SIGNATURE)) == _SIGNATURE:
+        raise ImageReadError("it contains several arrays; save each as a separate file")
     array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
     unit = dtype.kind in "bu" and dtype.itemsize <= 2
     return GrayImage(gray_pixels(array), 8 * dtype.itemsize if unit else 0)

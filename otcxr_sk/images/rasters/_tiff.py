@@ -1,13 +1,14 @@
 """TIFF files."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, doubt
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images._pixels import luma, to_float
 from otcxr_sk.images.rasters._exif import ORIENTATION, orientation_in_xmp, upright
@@ -45,13 +46,39 @@ def decode_tiff(content: bytes) -> GrayImage:
                 "since some are not in [0, 1]; save it with 0 as black"
             )
         pixels = 1 - pixels
-    turn = tags.number(ORIENTATION, 0) or orientation_in_xmp(tags.content(_XMP))
+    turn = 0
+    with suppress(ImageReadError):
+        turn = tags.number(ORIENTATION, 0)
+    turn = turn or orientation_in_xmp(_metadata(tags, _XMP))
     bits = 0 if layout.kind == "f" else 8 if layout.bits <= 8 else 16
     return GrayImage(upright(pixels, turn), bits)
 
 
+def _metadata(tags: Directory, tag: int) -> bytes:
+    """Return the values of a tag, or nothing if they are not in the file."""
+    # The pixels do not depend on whether metadata are intact.
+    with suppress(ImageReadError):
+        return tags.content(tag)
+    return b""
+
+
+def _all_directories(content: bytes) -> list[Directory]:
+    found: list[Directory] = []
+    try:
+        # What came before an error is kept.
+        found.extend(directories(content))
+    except ImageReadError:
+        if not found:
+            raise
+        doubt(
+            "its header says that more follows its first image, which is not there: check that it "
+            "is whole"
+        )
+    return found
+
+
 def _only_image(content: bytes) -> Directory:
-    found = list(directories(content))
+    found = _all_directories(content)
     if not found:
         raise ImageReadError("it is a TIFF without an image; leave it out")
     whole = [
@@ -68,7 +95,7 @@ def _only_image(content: bytes) -> Directory:
     images = whole or found
     count = len(images)
     if count == 1:
-        stack = _STACK.match(images[0].content(_DESCRIPTION))
+        stack = _STACK.match(_metadata(images[0], _DESCRIPTION))
         count = max(images[0].number(_DEPTH, 1), int(stack[1]) if stack else 1)
     if count > 1:
         raise ImageReadError(f"it contains {count} images; save each as a separate file")
@@ -93,7 +120,8 @@ def _gray(samples: NDArray[Any], layout: Layout) -> NDArray[np.float32]:
         alpha = _scaled(samples[..., n_colors : n_colors + 1], layout)
         with np.errstate(over="ignore"):
             divided = np.minimum(scaled / np.where(alpha > 0, alpha, 1), 1)
-        scaled = np.where(alpha > 0, divided, 0)
+        # What is transparent should be black. If it is not, it was not multiplied.
+        scaled = np.where(alpha > 0, divided, scaled)
     gray = luma(scaled, axis=-1)
     return 1 - gray if inverted and layout.bits > 8 else gray
 

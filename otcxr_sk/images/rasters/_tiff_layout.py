@@ -30,6 +30,7 @@ _OTHER_COLORS = {
 }  # fmt: skip
 
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
+_COMPLEX = {5, 6}
 _BY_PLANE = 2
 _ASSOCIATED = 1
 
@@ -140,7 +141,7 @@ def _depth(tags: Directory, channels: int, compression: int) -> tuple[int, str]:
                 "them as unsigned 16-bit integers or as floats in [0, 1]"
             )
     elif form != _FLOAT:
-        _refuse("of complex numbers", _AS_GRAY)
+        _refuse(f"of {'complex' if form in _COMPLEX else 'an unknown kind of'} numbers", _AS_GRAY)
     elif bits not in (16, 32, 64):
         _refuse(f"of {bits}-bit floats", "save it as 32-bit floats")
     kind = "f" if form == _FLOAT else "u"

@@ -26,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from otcxr_sk.images import ImageReadError, read_dicom
+from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom
 
 INSTALL = 'pip install "otcxr-sk[dicom]"'
 
@@ -102,6 +102,9 @@ CODED = [
 IN_CORE = {JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless}
 
 
+SHOWN = {"WindowCenter": ("DS", "32768 "), "WindowWidth": ("DS", "65536 ")}
+
+
 def full_window(bits):
     return {
         "BitsStored": bits,
@@ -155,6 +158,21 @@ def test_signed_jpeg_2000_is_read_whether_or_not_the_stream_is_marked_signed(wri
     path = write_coded(signed, JPEG2000Lossless, stream, **tags)
     expected = (signed.astype(float) + 2**15) / (2**16 - 1)
     np.testing.assert_allclose(read_dicom(path), expected, atol=1e-6)
+
+
+def test_signs_that_only_the_stream_has_are_told_of(write_coded):
+    signed = noisy(16).view(np.int16)
+    path = write_coded(signed.view(np.uint16), JPEG2000Lossless, jpeg2000(signed, None))
+    with pytest.warns(ImageReadWarning, match="stream says that samples may be negative, but"):
+        read_dicom(path)
+
+
+def test_bytes_of_pixels_that_the_header_does_not_count_are_told_of(raw):
+    pixels = noisy(16)
+    expected = read_dicom(raw.image(pixels[:-1], **SHOWN))
+    path = raw.image(pixels, **SHOWN, Rows=("US", len(pixels) - 1))
+    with pytest.warns(ImageReadWarning, match=r"it has 6144 bytes of pixels, but .* make 6016"):
+        np.testing.assert_array_equal(read_dicom(path), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*in color:otcxr_sk.images.ImageReadWarning")

@@ -203,6 +203,33 @@ USELESS = {
 }  # fmt: skip
 
 
+# Grays that a display, or a float32, cannot tell apart.
+ALMOST_ONE_GRAY = {
+    "Window Width 1e\\+09": lambda raw: {
+        "WindowCenter": ("DS", "0\\1500"), "WindowWidth": ("DS", "1e9\\2000"),
+    },
+    "Window Width 2000": lambda raw: {
+        "RescaleSlope": ("DS", "1e-6"), "RescaleIntercept": ("DS", "0 "),
+        "WindowWidth": ("DS", "2000\\2e-3 "), "WindowCenter": ("DS", "1500\\1500e-6"),
+        "VOILUTFunction": ("CS", "LINEAR EXACT"),
+    },
+    "VOI LUT": lambda raw: {
+        "VOILUTSequence": sequence(raw, [4096, 0, 16], (LUT // 32).astype("<u2").tobytes())
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ALMOST_ONE_GRAY)
+def test_a_step_that_leaves_almost_one_gray_is_ignored_with_a_warning(raw, step):
+    expected = read_dicom(raw.image(RAMP, name="plain.dcm", **WINDOW))
+    path = raw.image(RAMP, **{**WINDOW, **ALMOST_ONE_GRAY[step](raw)})
+    with pytest.warns(ImageReadWarning, match=f"{step}.* ignored"):
+        np.testing.assert_allclose(read_dicom(path), expected, atol=2e-3)
+    # Pixels that hardly differ before it are shown as the header says.
+    flat = (RAMP % 3 + 1500).astype(np.uint16)
+    assert read_dicom(raw.image(flat, **WINDOW)).max() < 0.51
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1 ", "MONOCHROME2 "])
 @pytest.mark.parametrize("step", USELESS)
 def test_a_step_that_leaves_one_gray_is_ignored_with_a_warning(raw, step, photometric):
@@ -287,6 +314,13 @@ def test_the_depth_of_a_lookup_table_is_that_of_its_entries_where_it_contradicts
         shown = read_dicom(raw.image(RAMP, VOILUTSequence=table))
     expected = LUT * scale / (2**real - 1)
     np.testing.assert_allclose(shown.ravel(), expected, atol=1e-6)
+
+
+def test_a_lookup_table_may_have_more_entries_than_it_claims_with_a_warning(raw):
+    table = sequence(raw, [3000, 0, 12], LUT.astype("<u2").tobytes())
+    with pytest.warns(ImageReadWarning, match="VOI LUT has 4096 entries, not 3000"):
+        shown = read_dicom(raw.image(RAMP, VOILUTSequence=table))
+    np.testing.assert_allclose(shown, LUT[RAMP] / 4095, atol=1e-6)
 
 
 def test_a_lookup_table_that_lacks_entries_ends_early_with_a_warning(raw):

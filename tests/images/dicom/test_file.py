@@ -61,6 +61,17 @@ def test_a_deflated_bomb_is_refused(write_dicom, monkeypatch):
         read_dicom(bomb)
 
 
+@pytest.mark.parametrize("form", [-zlib.MAX_WBITS, zlib.MAX_WBITS, zlib.MAX_WBITS + 16])
+@pytest.mark.parametrize("called", [DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_deflated_data_are_recognized_under_any_label_and_header(raw, form, called):
+    path = raw.image(RAMP)
+    expected = read_dicom(path)
+    elements = path.read_bytes()[len(raw.meta(ExplicitVRLittleEndian)) :]
+    packer = zlib.compressobj(9, zlib.DEFLATED, form)
+    path.write_bytes(raw.meta(called) + packer.compress(elements) + packer.flush())
+    np.testing.assert_array_equal(read_dicom(path), expected)
+
+
 @pytest.mark.parametrize("missing", [1, 100, 1000])
 def test_deflated_data_that_are_cut_short_are_an_error(write_dicom, missing):
     path = deflate(write_dicom(RAMP))

@@ -56,7 +56,25 @@ def test_modalities_to_read_can_be_chosen(write_dicom):
     for read in (read_dicom, read_image):
         np.testing.assert_array_equal(read(path, modalities={"MG", "DX"}), expected)
     with pytest.raises(ImageReadError, match=r"'DX', not one of those to read \(CR\)"):
-        read_dicom(write_dicom(RAMP), modalities={"CR"})
+        read_dicom(write_dicom(RAMP, name="dx.dcm"), modalities={"CR"})
+    # One may be given as text, which is not looked for within other text, and in lower case.
+    for one in ("MG", "mg", ["mg "]):
+        np.testing.assert_array_equal(read_dicom(path, modalities=one), expected)
+    with pytest.raises(ImageReadError, match=r"'MG', not one of those to read \(XMGX\)"):
+        read_dicom(path, modalities="XMGX")
+
+
+@pytest.mark.parametrize("modalities", [5, b"DX", ["DX", 3], []])
+def test_modalities_that_are_not_text_are_not_the_fault_of_the_file(write_dicom, modalities):
+    with pytest.raises((TypeError, ValueError), match=r"^modalities must ") as caught:
+        read_dicom(write_dicom(RAMP), modalities=modalities)
+    assert not isinstance(caught.value, ImageReadError)
+
+
+@pytest.mark.parametrize("frame", ["0", 0.0, True, [0]])
+def test_a_frame_that_is_not_a_number_is_not_the_fault_of_the_file(write_dicom, frame):
+    with pytest.raises(TypeError, match=r"^frame must be a whole number, counted from 0, got"):
+        read_dicom(write_dicom(RAMP), frame=frame)
 
 
 def test_a_frame_is_chosen_by_its_index(write_dicom):

@@ -283,5 +283,14 @@ def test_a_single_path_is_refused(write_dicom):
         read_dicom_table(str(write_dicom(PIXELS)))
 
 
+@pytest.mark.parametrize(
+    ("paths", "salt", "message"),
+    [(None, None, "sequence of paths, got None"), (5, None, "got 5"), ([], 5, "salt must be text")],
+)
+def test_parameters_of_another_kind_are_refused(paths, salt, message):
+    with pytest.raises(TypeError, match=message):
+        read_dicom_table(paths, salt=salt)
+
+
 def test_no_files_give_an_empty_table():
     assert {len(column) for column in read_dicom_table([]).values()} == {0}
