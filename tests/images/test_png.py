@@ -191,6 +191,7 @@ APNG = chunk(b"acTL", struct.pack(">II", 2, 0))
 REFUSED = {
     "extension 'CgBI'": png(BYTES, before=chunk(b"CgBI", bytes(4))),
     "line ends were changed": png(BYTES).replace(b"\r\n", b"\n"),
+    "does not begin as a PNG file does": b"\x89PNG broken",
     "header is not that of a PNG": with_head(color=5),
     "header is not that of a PNG.": with_head(filters=64),
     "the image is 0 x 13": with_head(height=0),

@@ -170,13 +170,14 @@ def _require_modality(header: Header, allowed: Collection[str] | None) -> None:
 
 
 def _no_pixels(dicom: DicomFile) -> str:
+    unknown = "SOPClassUID" not in dicom.header and "Rows" not in dicom.header
+    if unknown and not (dicom.syntax and dicom.ends_early):
+        return "this is not a DICOM image; leave it out"
     if dicom.ends_early:
         return (
             "it is cut short: it ends before its pixels; replace it with an intact copy or leave "
             "it out"
         )
-    if "SOPClassUID" not in dicom.header and "Rows" not in dicom.header:
-        return "this is not a DICOM image; leave it out"
     if any(keyword in dicom.header for keyword in ("FloatPixelData", "DoubleFloatPixelData")):
         return "its pixels are floats, which are not supported; leave it out"
     return (

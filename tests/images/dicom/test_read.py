@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import DigitalXRayImageStorageForProcessing
 
@@ -185,3 +186,9 @@ def test_threads_read_the_same_and_each_is_told_of_its_own_files(write_dicom):
     told = [str(warning.message).split("'")[1] for warning in caught]
     assert sorted(told) == sorted(map(str, paths * 5))
     assert warnings.filters == filters
+
+
+def test_another_kind_of_file_is_not_called_a_damaged_dicom_file(tmp_path):
+    Image.new("L", (64, 64)).save(tmp_path / "x.png")
+    with pytest.raises(ImageReadError, match="this is not a DICOM image; leave it out"):
+        read_dicom(tmp_path / "x.png")
