@@ -81,6 +81,7 @@ def without_cost(rows):
     return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_every_method_is_evaluated_and_compared_with_ours(comparison, runs):
     methods = ["pixels 16x16", "untrained", "otcxr"]
     rows = comparison("cache", *methods)
@@ -117,6 +118,7 @@ def test_images_of_another_source_are_evaluated_in_folds_and_never_trained_on(da
     assert len(trained_on) < len(study.images)
 
 
+@pytest.mark.slow
 def test_a_difference_is_one_of_scores(comparison):
     rows = comparison("cache", "untrained", "otcxr")
     keys = ("task", "labels", "probe", "seed")
@@ -130,6 +132,7 @@ def test_a_difference_is_one_of_scores(comparison):
             assert low <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_an_interrupted_comparison_ends_the_same_and_repeats_nothing(comparison, runs, stop):
     methods = ["pixels 16x16", "untrained"]
@@ -207,6 +210,7 @@ def test_a_setting_of_another_table_is_used_without_a_search(comparison, tmp_pat
             comparison("cache", "pca", "--settings", str(settings))
 
 
+@pytest.mark.slow
 def test_a_joined_table_equals_one_made_at_once(comparison, runs, tmp_path):
     whole = comparison("cache", "pixels 16x16", "pca", "untrained", "otcxr")
     part = tmp_path / "part.csv"
@@ -285,6 +289,7 @@ def test_without_lightly_the_error_names_the_extra(monkeypatch):
 SMALL = {"encoder": "resnet10t", "image_size": 32, "epochs": 1, "batch_size": 32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validate", [False, True])
 def test_few_labels_evaluates_on_the_test_patients_or_on_none_of_them(
     data, tmp_path, monkeypatch, validate
@@ -312,6 +317,7 @@ def test_few_labels_evaluates_on_the_test_patients_or_on_none_of_them(
         assert np.isin(test, kept_apart).any() != validate
 
 
+@pytest.mark.slow
 def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
     data, phantoms, tmp_path, monkeypatch
 ):
@@ -338,6 +344,7 @@ def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
     assert laptop["mean"] != whole["mean"]
 
 
+@pytest.mark.slow
 def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
     monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
     out = tmp_path / "ablation.csv"

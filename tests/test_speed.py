@@ -44,6 +44,7 @@ def test_a_part_takes_less_time_than_the_step():
     assert 0 < ratios.min() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not step_parts.COUNTED.exists(), reason="peak memory is read from Linux")
 def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     out = tmp_path / "parts.csv"

@@ -138,7 +138,7 @@ def interrupt(folder, expected):
 
 def main(folder, *kills):
     # Import these once, not in every run.
-    for module in ("lightning_fabric", "ot", "timm.optim"):
+    for module in ("lightning_fabric", "timm.optim"):
         import_module(module)
     began = time.monotonic()
     expected = weights_of(folder / "whole")

@@ -65,19 +65,29 @@ def digest(estimator, X, stored):
     }
 
 
-def assert_same(estimator, X, names):
-    stored = pickle.dumps(sklearn.clone(estimator).fit(X))
-    expected = digest(sklearn.clone(estimator), X, stored)
-    with ExitStack() as stack:
-        for name in names:
-            stack.enter_context(SETTINGS[name]())
-        found = digest(sklearn.clone(estimator), X, stored)
-    for what, value in expected.items():
-        np.testing.assert_array_equal(found[what], value, err_msg=what)
+@pytest.fixture(scope="module")
+def assert_same():
+    known = {}
+
+    def expect(estimator, X):
+        stored = pickle.dumps(sklearn.clone(estimator).fit(X))
+        return stored, digest(sklearn.clone(estimator), X, stored)
+
+    def check(estimator, X, names):
+        key = f"{estimator!r} {len(X)}"
+        stored, expected = known[key] = known.get(key) or expect(estimator, X)
+        with ExitStack() as stack:
+            for name in names:
+                stack.enter_context(SETTINGS[name]())
+            found = digest(sklearn.clone(estimator), X, stored)
+        for what, value in expected.items():
+            np.testing.assert_array_equal(found[what], value, err_msg=what)
+
+    return check
 
 
 @pytest.mark.parametrize("names", [["float64"], ["autocast that is off"], TOGETHER])
-def test_settings_of_the_program_change_no_bit(names, tiny, X):
+def test_settings_of_the_program_change_no_bit(names, assert_same, tiny, X):
     # Within an autocast that is off, torch would keep the first weights that it has cast.
     precision = "bfloat16" if "off" in names[0] else "float32"
     assert_same(tiny(precision=precision, epochs=2), X[:8], names)
@@ -96,7 +106,9 @@ def test_settings_of_the_program_change_no_bit(names, tiny, X):
     ],
     ids=lambda parameters: parameters["encoder"],
 )
-def test_no_setting_changes_a_bit_of_any_kind_of_run(name, parameters, stopping_encoder, tiny, X):
+def test_no_setting_changes_a_bit_of_any_kind_of_run(
+    name, parameters, assert_same, stopping_encoder, tiny, X
+):
     if parameters["encoder"] == "dropout":
         parameters = {**parameters, "encoder": stopping_encoder()}
     assert_same(tiny(**parameters), X[:16], [name])

@@ -214,13 +214,13 @@ assert len(found) == 4 and len(set(found)) == 1
 
 @pytest.mark.slow
 def test_what_threads_use_first_at_the_same_time_is_loaded_once():
-    for _ in range(3):
+    for _ in range(2):
         subprocess.run([sys.executable, "-W", "ignore", "-c", FIRST], check=True, timeout=250)
 
 
 @pytest.mark.slow
 def test_many_fits_in_many_threads_have_the_weights_of_a_fit_alone(encoders, alone, tiny, X):
-    tasks = 20 * list(alone)
+    tasks = 10 * list(alone)
     before = states()
     with busy(draw=False):
         found = in_threads(

@@ -363,6 +363,7 @@ def dask_cluster():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_dask_cluster_gives_the_same_bits(large, images, paths):
     estimator = large()

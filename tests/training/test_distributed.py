@@ -26,6 +26,9 @@ EQUAL = {"rtol": 1e-5, "atol": 1e-5}
 # bfloat16 rounds differently for every order of a sum.
 ROUGH = {"rtol": 0.05, "atol": 0.05}
 
+# Starting ten processes takes a minute.
+pytestmark = pytest.mark.slow
+
 
 def run(command, *tasks):
     done = subprocess.run(
@@ -159,7 +162,6 @@ def test_a_run_of_two_processes_continues_in_one(name, results):
     assert_same(results["one"][name], results["one"]["whole"])
 
 
-@pytest.mark.slow
 def test_a_run_of_one_process_continues_in_two(tmp_path):
     run([sys.executable], tmp_path, "begin")
     run(TORCHRUN, tmp_path, "go-on")
@@ -170,7 +172,6 @@ def test_a_run_of_one_process_continues_in_two(tmp_path):
         assert_same(begun, whole)
 
 
-@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_within_the_timeout(tmp_path):
     first, second = start_both(tmp_path, "halted")
     try:
