@@ -136,7 +136,8 @@ def _parse(content: bytes) -> _Png:
     if not content.startswith(_SIGNATURE):
         if content[4:5] not in (b"\r", b"\n"):
             raise ImageReadError(
-                "it does not begin as a PNG file does; replace it with an intact copy or leave it out"
+                "it does not begin as a PNG file does; replace it with an intact copy or leave it "
+                "out"
             )
         raise ImageReadError(
             "its line ends were changed, as by a transfer in text mode; copy it again in binary "
