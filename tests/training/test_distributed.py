@@ -26,8 +26,8 @@ EQUAL = {"rtol": 1e-5, "atol": 1e-5}
 # bfloat16 rounds differently for every order of a sum.
 ROUGH = {"rtol": 0.05, "atol": 0.05}
 
-# Starting ten processes takes a minute.
-pytestmark = pytest.mark.slow
+# Starting ten processes takes a minute: once is enough, with `--dist loadgroup`.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
 
 def run(command, *tasks):
