@@ -141,12 +141,15 @@ def as_modalities(modalities: Any) -> tuple[str, ...] | None:
 
 
 def dicom_pixels(
-    path: str, *, modalities: str | Collection[str] | None = None, frame: int | None = None
+    path: str, *, modalities: Collection[str] | None = None, frame: int | None = None
 ) -> NDArray[np.float32]:
-    """Read as `read_dicom` does, but with errors and warnings that do not name the file."""
+    """Read as `read_dicom` does, but with errors and warnings that do not name the file.
+
+    `modalities` are those that `as_modalities` returns.
+    """
     with open_dicom(path) as dicom:
         header = dicom.header
-        _require_modality(header, as_modalities(modalities))
+        _require_modality(header, modalities)
         if dicom.pixels is None or dicom.pixels.length == 0:
             raise ImageReadError(_no_pixels(dicom))
         # Checked before the pixels take memory.
