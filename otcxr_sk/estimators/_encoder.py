@@ -5,7 +5,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import replacing
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk._torch_defaults import TorchDefaults, inference
@@ -115,7 +114,7 @@ class FittedEncoder:
         }
         backbone = part_of(unpack(self.weights), "encoder.backbone")
         data = save(backbone, {name: str(value) for name, value in facts.items()})
-        with replacing(file, file.with_name(f".{file.stem}.{uuid4().hex}")) as scratch:
+        with replacing(file) as scratch:
             scratch.write(data)
 
 

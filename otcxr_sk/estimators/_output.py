@@ -3,14 +3,14 @@
 import math
 import os
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import open_file, remove_leftovers, replacing
 from otcxr_sk._paths import as_path
 
 _FLOAT32 = np.dtype(np.float32)
@@ -23,7 +23,7 @@ class Output:
     ----------
     out : None, ndarray or path
         None for a new array; a float32 array of `shape` to fill; or a ``.npy`` file, which is
-        written as ``.npy.part`` and renamed at the end, if there was no error.
+        written under another name beside it and renamed at the end, if there was no error.
     shape : tuple of int
         Shape of the result, rows first.
 
@@ -48,10 +48,6 @@ class Output:
         else:
             self._array = _checked(out, shape)
 
-    @property
-    def _part(self) -> str:
-        return f"{self._path}.part"
-
     def _check_path(self, given: str) -> None:
         assert self._path is not None
         folder = os.path.dirname(self._path)
@@ -61,9 +57,8 @@ class Output:
             raise ValueError(f"out={given!r}: there is no folder {folder!r}; create it first")
         if os.path.isdir(self._path):
             raise ValueError(f"out={given!r} is a folder; name a file in it")
-        # Left by a process that was killed.
-        with suppress(FileNotFoundError):
-            os.unlink(self._part)
+        # Their space may be needed.
+        remove_leftovers(folder)
         needed, free = _nbytes(self._shape), shutil.disk_usage(folder).free
         if needed > free:
             raise OSError(
@@ -73,7 +68,7 @@ class Output:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            self._file = self._writing.enter_context(replacing(self._path, self._part))
+            self._file = self._writing.enter_context(replacing(self._path))
             header = {"descr": npy.dtype_to_descr(_FLOAT32), "fortran_order": False}
             npy.write_array_header_1_0(self._file, {**header, "shape": self._shape})
             self._begin = self._file.tell()
@@ -95,8 +90,8 @@ class Output:
         """Return all rows; of a file, as a read-only memory map."""
         if self._path is None:
             return self._array
-        rows: NDArray[np.float32] = np.load(self._path, mmap_mode="r")
-        return rows
+        with open_file(self._path) as file:
+            return np.memmap(file, _FLOAT32, "r", self._begin, self._shape)
 
 
 def _checked(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -1,9 +1,8 @@
 """A cache on disk for decoded and resized images."""
 
 import os
-import secrets
+import stat
 import struct
-import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import (
+    PRIVATE,
+    PRIVATE_FOLDER,
+    create_folder,
+    is_aside,
+    open_file,
+    remove_if_left,
+    replacing,
+)
 from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk._version import __version__
@@ -23,17 +30,17 @@ from otcxr_sk.images._pixels import Squares, to_float
 # Entries are spread over this many folders, each with its own share of the space: a process that
 # writes to one keeps it within that share, so that processes need not agree on a total.
 _FOLDERS = 256
-_SUFFIX, _UNFINISHED = ".image", ".part"
+_SUFFIX = ".image"
 
-# Seconds after which an unfinished entry is considered left by a process that died.
-_ABANDONED = 3600
+# Permissions of files and folders that a group shares: what is created in them is the group's.
+_SHARED, _SHARED_FOLDER = 0o660, 0o2770
 
 # Magic number, bytes per pixel, whether constant, checksum of all but magic number and checksum.
 _HEADER = struct.Struct("<8sBBI")
 _MAGIC = b"otcxr-2\n"
 _TYPES = {dtype.itemsize: dtype for dtype in map(np.dtype, ("u1", "<u2", "<f4"))}
 
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Images that otcxr-sk can decode again.\n"
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Images that otcxr-sk can decode again.\n"
 
 
 @dataclass(repr=False)
@@ -43,10 +50,14 @@ class Cache(ParameterGroup):
     Parameters
     ----------
     folder : path
-        Created if missing. Any number of runs may share it.
+        Created if missing. Any number of runs of one user may share it.
     max_gb : float, default=50.0
         Maximum size of the images there, in gigabytes (1e9 bytes). The least recently used images
         are removed to make room for new ones. At 224 pixels, an image takes 200 kB.
+    shared : bool, default=False
+        Whether the users of the folder's group share the images. Each of them then sees the images
+        of the others, even those whose files they may not read, and could replace them. By default,
+        what is kept can be read by this user alone.
 
     See Also
     --------
@@ -60,10 +71,11 @@ class Cache(ParameterGroup):
 
     folder: Any
     max_gb: float = 50.0
+    shared: bool = False
 
 
 class ImageCache:
-    """A folder of decoded, resized images, shared by any number of processes.
+    """A folder of decoded, resized images, used by any number of processes.
 
     The key of an entry is the absolute path of the file, its size, its times of modification and
     of change, the image size, the way of resizing, and the version of this library. Whenever one
@@ -77,29 +89,41 @@ class ImageCache:
         Created if missing. Only the cache's own files in it are ever removed.
     max_bytes : int
         Maximum size of all entries. The least recently used are removed to make room for new ones.
+    shared : bool, default=False
+        Whether the users of the folder's group share the images, see `Cache`.
 
     Raises
     ------
     ValueError
-        If the folder cannot be created.
+        If the folder cannot be created, or is open to other users and not `shared`.
 
     See Also
     --------
     PathSource : Uses the cache.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], max_bytes: int, *, shared: bool = False
+    ) -> None:
         self._folder = os.path.join(os.path.abspath(as_path(folder)), "otcxr-images")
         self._share = int(max_bytes) // _FOLDERS
         self._has_warned = False
+        self._mode, self._folder_mode = PRIVATE, PRIVATE_FOLDER
+        if shared:
+            self._mode, self._folder_mode = _SHARED, _SHARED_FOLDER
         try:
-            os.makedirs(self._folder, exist_ok=True)
+            create_folder(os.path.dirname(self._folder))
+            create_folder(self._folder, self._folder_mode)
+            if not shared:
+                _require_private(self._folder)
+            tag = os.path.join(self._folder, "CACHEDIR.TAG")
+            if not os.path.lexists(tag):
+                with replacing(tag, mode=self._mode, durable=False) as file:
+                    file.write(_TAG)
         except OSError as error:
             raise ValueError(
                 f"the cache folder {os.fspath(folder)!r} cannot be used: {reason(error)}"
             ) from error
-        with suppress(OSError), open(os.path.join(self._folder, "CACHEDIR.TAG"), "x") as file:
-            file.write(_TAG)
 
     def entry(self, path: str, size: int, resize: str) -> "Entry":
         """Return the entry for an image of the file as it is now, stored or not."""
@@ -116,12 +140,14 @@ class ImageCache:
             self._warn(f"an image of {len(content)} bytes is larger than the limit allows")
             return
         folder = os.path.dirname(place)
-        unfinished = os.path.join(folder, secrets.token_hex(8) + _UNFINISHED)
         try:
-            os.makedirs(folder, exist_ok=True)
+            create_folder(folder, self._folder_mode)
             _make_room(folder, self._share - len(content))
-            # Another process takes it for abandoned if this one has slept for an hour.
-            with suppress(RuntimeError), replacing(place, unfinished, durable=False) as file:
+            # Where the disk has no locks, another process takes it for abandoned after an hour.
+            with (
+                suppress(RuntimeError),
+                replacing(place, mode=self._mode, durable=False, sweep=False) as file,
+            ):
                 file.write(content)
         except OSError as error:
             self._warn(reason(error))
@@ -147,7 +173,7 @@ class Entry:
         if self.state is None:
             return None
         try:
-            with open(self.place, "rb") as file:
+            with open_file(self.place, follow=False) as file:
                 # A damaged file may have any length.
                 content = file.read(_HEADER.size + 4 * self.size**2 + 1)
         except OSError:
@@ -166,14 +192,30 @@ class Entry:
             self.cache._write(self.place, _pack(image))
 
 
+def _require_private(folder: str) -> None:
+    """Raise an error unless a folder is this user's alone."""
+    # Windows has no such permissions.
+    if not hasattr(os, "geteuid"):
+        return
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"the cache folder {folder!r} is a link; remove it, or use another folder")
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ValueError(
+            f"the cache folder {folder!r} belongs to another user, or is open to others, who could "
+            "see and replace the images in it; use a folder of your own, remove this one, or share "
+            "it knowingly by Cache(folder, shared=True)"
+        )
+
+
 def _state(path: str) -> tuple[int, ...] | None:
     """Return numbers that differ whenever the content of a file has changed, without reading it."""
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except OSError:
         return None
     # Tools that copy files often set the time of modification; that of the change cannot be set.
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _pack(image: Squares) -> bytes:
@@ -211,20 +253,19 @@ def _unpack(content: bytes, size: int) -> Squares | None:
 
 def _make_room(folder: str, allowed: int) -> None:
     """Remove the least recently used entries until at most `allowed` bytes remain."""
-    entries, total, now = [], 0, time.time()
+    entries, total = [], 0
     with os.scandir(folder) as files:
         for file in files:
             # Another process may remove files at the same time.
             with suppress(FileNotFoundError):
-                stat = file.stat(follow_symlinks=False)
+                found = file.stat(follow_symlinks=False)
                 if file.name.endswith(_SUFFIX):
-                    entries.append((stat.st_mtime_ns, file.path, stat.st_size))
-                elif not file.name.endswith(_UNFINISHED):
+                    entries.append((found.st_mtime_ns, file.path, found.st_size))
+                elif is_aside(file.name):
+                    remove_if_left(file.path)
+                else:
                     continue
-                elif now - stat.st_mtime > _ABANDONED:
-                    os.unlink(file.path)
-                    continue
-                total += stat.st_size
+                total += found.st_size
     for _, path, size in sorted(entries):
         if total <= allowed:
             break

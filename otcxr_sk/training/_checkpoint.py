@@ -7,15 +7,20 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import (
+    create_folder,
+    locked,
+    open_file,
+    remove_leftovers,
+    replacing,
+    require_writable,
+)
 from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk._warning import warn_user
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
 KEEP = 2
 
 _FORMAT = "2"
-_UNFINISHED = "unfinished.part"
 _LOCK = ".in-use"
 _NAME = re.compile(r"checkpoint-\d{9}-[0-9a-f]{64}\.safetensors")
 _NAME_BEFORE_0_2 = re.compile(r"checkpoint-\d{9}-[0-9a-f]{32}\.safetensors")
@@ -100,10 +104,7 @@ class CheckpointFolder:
     run : dict
         What identifies the run; saved among the numbers of every checkpoint.
 
-    Raises
-    ------
-    ValueError
-        If the folder cannot be created or written to.
+    Nothing is touched until `alone` has the lock.
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int | timedelta = 1) -> None:
@@ -111,16 +112,6 @@ class CheckpointFolder:
         self.folder = os.path.abspath(as_path(folder))
         self._every = every
         self._saved_at = time.monotonic()
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-            # Better to learn before a run than after it that the folder is read-only.
-            with open(self._unfinished, "wb"):
-                pass
-            os.unlink(self._unfinished)
-        except OSError as error:
-            raise ValueError(
-                f"the checkpoint folder {os.fspath(folder)!r} cannot be used: {reason(error)}"
-            ) from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -129,20 +120,37 @@ class CheckpointFolder:
         Raises
         ------
         ValueError
-            Another run is using it, on this machine or on one that shares the disk.
+            Another run is using it, on this machine or on one that shares the disk; or it cannot
+            be created or written to.
+
+        Warns
+        -----
+        CheckpointWarning
+            The disk has no locks, so that nothing keeps other runs out.
         """
-        lock = FileLock(os.path.join(self.folder, _LOCK), timeout=0)
-        # Not every shared disk has locks. The lock of a killed process is released.
-        held: AbstractContextManager[Any] = nullcontext()
-        with suppress(NotImplementedError, OSError):
+        with ExitStack() as held:
             try:
-                held = lock.acquire()
-            except Timeout as error:
+                create_folder(self.folder)
+                has_locks = held.enter_context(locked(os.path.join(self.folder, _LOCK)))
+                # Better to learn before a run than after it that the folder is read-only.
+                require_writable(self.folder)
+            except BlockingIOError as error:
                 raise ValueError(
                     f"the checkpoint folder {self.folder!r} is being used by another run; wait "
                     "until it ends, or use another folder"
                 ) from error
-        with held:
+            except OSError as error:
+                what = f" its file {_LOCK}:" if str(error.filename).endswith(_LOCK) else ""
+                raise ValueError(
+                    f"the checkpoint folder {self.folder!r} cannot be used:{what} {reason(error)}; "
+                    "use another folder"
+                ) from error
+            if not has_locks:
+                self._warn(
+                    "its disk has no locks, so nothing keeps another run from using it at the same "
+                    "time; make sure that none does"
+                )
+            remove_leftovers(self.folder)
             yield
 
     def is_due(self, epochs: int, steps: int) -> bool:
@@ -172,10 +180,7 @@ class CheckpointFolder:
         content = safetensors.torch.save(state.tensors, header)
         name = f"checkpoint-{place:09d}-{checksum(content).hexdigest()}.safetensors"
         try:
-            # A killed process may have left one.
-            with suppress(FileNotFoundError):
-                os.unlink(self._unfinished)
-            with replacing(os.path.join(self.folder, name), self._unfinished) as file:
+            with replacing(os.path.join(self.folder, name)) as file:
                 file.write(content)
         except OSError as error:
             self._warn(
@@ -185,7 +190,8 @@ class CheckpointFolder:
             return
         finally:
             self._saved_at = time.monotonic()
-        for old in checkpoint_names(self.folder)[KEEP:]:
+        others = [other for other in checkpoint_names(self.folder) if other != name]
+        for old in others[KEEP - 1 :]:
             with suppress(OSError):
                 os.unlink(os.path.join(self.folder, old))
 
@@ -227,10 +233,6 @@ class CheckpointFolder:
                 "there is one"
             )
         return state
-
-    @property
-    def _unfinished(self) -> str:
-        return os.path.join(self.folder, _UNFINISHED)
 
     def _warn(self, what: str) -> None:
         warn_user(f"checkpoint folder {self.folder!r}: {what}", CheckpointWarning)

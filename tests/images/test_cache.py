@@ -267,7 +267,7 @@ def test_a_full_disk_is_a_single_warning(paths, tmp_path, monkeypatch):
 def test_a_writer_that_slept_too_long_does_not_cache(paths, tmp_path, monkeypatch):
     source = cached(paths, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr("otcxr_sk._atomic._is", lambda *_: False)
+        patch.setattr("otcxr_sk._files._is", lambda *_: False)
         found = source.read([0], SIZE)
     np.testing.assert_array_equal(found, source.read([0], SIZE))
 

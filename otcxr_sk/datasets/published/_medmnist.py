@@ -10,7 +10,6 @@ from functools import partial
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from tqdm.auto import tqdm
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import replacing
 from otcxr_sk._paths import as_path
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets.published._collect import warn_no_patients
@@ -226,8 +225,7 @@ def _unpack(archive: Path, size: int, out: Path) -> None:
             if fortran or dtype != np.uint8 or shape[1:] != (size, size):
                 raise ValueError(f"{archive} holds {dtype} {shape}, not uint8 (n, {size}, {size})")
             total += shape[0]
-        aside = out.with_name(f".{out.stem}.{token_hex(8)}.part")
-        file = stack.enter_context(replacing(out, aside))
+        file = stack.enter_context(replacing(out))
         described = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size)}
         npy.write_array_header_1_0(file, described)
         for stream in streams:

@@ -11,7 +11,7 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import create_file, create_folder, replacing
 from otcxr_sk._paths import as_path
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
 
@@ -57,15 +57,13 @@ class CSVLogger(Callback):
         if not state.is_main_process:
             return
         file = Path(as_path(self.path))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Other threads may write the same file.
-        aside = file.with_name(f".{file.name}.{uuid4().hex}.part")
+        create_folder(file.parent)
         text = StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["epoch", *state.history])
         for row, numbers in enumerate(zip(*state.history.values(), strict=True), 1):
             writer.writerow([row, *("" if math.isnan(n) else n for n in numbers)])
-        with replacing(file, aside) as stream:
+        with replacing(file) as stream:
             stream.write(text.getvalue().encode())
 
 

@@ -1,0 +1,297 @@
+"""The one way to open files and the one way to write them, where others may have prepared the way.
+
+What is opened is a regular file, never a pipe or a device. What is written is for this user alone,
+appears complete or not at all, and goes through no link that somebody has laid.
+"""
+
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+Path = str | os.PathLike[str]
+
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+
+_ASIDE = re.compile(r"\.otcxr-[0-9a-f]{32}\.part")
+
+# Seconds after which a file is taken for abandoned where no lock tells.
+_ABANDONED = 3600
+
+# Those that a system lacks are zero.
+_CLOSED_ON_EXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+# A pipe would keep the caller waiting for somebody who writes.
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Parameters
+    ----------
+    path : path
+    follow : bool, default=True
+        Whether it may be a symbolic link. A path that the user named may, a name that the library
+        chose may not.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, or is something else: a folder, a link, a pipe, a device.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        if not follow and os.path.islink(name):
+            raise OSError(errno.ELOOP, "it is a symbolic link", name)
+        return os.open(name, flags | _CLOSED_ON_EXEC | _NO_WAITING | (0 if follow else _NO_LINK))
+
+    file = open(path, "rb", opener=opener)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return file
+
+
+def read_file(path: Path, most: int, *, follow: bool = True) -> bytes:
+    """Read a whole regular file.
+
+    Parameters
+    ----------
+    path : path
+    most : int
+        Number of bytes that such a file may have.
+    follow : bool, default=True
+        As in `open_file`.
+
+    Raises
+    ------
+    OSError
+        As from `open_file`, or the file is larger.
+    """
+    with open_file(path, follow=follow) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
+    return content
+
+
+@contextmanager
+def replacing(
+    path: Path, *, mode: int = PRIVATE, durable: bool = True, sweep: bool = True
+) -> Iterator[BinaryIO]:
+    """Write a file beside its place, and move it there if the block ends without an error.
+
+    Parameters
+    ----------
+    path : path
+        The file to write; an existing one, or a link, is replaced.
+    mode : int, default=0o600
+        Its permissions.
+    durable : bool, default=True
+        Whether to flush the file to the disk, so that it survives a loss of power.
+    sweep : bool, default=True
+        Whether to remove first what processes that died have left in the folder.
+
+    Yields
+    ------
+    file : binary file
+
+    Raises
+    ------
+    RuntimeError
+        Another process has removed or replaced the unfinished file; what is there is left alone.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if sweep:
+        remove_leftovers(folder)
+    aside, file = _create_beside(folder, mode)
+    with file:
+        own = os.fstat(file.fileno())
+        try:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            if fcntl is None:
+                # Windows renames no open file, and removes none.
+                file.close()
+            if not _is(aside, own):
+                raise RuntimeError(
+                    f"another process has taken the unfinished file of {os.fspath(path)!r}; this "
+                    "one gives up"
+                )
+            os.replace(aside, path)
+        except BaseException:
+            _remove(aside, own)
+            raise
+    if durable:
+        _flush_folder(folder)
+
+
+def create_file(path: Path) -> BinaryIO:
+    """Create a file for this user alone, and open it for writing.
+
+    Raises
+    ------
+    FileExistsError
+        There is one, or a link.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | _CLOSED_ON_EXEC
+    return open(path, "xb", opener=lambda name, _: os.open(name, flags, PRIVATE))
+
+
+def create_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Create a folder, and those above it that are missing, by default for this user alone."""
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        return
+    create_folder(os.path.dirname(path), mode)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        # By another process.
+        if not os.path.isdir(path):
+            raise
+    else:
+        if mode != PRIVATE_FOLDER:
+            os.chmod(path, mode)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError unless files can be created in a folder."""
+    aside, file = _create_beside(os.fspath(folder), PRIVATE)
+    file.close()
+    os.unlink(aside)
+
+
+@contextmanager
+def locked(path: Path, *, wait: float = 0) -> Iterator[bool]:
+    """Hold the lock that a file stands for, which ends with the process.
+
+    Parameters
+    ----------
+    path : path
+        Created if missing, and left there.
+    wait : float, default=0
+        Seconds to wait for another process.
+
+    Yields
+    ------
+    held : bool
+        False where the disk has no locks, and nothing keeps others out.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    OSError
+        The file cannot be opened.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=wait, mode=PRIVATE, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds it", path) from error
+    except NotImplementedError:
+        held = None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
+        held = None
+    if held is None:
+        yield False
+        return
+    with held:
+        yield True
+
+
+def is_aside(name: str) -> bool:
+    """Whether a file of this name is one that `replacing` has not finished."""
+    return _ASIDE.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of processes that died."""
+    with suppress(OSError), os.scandir(folder) as files:
+        for file in files:
+            if is_aside(file.name):
+                remove_if_left(file.path)
+
+
+def remove_if_left(aside: Path) -> None:
+    """Remove an unfinished file unless a process is still writing it."""
+    with suppress(OSError):
+        opened = os.open(aside, os.O_RDWR | _NO_LINK | _NO_WAITING | _CLOSED_ON_EXEC)
+        try:
+            found = os.fstat(opened)
+            held = _lock(opened)
+            if held is None:
+                held = time.time() - found.st_mtime > _ABANDONED
+            if held and stat.S_ISREG(found.st_mode):
+                os.unlink(aside)
+        finally:
+            os.close(opened)
+
+
+def _create_beside(folder: str, mode: int) -> tuple[str, BinaryIO]:
+    """Create an unfinished file that `remove_if_left` leaves alone for as long as it is open."""
+    while True:
+        aside = os.path.join(folder, f".otcxr-{secrets.token_hex(16)}.part")
+        file = create_file(aside)
+        try:
+            if mode != PRIVATE:
+                os.chmod(aside, mode)
+            # Another process may have taken it for abandoned before it was locked.
+            if _lock(file.fileno()) is not False and _is(aside, os.fstat(file.fileno())):
+                return aside, file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(opened: int) -> bool | None:
+    """Lock an open file, and return whether that was possible; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
+    return True
+
+
+def _is(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(known, os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path, known: os.stat_result) -> None:
+    if _is(path, known):
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _flush_folder(folder: str) -> None:
+    """Make a rename durable, on systems where a folder can be opened."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,0 +1,48 @@
+"""Text from files, where people see it: in messages, on the terminal and in spreadsheets."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_LONGEST = 80
+_NAMED = 5
+
+# With these, a spreadsheet program begins a formula, or what it pastes as one.
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def quoted(value: Any, longest: int = _LONGEST) -> str:
+    """Return a value as a message quotes it: in quotes if it is text, escaped, and cut."""
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > longest:
+        text = text[:longest] + "..."
+    return repr(text) if isinstance(value, str) else plain_text(text)
+
+
+def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:
+    """Return some values as a message lists them: the first of them, each quoted."""
+    values = list(values)
+    return ", ".join(map(quoted, values[:named])) + (
+        f", ... ({len(values)} in all)" if len(values) > named else ""
+    )
+
+
+def plain_text(text: str) -> str:
+    """Return text whose control characters, but for line breaks, are escaped.
+
+    A terminal would obey them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text
+    )
+
+
+def cell(value: Any) -> str:
+    """Return a value as a cell of a CSV file, with a quote before what would be a formula."""
+    text = str(value)
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text
