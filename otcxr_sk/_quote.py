@@ -35,9 +35,7 @@ def plain_text(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text
-    )
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
 
 
 def cell(value: Any) -> str:

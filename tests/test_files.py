@@ -1,13 +1,27 @@
-"""A file is whole or not there, and what another process writes is left alone."""
+"""What is opened is a regular file; what is written is whole, private and goes through no link."""
 
+import errno
 import os
+import signal
+import stat
 import subprocess
 import sys
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
 
-from otcxr_sk._atomic import replacing
+from otcxr_sk._files import (
+    create_file,
+    create_folder,
+    is_aside,
+    locked,
+    open_file,
+    read_file,
+    remove_leftovers,
+    replacing,
+    require_writable,
+)
 
 
 @pytest.fixture(params=[True, False], ids=["replaces a file", "new file"])
@@ -18,18 +32,21 @@ def path(request, tmp_path):
     return path
 
 
-@pytest.fixture
-def aside(tmp_path):
-    return tmp_path / "result.part"
-
-
 def content(path):
     return path.read_bytes() if path.exists() else None
 
 
-def write(path, aside, meanwhile, *args):
+def asides(folder):
+    return [file for file in folder.iterdir() if is_aside(file.name)]
+
+
+def permissions(path):
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def write(path, meanwhile, *args):
     """Write a new file, and call a function before it is complete."""
-    with replacing(path, aside) as file:
+    with replacing(path) as file:
         file.write(b"new")
         meanwhile(*args)
 
@@ -38,9 +55,17 @@ def fail(error):
     raise error
 
 
-def test_a_file_appears_when_the_block_ends(path, aside):
+def in_a_process(function, *args):
+    """Return the exit code of a forked process that calls a function."""
+    process = get_context("fork").Process(target=function, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_file_appears_when_the_block_ends(path):
     before = content(path)
-    with replacing(path, aside) as file:
+    with replacing(path) as file:
         file.write(b"new")
         file.flush()
         assert content(path) == before
@@ -49,67 +74,45 @@ def test_a_file_appears_when_the_block_ends(path, aside):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_file_and_no_scratch_file(path, aside, error):
+def test_an_error_leaves_the_old_file_and_nothing_else(path, error):
     before = content(path)
     with pytest.raises(error):
-        write(path, aside, fail, error)
+        write(path, fail, error)
     assert content(path) == before
-    assert not aside.exists()
+    assert not asides(path.parent)
 
 
-def test_a_process_that_dies_leaves_the_old_file(path, aside):
-    before = content(path)
-    script = (
-        "import os, sys; from otcxr_sk._atomic import replacing\n"
-        "with replacing(*sys.argv[1:]) as file: file.write(b'new'); file.flush(); os._exit(3)"
-    )
-    assert subprocess.run([sys.executable, "-c", script, path, aside]).returncode == 3
-    assert content(path) == before
-
-
-def test_a_rename_that_fails_leaves_no_scratch_file(tmp_path, aside):
+def test_a_rename_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "folder" / "full").mkdir(parents=True)
     with pytest.raises(OSError, match="folder"):
-        write(tmp_path / "folder", aside, lambda: None)
+        write(tmp_path / "folder", lambda: None)
     assert (tmp_path / "folder" / "full").is_dir()
-    assert not aside.exists()
+    assert not asides(tmp_path)
 
 
-def test_a_scratch_file_that_is_there_already_is_refused_and_kept(path, aside):
-    before = content(path)
-    aside.write_bytes(b"theirs")
-    with pytest.raises(FileExistsError):
-        write(path, aside, pytest.fail)
-    assert content(path) == before
-    assert content(aside) == b"theirs"
-
-
-def take_over(aside):
-    """Replace the scratch file as another process does that takes it for abandoned."""
+def take_over(folder):
+    (aside,) = asides(folder)
     aside.unlink()
     aside.write_bytes(b"theirs")
 
 
-@pytest.mark.parametrize(
-    ("meddle", "theirs"), [(take_over, b"theirs"), (os.unlink, None)], ids=["taken over", "removed"]
-)
-def test_a_scratch_file_that_another_process_took_is_left_alone(path, aside, meddle, theirs):
+def remove(folder):
+    (aside,) = asides(folder)
+    aside.unlink()
+
+
+@pytest.mark.parametrize(("meddle", "left"), [(take_over, [b"theirs"]), (remove, [])])
+def test_an_unfinished_file_that_another_process_took_is_left_alone(path, meddle, left):
     before = content(path)
-    message = r"another process began to write '.*result\.bin'; this one gives up"
+    message = r"another process has taken the unfinished file of '.*result\.bin'"
     with pytest.raises(RuntimeError, match=message):
-        write(path, aside, meddle, aside)
+        write(path, meddle, path.parent)
     assert content(path) == before
-    assert content(aside) == theirs
-
-
-def test_an_error_does_not_remove_the_scratch_file_of_another_process(path, aside):
-    with pytest.raises(ZeroDivisionError):
-        write(path, aside, lambda: (take_over(aside), fail(ZeroDivisionError)))
-    assert content(aside) == b"theirs"
+    assert [content(aside) for aside in asides(path.parent)] == left
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_only_a_durable_file_is_on_the_disk_before_it_is_renamed(path, aside, durable, monkeypatch):
+def test_only_a_durable_file_is_on_the_disk_before_it_is_renamed(path, durable, monkeypatch):
     calls = []
 
     def recorded(name, call, *args):
@@ -118,7 +121,195 @@ def test_only_a_durable_file_is_on_the_disk_before_it_is_renamed(path, aside, du
 
     for call in (os.fsync, os.replace):
         monkeypatch.setattr(os, call.__name__, partial(recorded, call.__name__, call))
-    with replacing(path, aside, durable=durable) as file:
+    with replacing(path, durable=durable) as file:
         file.write(b"new")
     assert calls[:2] == (["fsync", "replace"] if durable else ["replace"])
     assert content(path) == b"new"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "result").symlink_to(tmp_path / "precious")
+    write(tmp_path / "result", lambda: None)
+    assert content(tmp_path / "precious") == b"precious"
+    assert content(tmp_path / "result") == b"new"
+    assert not (tmp_path / "result").is_symlink()
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_is_written_is_private_whatever_the_umask(tmp_path):
+    (tmp_path / "old").write_bytes(b"")
+    (tmp_path / "old").chmod(0o666)
+    for name in ("old", "new"):
+        write(tmp_path / name, lambda: None)
+        assert permissions(tmp_path / name) == 0o600
+    create_file(tmp_path / "other").close()
+    assert permissions(tmp_path / "other") == 0o600
+    create_folder(tmp_path / "a" / "b")
+    assert permissions(tmp_path / "a") == permissions(tmp_path / "a" / "b") == 0o700
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_is_shared_has_the_permissions_that_were_chosen(tmp_path):
+    with replacing(tmp_path / "file", mode=0o660) as file:
+        file.write(b"new")
+    assert permissions(tmp_path / "file") == 0o660
+    create_folder(tmp_path / "folder", 0o2770)
+    assert permissions(tmp_path / "folder") == 0o2770
+
+
+def die_while_writing(path):
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_that_writes_there(path):
+    before = content(path)
+    assert in_a_process(die_while_writing, path) == -signal.SIGKILL
+    assert content(path) == before
+    assert len(asides(path.parent)) == 1
+    write(path.with_name("other"), lambda: None)
+    assert not asides(path.parent)
+
+
+def test_what_another_process_is_writing_is_not_removed(path):
+    with replacing(path) as file:
+        file.write(b"new")
+        in_a_process(remove_leftovers, path.parent)
+        remove_leftovers(path.parent)
+        assert len(asides(path.parent)) == 1
+    assert content(path) == b"new"
+
+
+def test_where_there_are_no_locks_only_what_is_old_is_removed(path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    in_a_process(die_while_writing, path)
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    remove_leftovers(path.parent)
+    (left,) = asides(path.parent)
+    write(path, lambda: None)
+    assert asides(path.parent) == [left]
+    os.utime(left, (0, 0))
+    remove_leftovers(path.parent)
+    assert not asides(path.parent)
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_not_removed_whatever_its_name(tmp_path, what):
+    name = tmp_path / f".otcxr-{'0' * 32}.part"
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    {"link": partial(name.symlink_to, precious), "pipe": partial(os.mkfifo, name),
+     "folder": name.mkdir}[what]()  # fmt: skip
+    remove_leftovers(tmp_path)
+    assert os.path.lexists(name)
+    assert content(precious) == b"precious"
+
+
+def test_a_file_is_created_only_where_there_is_nothing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_whether_a_folder_can_be_written_to_is_found_out_without_a_trace(tmp_path):
+    require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        require_writable(tmp_path / "nowhere")
+
+
+SPECIAL = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "link to a device": partial(os.symlink, "/dev/zero"),
+    "link to nothing": partial(os.symlink, "nowhere"),
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("follow", [True, False])
+def test_only_regular_files_are_opened_and_nothing_blocks(kind, follow, tmp_path):
+    SPECIAL[kind](tmp_path / "it")
+    with pytest.raises(OSError) as raised:
+        open_file(tmp_path / "it", follow=follow)
+    assert os.fspath(raised.value.filename) == str(tmp_path / "it")
+
+
+def test_a_device_is_not_opened():
+    with pytest.raises(OSError, match="not a regular file"):
+        open_file("/dev/zero")
+
+
+def test_a_link_is_followed_only_where_the_user_may_have_made_it(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_file(tmp_path / "link", 7) == b"content"
+    with pytest.raises(OSError, match="symbolic link") as raised:
+        read_file(tmp_path / "link", 7, follow=False)
+    assert raised.value.errno == errno.ELOOP
+    assert read_file(tmp_path / "file", 7, follow=False) == b"content"
+
+
+def test_no_more_is_read_than_a_file_may_have(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_file(tmp_path / "file", 7) == b"content"
+    with pytest.raises(OSError, match="it has more than 6 bytes"):
+        read_file(tmp_path / "file", 6)
+
+
+def hold(path):
+    try:
+        with locked(path) as held:
+            sys.exit(7 if held else 8)
+    except BlockingIOError:
+        sys.exit(3)
+
+
+def test_a_lock_keeps_other_processes_out_until_it_is_released(tmp_path):
+    with locked(tmp_path / "lock") as held:
+        assert held
+        assert in_a_process(hold, tmp_path / "lock") == 3
+    assert in_a_process(hold, tmp_path / "lock") == 7
+    assert permissions(tmp_path / "lock") == 0o600
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, code):
+    def no_locks(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked(tmp_path / "lock") as held:
+        assert not held
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="lock"), locked(tmp_path / "lock"):
+        pass
+    assert content(tmp_path / "precious") == b"precious"
+
+
+def test_a_process_that_exits_at_once_leaves_the_old_file(path):
+    before = content(path)
+    script = (
+        "import os, sys; from otcxr_sk._files import replacing\n"
+        "with replacing(sys.argv[1]) as file: file.write(b'new'); file.flush(); os._exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, path]).returncode == 3
+    assert content(path) == before

@@ -711,9 +711,9 @@ class OTCXRPretrainer(
             least=least,
             resize=self.resize if fitting else self._architecture["resize"],
             allow_unusable=self.on_error != "raise",
-            cache=None if cache is None else ImageCache(
-                cache.folder, int(cache.max_gb * 1e9), shared=bool(cache.shared)
-            ),
+            cache=None
+            if cache is None
+            else ImageCache(cache.folder, int(cache.max_gb * 1e9), shared=bool(cache.shared)),
         )
 
     def _usable(self, source: ImageSource, encoder: FittedEncoder) -> ImageSource:
