@@ -56,7 +56,7 @@ def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
             raise OSError(errno.ELOOP, "it is a symbolic link", name)
         return os.open(name, flags | _CLOSED_ON_EXEC | _NO_WAITING | (0 if follow else _NO_LINK))
 
-    file = open(path, "rb", opener=opener)
+    file = open(path, "rb", opener=opener)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))

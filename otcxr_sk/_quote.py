@@ -7,17 +7,19 @@ from typing import Any
 _LONGEST = 80
 _NAMED = 5
 
-# With these, a spreadsheet program begins a formula, or what it pastes as one.
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+# With these, a spreadsheet program begins a formula, also if they are wide.
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def quoted(value: Any, longest: int = _LONGEST) -> str:
     """Return a value as a message quotes it: in quotes if it is text, escaped, and cut."""
-    text = value if isinstance(value, str) else str(value)
-    if len(text) > longest:
-        text = text[:longest] + "..."
-    return repr(text) if isinstance(value, str) else plain_text(text)
+    return repr(_cut(value, longest)) if isinstance(value, str) else brief(value, longest)
+
+
+def brief(value: Any, longest: int = _LONGEST) -> str:
+    """Return a value as a message shows it without quotes: escaped, and cut."""
+    return plain_text(_cut(str(value), longest))
 
 
 def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:
@@ -26,6 +28,10 @@ def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:
     return ", ".join(map(quoted, values[:named])) + (
         f", ... ({len(values)} in all)" if len(values) > named else ""
     )
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[:longest] + "..."
 
 
 def plain_text(text: str) -> str:

@@ -8,12 +8,15 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otcxr_sk._files import create_folder, replacing
 from otcxr_sk._paths import as_path
+from otcxr_sk._quote import brief, cell, listed, plain_text
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -69,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename!r}: " if error.filename else ""
-        print(f"otcxr-sk: {where}{error.strerror or error}", file=sys.stderr)
+        print(plain_text(f"otcxr-sk: {where}{error.strerror or error}"), file=sys.stderr)
         return 2
     except (ValueError, ImportError) as error:
-        print(f"otcxr-sk: {error}", file=sys.stderr)
+        print(plain_text(f"otcxr-sk: {error}"), file=sys.stderr)
         return 2
     return 0
 
@@ -85,7 +88,7 @@ def _path(text: str) -> Path:
 def _info(options: argparse.Namespace) -> None:
     from otcxr_sk.training import describe
 
-    print(describe(options.run))
+    print(plain_text(describe(options.run)))
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -98,7 +101,7 @@ def _demo(options: argparse.Namespace) -> None:
     from otcxr_sk import LAPTOP, OTCXRPretrainer
     from otcxr_sk.evaluation import linear_probe, make_probe, pixel_features
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    create_folder(options.out)
     data = _read(options)
     X, groups = np.asarray(data.X), data.groups
     labels = dict(zip(data.label_names, data.labels.T, strict=True))
@@ -108,7 +111,7 @@ def _demo(options: argparse.Namespace) -> None:
     if not targets:
         raise ValueError(
             "the demo needs a label that is 0 for some of the training images and 1 for others; "
-            f"labels found: {', '.join(labels) or 'none'}. Add labels (--labels) or images"
+            f"labels found: {listed(labels) or 'none'}. Add labels (--labels) or images"
         )
     print(
         f"{len(X)} images of {len(np.unique(groups))} patients. Pre-training on {len(train)} "
@@ -143,12 +146,16 @@ def _demo(options: argparse.Namespace) -> None:
     model_file = options.out / "model.joblib"
     _save(pipelines, model_file, X[test], predictions)
     columns = [[f"{share:.4f}" for share in column] for column in predictions.values()]
-    with open(options.out / "predictions.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["row", "patient_id", *predictions])
-        writer.writerows(zip(test, groups[test], *columns, strict=True))
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    # Rows of the input, from which its owner knows the patients.
+    writer.writerow(["row", *map(cell, predictions)])
+    writer.writerows(zip(test, *columns, strict=True))
+    with replacing(options.out / "predictions.csv") as file:
+        file.write(table.getvalue().encode())
     display = MatchingDisplay.from_estimator(encoder, X[test[:3]], random_state=options.seed)
-    display.figure_.savefig(options.out / "matching.png", dpi=120)
+    with replacing(options.out / "matching.png") as file:
+        display.figure_.savefig(file, format="png", dpi=120)
 
     print("Saved and reloaded the model; its predictions are the same. Results:")
     print(f"  {model_file}: a Pipeline for each finding, {model_file.stat().st_size / 1e6:.0f} MB")
@@ -180,13 +187,14 @@ def _print_table(
     columns: Iterable[str], labels: Iterable[str], scores: Mapping[str, Sequence[float]]
 ) -> None:
     title = "AUC on unseen patients"
-    width = max(map(len, [title, *labels]))
+    shown = {name: brief(name) for name in labels}
+    width = max(map(len, [title, *shown.values()]))
     print(f"\n{title:<{width}}" + "".join(f"{name:>12}" for name in columns))
-    for name in labels:
+    for name, text in shown.items():
         if name in scores:
-            print(f"{name:<{width}}" + "".join(f"{auc:>12.3f}" for auc in scores[name]))
+            print(f"{text:<{width}}" + "".join(f"{auc:>12.3f}" for auc in scores[name]))
         else:
-            print(f"{name:<{width}}  skipped: only one class in train or in test")
+            print(f"{text:<{width}}  skipped: only one class in train or in test")
     if scores:
         mean = np.mean(list(scores.values()), axis=0)
         print(f"{'mean':<{width}}" + "".join(f"{auc:>12.3f}" for auc in mean) + "\n")
@@ -198,7 +206,8 @@ def _save(
     """Save pipelines and check that the first one, reloaded, predicts the same from `X`."""
     import joblib
 
-    joblib.dump(pipelines, file, compress=1)
+    with replacing(file) as opened:
+        joblib.dump(pipelines, opened, compress=1)
     name, reloaded = next(iter(joblib.load(file).items()))
     if not np.allclose(reloaded.predict_proba(X)[:, 1], predictions[name], rtol=1e-4, atol=1e-6):
         sys.exit("otcxr-sk: the predictions of the reloaded model differ")

@@ -78,7 +78,7 @@ def pretrain(
     seed = draw_seed(settings.random_state)
     weights = None if before is None else before.weights_
     describe = partial(describe_run, settings, source, seed, patients, weights)
-    with open_run(settings, seed, processes, describe) as run:
+    with open_run(settings, source, seed, processes, describe) as run:
         return _train(
             settings,
             source,

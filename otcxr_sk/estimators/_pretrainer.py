@@ -161,7 +161,8 @@ class OTCXRPretrainer(
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
     skipped_ : list of dict
-        ``row``, ``file`` and ``reason`` of every image that `fit` left out.
+        ``row``, ``file`` and ``reason`` of every image that `fit` left out. Copies and saved
+        estimators do not name the files.
     weights_ : ndarray of uint8
         All weights in safetensors format.
 
@@ -662,6 +663,9 @@ class OTCXRPretrainer(
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "_otcxr_sk_version": __version__}
         state.pop("_beside", None)
+        if "skipped_" in state:
+            # Names of files may be names of patients.
+            state["skipped_"] = [{**problem, "file": None} for problem in state["skipped_"]]
         return {**state, "_otcxr_sk_format": _STATE_FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

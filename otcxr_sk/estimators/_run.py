@@ -2,22 +2,25 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk._files import open_file
 from otcxr_sk._parameters import ParameterGroup
-from otcxr_sk._paths import as_path
+from otcxr_sk._quote import brief, quoted
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.images import ImageSource, Scan, Unusable
+from otcxr_sk.method import locate
 from otcxr_sk.training import (
     CheckpointFolder,
     CheckpointWarning,
@@ -72,7 +75,11 @@ class Run:
 
 @contextmanager
 def open_run(
-    settings: Settings, seed: int, processes: Processes, describe: Callable[[], dict[str, Any]]
+    settings: Settings,
+    source: ImageSource,
+    seed: int,
+    processes: Processes,
+    describe: Callable[[str], dict[str, Any]],
 ) -> Iterator[Run]:
     """Start a run, or find the one that the folder of `settings.checkpoint` holds.
 
@@ -82,11 +89,12 @@ def open_run(
     Parameters
     ----------
     settings : Settings
+    source : ImageSource
     seed : int
         Of a run that starts.
     processes : Processes
     describe : callable
-        Returns what `describe_run` returns for the run that is asked for.
+        Takes a salt, and returns what `describe_run` returns for the run that is asked for.
 
     Raises
     ------
@@ -95,31 +103,43 @@ def open_run(
         given different parameters or images.
     """
     if processes.count > 1:
-        _require_same_everywhere(processes.gather(describe()))
+        _require_same_everywhere(processes.gather(describe("")))
     with ExitStack() as held:
-        run = processes.from_first(partial(_open_alone, settings, seed, describe, held))
+        run = processes.from_first(partial(_open_alone, settings, source, seed, describe, held))
         yield run if processes.is_first else replace(run, checkpoints=None)
 
 
 def _open_alone(
-    settings: Settings, seed: int, describe: Callable[[], dict[str, Any]], held: ExitStack
+    settings: Settings,
+    source: ImageSource,
+    seed: int,
+    describe: Callable[[str], dict[str, Any]],
+    held: ExitStack,
 ) -> Run:
     if settings.checkpoint is None:
         return Run(seed)
     checkpoints = CheckpointFolder(settings.checkpoint.folder, settings.checkpoint.every)
     held.enter_context(checkpoints.alone())
-    checkpoints.run = describe()
-    here, any_seed = checkpoints.run, settings.random_state is None
+    any_seed = settings.random_state is None
 
     def accept(found: RunState) -> None:
-        require_same_run(found.numbers["run"], here, checkpoints.folder, any_seed=any_seed)
+        there = found.numbers.get("run")
+        if not _is_run(there):
+            raise ValueError(
+                f"the checkpoint folder {checkpoints.folder!r} holds a run that this version of "
+                "otcxr-sk did not write, or that was changed; use another folder"
+            )
+        here = describe(there["salt"])
+        require_same_run(there, here, checkpoints.folder, any_seed=any_seed)
 
     start = checkpoints.load(accept)
     if start is None:
+        checkpoints.run = describe(secrets.token_hex(16))
         return Run(seed, checkpoints)
     there = start.numbers["run"]
     checkpoints.run = there
-    return Run(there["seed"], checkpoints, start, _unpack_scan(there["scan"]))
+    found = _unpack_scan(there["scan"], source, settings.image_size)
+    return Run(there["seed"], checkpoints, start, found)
 
 
 def describe_run(
@@ -128,12 +148,15 @@ def describe_run(
     seed: int,
     patients: NDArray[np.intp],
     weights: NDArray[np.uint8] | None = None,
+    salt: str = "",
 ) -> dict[str, Any]:
     """Describe a run by the parameters and images that decide its result, for JSON.
 
-    Images are identified by their number, by the names of their files below their common folder,
-    and by the mean of the upper left quarter of up to 16 of them; if some are held out, by their
-    patients, too. A warm start is identified by the `weights` that it starts from.
+    Images are identified by their number, by a digest, under `salt`, of the names of their files
+    below their common folder, and by the mean of the upper left quarter of up to 16 of them; if
+    some are held out, by a digest of which are of the same patient, too. A warm start is identified
+    by the `weights` that it starts from, and a file of weights by its content. Nothing in it names
+    a file or a patient.
     """
     parameters: dict[str, Any] = {}
     for name, value in vars(settings).items():
@@ -142,7 +165,8 @@ def describe_run(
         elif name not in _FREE:
             parameters[name] = _plain(value)
     if isinstance(settings.weights, str | os.PathLike):
-        parameters["weights"] = os.path.normpath(as_path(settings.weights))
+        with open_file(locate(settings.weights)) as file:
+            parameters["weights"] = f"file {file_digest(file, _sha256).hexdigest()[:16]}"
     if weights is not None:
         parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
     # They decide when a run ends, and with which weights.
@@ -158,11 +182,12 @@ def describe_run(
     return {
         "otcxr_sk": __version__,
         "seed": seed,
+        "salt": salt,
         "parameters": parameters,
         "images": {
             "number": len(source),
-            "files": _digest_of_files(source),
-            "patients": _digest(patients.astype("<i8").tobytes()) if held_out else None,
+            "files": _digest_of_files(source, salt),
+            "patients": _digest(patients.astype("<i8").tobytes(), salt) if held_out else None,
             "rows": rows.tolist(),
             "means": quarters.mean(axis=(1, 2), dtype=np.float64).tolist(),
         },
@@ -214,13 +239,41 @@ def _require_same_everywhere(runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _pack_scan(found: Scan) -> dict[str, Any]:
-    unusable = [[problem.row, problem.file, problem.reason] for problem in found.unusable]
+    # Why they cannot be used would name the files.
+    unusable = [problem.row for problem in found.unusable]
     return {"mean": found.mean, "std": found.std, "unusable": unusable}
 
 
-def _unpack_scan(packed: Mapping[str, Any]) -> Scan:
-    unusable = [Unusable(row, file, ValueError(reason)) for row, file, reason in packed["unusable"]]
+def _unpack_scan(packed: Mapping[str, Any], source: ImageSource, size: int) -> Scan:
+    _, problems = source.read_usable(packed["unusable"], size, refuse_constant=True)
+    known = {problem.row: problem for problem in problems}
+    mended = ValueError("it could not be used when the run began")
+    unusable = [
+        known.get(row, Unusable(row, source.file(row), mended)) for row in packed["unusable"]
+    ]
     return Scan(packed["mean"], packed["std"], unusable)
+
+
+def _is_run(there: Any) -> bool:
+    """Return whether a description is as `describe_run` and `Run.keep_scan` write it."""
+    try:
+        images, found = there["images"], there["scan"]
+        rows, n = images["rows"], images["number"]
+        return (
+            all(isinstance(there[name], str) for name in ("otcxr_sk", "salt"))
+            and all(type(number) is int for number in (there["seed"], there["n_training"], n))
+            and isinstance(there["parameters"], dict)
+            and all(isinstance(images[name], str | None) for name in ("files", "patients"))
+            and all(type(row) is int for row in rows)
+            and len(rows) == len(images["means"]) <= _COMPARED
+            and all(type(row) is int and 0 <= row < n for row in found["unusable"])
+            and all(
+                isinstance(number, float)
+                for number in (*images["means"], found["mean"], found["std"])
+            )
+        )
+    except (LookupError, TypeError):
+        return False
 
 
 def _plain(value: Any) -> Any:
@@ -238,7 +291,7 @@ def _plain(value: Any) -> Any:
     return f"{type(value).__qualname__} {_digest(repr(value).encode())}"
 
 
-def _digest_of_files(source: ImageSource) -> str | None:
+def _digest_of_files(source: ImageSource, salt: str) -> str | None:
     files = [source.file(row) for row in range(len(source))]
     found = [os.path.abspath(file) for file in files if file is not None]
     if not found:
@@ -250,16 +303,20 @@ def _digest_of_files(source: ImageSource) -> str | None:
         shared = ""
     names = [None if file is None else os.path.abspath(file).removeprefix(shared) for file in files]
     # JSON escapes names beyond ASCII.
-    return _digest(json.dumps(names).encode())
+    return _digest(json.dumps(names).encode(), salt)
 
 
-def _digest(content: bytes) -> str:
-    return sha256(content, usedforsecurity=False).hexdigest()[:16]
+def _digest(content: bytes, salt: str = "") -> str:
+    return _sha256(salt.encode() + content).hexdigest()[:16]
+
+
+def _sha256(content: bytes = b"") -> Any:
+    return sha256(content, usedforsecurity=False)
 
 
 def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        f"{brief(name)} is {quoted(there.get(name))} there and {quoted(here.get(name))} here"
         for name in sorted(there.keys() | here.keys())
         if there.get(name) != here.get(name)
     ]

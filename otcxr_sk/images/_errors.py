@@ -46,8 +46,9 @@ class Unusable(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it cannot be used."""
-        return str(self.error)
+        """Why it cannot be used, without the name of its file, which may be that of a patient."""
+        text = str(self.error)
+        return text.partition(f"{self.file!r}: ")[2] or text
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def require_size(height: int, width: int, cost: float = 1) -> None:
 def listing(problems: Sequence[Unusable], n_images: int) -> str:
     """Return a message with the number of images that cannot be used and the first 20 reasons."""
     lines = [f"{len(problems)} of {n_images} images cannot be used:"]
-    lines += [problem.reason for problem in problems[:_NAMED]]
+    lines += [str(problem.error) for problem in problems[:_NAMED]]
     if len(problems) > _NAMED:
         lines.append(f"and {len(problems) - _NAMED} more")
     return "\n  ".join(lines)

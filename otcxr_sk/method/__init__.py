@@ -13,6 +13,7 @@ from otcxr_sk.method._statistics import (
 )
 from otcxr_sk.method._transport import cosine_cost, transport_plan
 from otcxr_sk.method._views import NUMBERS_PER_VIEW, Views
+from otcxr_sk.method._weights import locate
 
 __all__ = [
     "NUMBERS_PER_VIEW",
@@ -24,6 +25,7 @@ __all__ = [
     "build_encoder",
     "cosine_cost",
     "effective_rank",
+    "locate",
     "matching_accuracy",
     "pool",
     "spectrum",

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from hashlib import file_digest, sha256
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from otcxr_sk._files import (
     create_folder,
@@ -23,6 +23,8 @@ from otcxr_sk._files import (
 )
 from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk._paths import as_path, reason
+from otcxr_sk._quote import quoted
+from otcxr_sk._safetensors import read_header
 from otcxr_sk._warning import warn_user
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 # A failing disk may damage the newest one, and then the one before it is needed.
 KEEP = 2
+
+# Bytes of the header of a checkpoint, which has the history.
+MOST_HEADER = 2**26
 
 _FORMAT = "2"
 _LOCK = ".in-use"
@@ -218,11 +223,11 @@ class CheckpointFolder:
         state, damaged = None, []
         for name in checkpoint_names(self.folder):
             path = os.path.join(self.folder, name)
-            with open(path, "rb") as file:
-                content = file.read()
-            if name.endswith(f"-{checksum(content).hexdigest()}.safetensors"):
-                state = _parse(content, path)
-                break
+            with open_file(path, follow=False) as file:
+                if is_whole(file, name):
+                    file.seek(0)
+                    state = _parse(file.read(), path)
+                    break
             damaged.append(name)
         if state is not None and accept is not None:
             accept(state)
@@ -246,13 +251,25 @@ def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:
     ValueError
         If an earlier version of this library wrote some.
     """
-    names = os.listdir(folder)
+    with os.scandir(folder) as files:
+        names = [file.name for file in files if file.is_file(follow_symlinks=False)]
     if any(map(_NAME_BEFORE_0_2.fullmatch, names)):
         raise ValueError(
             f"the checkpoint folder {os.fspath(folder)!r} holds a run of otcxr-sk 0.1, which this "
             "version cannot read; continue the run with that version, or use another folder"
         )
     return sorted(filter(_NAME.fullmatch, names), reverse=True)
+
+
+def is_whole(file: BinaryIO, name: str) -> bool:
+    """Return whether an open file is a checkpoint, and as it was when it got its name."""
+    try:
+        # Before all is read of a file that may be huge.
+        read_header(file, MOST_HEADER)
+    except ValueError:
+        return False
+    file.seek(0)
+    return name.endswith(f"-{file_digest(file, checksum).hexdigest()}.safetensors")
 
 
 def checksum(content: bytes = b"") -> Any:
@@ -262,16 +279,24 @@ def checksum(content: bytes = b"") -> Any:
 
 def _parse(content: bytes, path: str) -> RunState:
     import safetensors.torch
+    from safetensors import SafetensorError
 
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])["__metadata__"]
+    header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     if header.get("format") != _FORMAT:
         raise ValueError(
-            f"the checkpoint {path!r} has the format {header.get('format')!r}, and this version "
-            f"of otcxr-sk reads only {_FORMAT!r}; continue the run with the version that wrote it "
-            "(`otcxr-sk info` on the folder names it), or use another folder"
+            f"the checkpoint {path!r} has the format {quoted(header.get('format'))}, and this "
+            f"version of otcxr-sk reads only {_FORMAT!r}; continue the run with the version that "
+            "wrote it (`otcxr-sk info` on the folder names it), or use another folder"
         )
-    return RunState(safetensors.torch.load(content), json.loads(header["numbers"]))
+    try:
+        numbers = json.loads(header["numbers"])
+        return RunState(safetensors.torch.load(content), {**numbers})
+    except (LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(
+            f"the checkpoint {path!r} was not written by otcxr-sk, or was changed; remove it, or "
+            "use another folder"
+        ) from error
 
 
 # Groups of tensors that belong to the epoch under way: the next part of a stream starts its own.
@@ -301,7 +326,14 @@ class InMemoryCheckpoint:
 
     def save(self, state: RunState, place: int) -> None:
         """Keep weights, optimizer, random generators and gradient scaler after `place` steps."""
-        of_a_run = {"epoch": 0, "step": 0, "stopped": False, "history": {}, "seconds": 0.0}
+        of_a_run = {
+            "epoch": 0,
+            "step": 0,
+            "stopped": False,
+            "history": {},
+            "sums": [],
+            "seconds": 0.0,
+        }
         tensors = {
             name: value
             for name, value in state.tensors.items()

@@ -169,13 +169,29 @@ class Progress:
             "stopped": self.stopped,
             "kept is good": self.kept is self.good,
             "history": self.history,
+            # Files of tensors have their own order, which would become that of the history.
+            "sums": list(self.tally.sums),
             "seconds": self.seconds,
             "precision": {} if self.precision is None else self.precision.state_dict(),
         }
         return RunState(tensors, numbers)
 
     def unpack(self, saved: RunState) -> None:
-        """Continue a run from what `pack` collected."""
+        """Continue a run from what `pack` collected.
+
+        Raises
+        ------
+        ValueError
+            It is of another network, or was changed.
+        """
+        try:
+            self._unpack(saved)
+        except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                "the checkpoint does not fit this run, or was changed; use another folder"
+            ) from error
+
+    def _unpack(self, saved: RunState) -> None:
         groups: dict[str, dict[str, Tensor]] = {}
         for key, value in saved.tensors.items():
             group, _, name = key.partition("/")
@@ -187,19 +203,23 @@ class Progress:
         _load_optimizer(self.optimizer, groups)
         device = next(self.model.parameters()).device
         self.tally = Tally()
-        sums = groups.get("sums", {})
-        self.tally.sums = {name: value.to(device) for name, value in sums.items()}
+        sums, numbers = groups.get("sums", {}), saved.numbers
+        self.tally.sums = {name: sums[name].to(device) for name in numbers["sums"]}
         self.tally.watched = [value.to(device) for value in groups.get("watched", {}).values()]
         self.random.go_on(groups["generator"])
-        numbers: dict[str, Any] = saved.numbers
         self.earlier = numbers["earlier"]
-        self.epoch, self.step = numbers["epoch"], numbers["step"]
+        self.epoch, self.step = int(numbers["epoch"]), int(numbers["step"])
+        if not (self.epoch >= 0 and 0 <= self.step < self.plan.steps):
+            raise ValueError
         # A stream may go on with another precision, whose scaler starts anew.
         if self.precision is not None and numbers["precision"]:
             self.precision.load_state_dict(numbers["precision"])
         self.stopped = numbers["stopped"]
         self.kept = self.good if numbers["kept is good"] else groups.get("kept", {})
-        self.history = {name: list(values) for name, values in numbers["history"].items()}
+        history = numbers["history"]
+        self.history = {name: [float(n) for n in values] for name, values in history.items()}
+        if any(len(values) != self.epoch for values in self.history.values()):
+            raise ValueError
         self._started = time.monotonic() - numbers["seconds"]
 
 

@@ -81,23 +81,26 @@ def test_an_interruption_leaves_what_was_there(tmp_path, error):
         write(path)
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
-    (tmp_path / "rows.npy.part").write_bytes(b"half" * 1000)
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / f".otcxr-{'0' * 32}.part").write_bytes(b"half" * 1000)
     np.testing.assert_array_equal(write(tmp_path / "rows.npy"), ROWS)
     assert os.listdir(tmp_path) == ["rows.npy"]
 
 
-def test_the_later_of_two_writers_wins(tmp_path):
+def test_of_two_writers_the_one_that_ends_last_wins(tmp_path):
     path = tmp_path / "rows.npy"
-    with ExitStack() as later:
-        with ExitStack() as earlier:
-            earlier.enter_context(pytest.raises(RuntimeError, match=r"another process .*rows\.npy"))
-            earlier.enter_context(Output(path, (4,)))
-            output = later.enter_context(Output(path, ROWS.shape))
-            output.write(0, ROWS[:5])
-        assert os.listdir(tmp_path) == ["rows.npy.part"]
-        output.write(5, ROWS[5:])
+    with Output(path, ROWS.shape) as late:
+        late.write(0, ROWS[:5])
+        with Output(path, (4,)) as early:
+            early.write(0, np.arange(4, dtype=np.float32))
+        np.testing.assert_array_equal(np.load(path), np.arange(4))
+        late.write(5, ROWS[5:])
     np.testing.assert_array_equal(np.load(path), ROWS)
+
+
+def test_the_file_is_for_this_user_alone(tmp_path):
+    write(tmp_path / "rows.npy")
+    assert (tmp_path / "rows.npy").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):

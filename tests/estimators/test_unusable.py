@@ -47,7 +47,7 @@ def assert_listed(table, paths):
     for problem in table:
         assert problem["file"] == paths[problem["row"]]
         assert re.search(BROKEN[problem["row"]], problem["reason"])
-        assert problem["file"] in problem["reason"]
+        assert problem["file"] not in problem["reason"]
 
 
 def test_fit_learns_from_the_usable_images_only(lenient, tiny, paths):
@@ -195,7 +195,8 @@ def test_skipped_images_are_saved_with_the_estimator(lenient):
     assert skops.io.get_untrusted_types(data=data) == [
         "otcxr_sk.estimators._pretrainer.OTCXRPretrainer"
     ]
-    assert copied.skipped_ == lenient.skipped_
+    # Names of files may be names of patients.
+    assert copied.skipped_ == [{**problem, "file": None} for problem in lenient.skipped_]
     assert pd.DataFrame(copied.skipped_)["row"].tolist() == list(BROKEN)
 
 

@@ -2,6 +2,7 @@ import errno
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from otcxr_sk._files import replacing
 from otcxr_sk.images import ImageCache, PathSource, _cache, _paths
 from otcxr_sk.images._pixels import Squares, to_float
 
@@ -264,10 +266,15 @@ def test_a_full_disk_is_a_single_warning(paths, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
+def remove_first(aside, _):
+    os.unlink(aside)
+    raise RuntimeError("another process has taken the unfinished file")
+
+
 def test_a_writer_that_slept_too_long_does_not_cache(paths, tmp_path, monkeypatch):
     source = cached(paths, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr("otcxr_sk._files._is", lambda *_: False)
+        patch.setattr("os.replace", remove_first)
         found = source.read([0], SIZE)
     np.testing.assert_array_equal(found, source.read([0], SIZE))
 
@@ -297,19 +304,73 @@ def test_other_files_in_the_folder_are_not_removed(paths, tmp_path):
     assert (tmp_path / "cache" / "otcxr-images" / "CACHEDIR.TAG").exists()
 
 
-def test_unfinished_entries_of_dead_processes_are_removed_after_a_while(paths, tmp_path):
+def test_unfinished_entries_of_dead_processes_are_removed(paths, tmp_path):
     source = cached(paths, tmp_path / "cache")
     source.read([0], SIZE)
     (entry,) = entries(tmp_path)
     entry.unlink()
-    old, new = entry.parent / "old.part", entry.parent / "new.part"
-    for unfinished in (old, new):
-        unfinished.write_bytes(b"otcxr")
-    os.utime(old, (0, 0))
-    source.read([0], SIZE)
-    assert entry.exists()
-    assert new.exists()
-    assert not old.exists()
+    (entry.parent / f".otcxr-{'0' * 32}.part").write_bytes(b"left")
+    (entry.parent / "other.part").write_bytes(b"theirs")
+    with replacing(entry.parent / "another.image"):
+        source.read([0], SIZE)
+        assert len(list(entry.parent.glob(".otcxr-*"))) == 1
+    assert {file.name for file in entry.parent.iterdir()} == {
+        entry.name,
+        "another.image",
+        "other.part",
+    }
+
+
+def modes(folder):
+    return {
+        kind: {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if check(path)}
+        for kind, check in (("files", Path.is_file), ("folders", Path.is_dir))
+    }
+
+
+def test_images_are_kept_for_this_user_alone(paths, tmp_path):
+    cached(paths, tmp_path / "cache").read(range(3), SIZE)
+    assert modes(tmp_path / "cache") == {"files": {0o600}, "folders": {0o700}}
+
+
+def test_a_group_shares_the_images_if_that_was_chosen(paths, tmp_path):
+    cache = ImageCache(tmp_path / "cache", PLENTY, shared=True)
+    PathSource(paths, cache=cache).read(range(3), SIZE)
+    assert modes(tmp_path / "cache") == {"files": {0o660}, "folders": {0o2770}}
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o701])
+def test_a_folder_that_is_open_to_others_is_not_used_unless_that_was_chosen(tmp_path, mode):
+    (tmp_path / "otcxr-images").mkdir()
+    (tmp_path / "otcxr-images").chmod(mode)
+    with pytest.raises(ValueError, match=r"open to others.*shared=True"):
+        ImageCache(tmp_path, PLENTY)
+    ImageCache(tmp_path, PLENTY, shared=True)
+
+
+def test_a_folder_that_another_user_has_linked_is_not_used(tmp_path):
+    (tmp_path / "mine").mkdir(0o700)
+    (tmp_path / "otcxr-images").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="is a link"):
+        ImageCache(tmp_path, PLENTY)
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_what_is_no_regular_file_is_no_entry(paths, tmp_path, what):
+    source = cached(paths, tmp_path / "cache")
+    expected = source.read([0], SIZE)
+    (entry,) = entries(tmp_path)
+    entry.rename(tmp_path / "stored")
+    {
+        "link": lambda: entry.symlink_to(tmp_path / "stored"),
+        "pipe": lambda: os.mkfifo(entry),
+        "folder": entry.mkdir,
+    }[what]()
+    with warnings.catch_warnings():
+        # A folder cannot be replaced by an entry.
+        warnings.simplefilter("ignore" if what == "folder" else "error")
+        np.testing.assert_array_equal(source.read([0], SIZE), expected)
+    assert entry.is_dir() if what == "folder" else stat.S_ISREG(entry.lstat().st_mode)
 
 
 def _read_all(job):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,13 @@ from small_runs import Images, Weightless, make_model, same
 from small_runs import make_trainer as make_run
 
 from otcxr_sk.training import InMemoryCheckpoint, Optimizer, WarmupConstant
-from otcxr_sk.training._checkpoint import KEEP, CheckpointFolder, CheckpointWarning, RunState
+from otcxr_sk.training._checkpoint import (
+    KEEP,
+    CheckpointFolder,
+    CheckpointWarning,
+    RunState,
+    checksum,
+)
 
 laws = settings(
     max_examples=25,
@@ -67,7 +73,10 @@ def test_every_checkpoint_identifies_its_run(tmp_path):
 
 
 def test_an_empty_folder_holds_no_run(tmp_path):
-    assert CheckpointFolder(tmp_path / "new" / "folder").load() is None
+    checkpoints = CheckpointFolder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    with checkpoints.alone():
+        assert checkpoints.load() is None
 
 
 @pytest.mark.parametrize("places", [[1, 2, 3, 4, 5], [9, 10, 99, 100, 1_000_000]])
@@ -128,12 +137,88 @@ def test_other_files_are_neither_read_nor_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.read_bytes() == b"mine"} == others
 
 
-def test_an_unfinished_file_of_a_killed_process_is_overwritten(tmp_path):
-    (tmp_path / "unfinished.part").write_bytes(b"half of a checkp")
+def test_an_unfinished_file_of_a_killed_process_is_removed(tmp_path):
+    (tmp_path / f".otcxr-{'0' * 32}.part").write_bytes(b"half of a checkp")
+    checkpoints = CheckpointFolder(tmp_path)
+    with checkpoints.alone():
+        assert checkpoints.load() is None
+        assert os.listdir(tmp_path) == [".in-use"]
+
+
+def test_the_folder_and_what_is_in_it_are_for_this_user_alone(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path / "a" / "run")
+    with checkpoints.alone():
+        checkpoints.save(some(), 0)
+    modes = {path.name[:10]: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"a": 0o700, "run": 0o700, ".in-use": 0o600, "checkpoint": 0o600}
+
+
+def test_a_run_that_is_refused_touches_nothing(tmp_path):
+    first = CheckpointFolder(tmp_path)
+    with first.alone():
+        first.save(some(), 0)
+        (tmp_path / f".otcxr-{'0' * 32}.part").write_bytes(b"being written")
+        before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match="another run"), CheckpointFolder(tmp_path).alone():
+            pass
+        assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "device"])
+def test_what_is_no_file_is_no_checkpoint(tmp_path, what):
+    name = tmp_path / f"checkpoint-{9:09}-{'0' * 64}.safetensors"
+    {
+        "link": lambda: name.symlink_to(tmp_path / "nowhere"),
+        "pipe": lambda: os.mkfifo(name),
+        "folder": name.mkdir,
+        "device": lambda: name.symlink_to("/dev/zero"),
+    }[what]()
     checkpoints = CheckpointFolder(tmp_path)
     assert checkpoints.load() is None
-    checkpoints.save(some(), 0)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+    for place in range(3):
+        checkpoints.save(some(place), place)
+    assert checkpoints.load().numbers["number"] == 2
+    assert os.path.lexists(name)
+
+
+def test_what_was_just_saved_is_never_what_is_removed(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path)
+    for number in range(2):
+        name = f"checkpoint-{999_999_990 + number:09}-{'0' * 64}.safetensors"
+        (tmp_path / name).write_bytes(b"laid there")
+    checkpoints.save(some(7), 1)
+    with pytest.warns(CheckpointWarning, match="is damaged and was removed"):
+        assert checkpoints.load().numbers["number"] == 7
+
+
+def test_a_huge_file_is_not_read_to_find_that_it_is_no_checkpoint(tmp_path):
+    with open(tmp_path / f"checkpoint-{9:09}-{'0' * 64}.safetensors", "wb") as file:
+        file.truncate(2**40)
+    with pytest.warns(CheckpointWarning, match="is damaged and was removed"):
+        assert CheckpointFolder(tmp_path).load() is None
+
+
+def stored_as(folder, tensors, header):
+    """Store a file as a checkpoint whose checksum is right."""
+    content = safetensors.torch.save(tensors, header)
+    name = f"checkpoint-{1:09}-{checksum(content).hexdigest()}.safetensors"
+    (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "numbers", ["", "[]", "7", "{", "[" * 100_000, '{"run": NaN', '"' + "x" * 1000]
+)
+def test_what_another_program_wrote_is_refused(tmp_path, numbers):
+    stored_as(tmp_path, {"a": torch.zeros(3)}, {"format": "2", "numbers": numbers})
+    with pytest.raises(ValueError, match=r"checkpoint-.* was not written by otcxr-sk"):
+        CheckpointFolder(tmp_path).load()
+
+
+def test_another_format_is_quoted_briefly(tmp_path):
+    stored_as(tmp_path, {"a": torch.zeros(3)}, {"format": "\x1b" + "9" * 10**6})
+    with pytest.raises(ValueError, match=r"has the format '\\x1b9+\.\.\.'") as raised:
+        CheckpointFolder(tmp_path).load()
+    assert len(str(raised.value)) < 600
 
 
 @contextmanager
@@ -177,8 +262,11 @@ def test_a_full_disk_warns_and_keeps_earlier_checkpoints(disk_full, tmp_path, mo
 
 def test_a_folder_that_cannot_be_created_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"the checkpoint folder '.*file' cannot be used"):
-        CheckpointFolder(tmp_path / "file")
+    with (
+        pytest.raises(ValueError, match=r"the checkpoint folder '.*file' cannot be used"),
+        CheckpointFolder(tmp_path / "file").alone(),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("other", ["1", "3"], ids=["of 0.1.0", "of the future"])
@@ -242,13 +330,29 @@ def test_a_folder_is_for_one_run_at_a_time(tmp_path):
         pass
 
 
-def test_a_disk_without_locks_is_used_without_a_lock(tmp_path, monkeypatch):
-    def acquire(self):
-        raise NotImplementedError("FileSystem does not appear to support flock")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_disk_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, code):
+    def no_locks(*_):
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
-    with CheckpointFolder(tmp_path).alone(), CheckpointFolder(tmp_path).alone():
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    for _ in range(2):
+        with (
+            pytest.warns(CheckpointWarning, match="has no locks, so nothing keeps another run"),
+            CheckpointFolder(tmp_path).alone(),
+        ):
+            pass
+
+
+def test_a_lock_that_cannot_be_opened_is_refused_by_name(tmp_path):
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / ".in-use").symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(ValueError, match=r"cannot be used: its file \.in-use: .*symbolic"),
+        CheckpointFolder(tmp_path).alone(),
+    ):
         pass
+    assert (tmp_path / "elsewhere").read_text() == "precious"
 
 
 def make_trainer(**options):

@@ -2,17 +2,19 @@
 
 import csv
 import math
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from socket import gethostname
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from otcxr_sk._files import create_file, create_folder, replacing
-from otcxr_sk._paths import as_path
+from otcxr_sk._paths import as_path, reason
+from otcxr_sk._quote import cell
+from otcxr_sk._warning import warn_user
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
 
 
@@ -21,7 +23,10 @@ class CSVLogger(Callback):
     """Write the history to a CSV file, with a row for every epoch.
 
     The whole file is replaced after every epoch: it can be read at any time, and a resumed run
-    has no epoch twice. Fields of missing numbers are empty.
+    has no epoch twice. Fields of missing numbers are empty. Only this user may read the file.
+
+    Where it cannot be written when training starts, that is an error. Later, as on a full disk, it
+    is a `UserWarning`, and training goes on.
 
     Parameters
     ----------
@@ -47,11 +52,13 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write all epochs."""
-        self._write(state)
+        with _training_goes_on(self.path):
+            self._write(state)
 
     def on_fit_end(self, state: TrainingState) -> None:
         """Write again, with what later callbacks recorded for the last epoch."""
-        self._write(state)
+        with _training_goes_on(self.path):
+            self._write(state)
 
     def _write(self, state: TrainingState) -> None:
         if not state.is_main_process:
@@ -60,7 +67,7 @@ class CSVLogger(Callback):
         create_folder(file.parent)
         text = StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["epoch", *state.history])
+        writer.writerow(["epoch", *map(cell, state.history)])
         for row, numbers in enumerate(zip(*state.history.values(), strict=True), 1):
             writer.writerow([row, *("" if math.isnan(n) else n for n in numbers)])
         with replacing(file) as stream:
@@ -72,7 +79,10 @@ class TensorBoardLogger(Callback):
     """Write the history for TensorBoard, by epoch; needs the extra ``tensorboard``.
 
     View it with ``tensorboard --logdir FOLDER``. A resumed run replaces what was written after
-    its last checkpoint.
+    its last checkpoint. Only this user may read the files, and they name no machine.
+
+    Where they cannot be written when training starts, that is an error. Later, as on a full disk,
+    it is a `UserWarning`, and training goes on without them.
 
     Parameters
     ----------
@@ -111,36 +121,53 @@ class TensorBoardLogger(Callback):
             ) from error
         if state.is_main_process:
             folder = as_path(self.folder)
-            os.makedirs(folder, exist_ok=True)
+            create_folder(folder)
             # TensorBoard reads files in the order of their names.
-            name = f"events.out.tfevents.{time.time():.6f}.{gethostname()}.{uuid4().hex}"
-            self._writer = RecordWriter((Path(folder) / name).open("xb"))
-            self._write(file_version="brain.Event:2")
+            name = f"events.out.tfevents.{time.time():.6f}.{token_hex(16)}"
+            self._writer = RecordWriter(create_file(Path(folder) / name))
+            self._write(self._writer, file_version="brain.Event:2")
             # What an interrupted run wrote of later epochs no longer counts.
-            self._write(step=state.epoch + 1, session_log=SessionLog(status=SessionLog.START))
+            start = SessionLog(status=SessionLog.START)
+            self._write(self._writer, step=state.epoch + 1, session_log=start)
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch."""
-        if self._writer is not None:
-            from tensorboard.compat.proto.summary_pb2 import Summary
+        if self._writer is None:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
+        writer, self._writer = self._writer, None
+        with _training_goes_on(self.folder):
             for name, values in state.history.items():
                 if not math.isnan(values[-1]):
                     value = Summary.Value(tag=name, simple_value=values[-1])
-                    self._write(step=state.epoch, summary=Summary(value=[value]))
-            self._writer.flush()
+                    self._write(writer, step=state.epoch, summary=Summary(value=[value]))
+            writer.flush()
+            self._writer = writer
 
     def on_fit_end(self, state: TrainingState) -> None:
         """Close the files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with _training_goes_on(self.folder):
+                writer.close()
 
     def __getstate__(self) -> dict[str, Any]:
         # An estimator that another callback saves or clones during the run holds this one.
         return {**vars(self), "_writer": None}
 
-    def _write(self, **content: Any) -> None:
+    @staticmethod
+    def _write(writer: Any, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+
+@contextmanager
+def _training_goes_on(path: Any) -> Iterator[None]:
+    """Turn what keeps a log from being written into a warning."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "another process replaces it"
+        warn_user(f"the log {as_path(path)!r} was not written: {why}; training goes on")
