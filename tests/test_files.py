@@ -244,7 +244,7 @@ SPECIAL = {
 @pytest.mark.parametrize("follow", [True, False])
 def test_only_regular_files_are_opened_and_nothing_blocks(kind, follow, tmp_path):
     SPECIAL[kind](tmp_path / "it")
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(OSError, match="it") as raised:
         open_file(tmp_path / "it", follow=follow)
     assert os.fspath(raised.value.filename) == str(tmp_path / "it")
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
