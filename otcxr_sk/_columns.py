@@ -1,5 +1,7 @@
 """Patients and other values of each image, however they are wrapped."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Number
@@ -8,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk._quote import quoted
+
 _NAMED = 5
 # What programs write for a missing value when they turn it into text.
-_NO_ID = {"", "nan", "nat", "na", "n/a", "#n/a", "<na>", "none", "null"}
+_NO_ID = {"", "NAN", "NAT", "NA", "N/A", "#N/A", "<NA>", "NONE", "NULL"}
+
+_VISIBLE_ASCII = re.compile(r"[!-~]*")
+# What nobody sees, beside control and format characters: joiners, fillers, selectors of variants.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0000-\U000e0fff]"
+)
 
 
 def plain(name: str, values: Any) -> NDArray[np.object_]:
@@ -79,7 +89,8 @@ def is_missing(value: Any) -> bool:
 def check_patients(groups: Any, n_images: int | None = None, name: str = "groups") -> NDArray[Any]:
     """Return the patient of each image as an array of text or numbers.
 
-    Equal patients in any wrapping give equal arrays.
+    Equal patients in any wrapping give equal arrays. Text that differs in nothing but its spelling,
+    as `normal_id` has it, is one patient, under the spelling of the first image.
 
     Parameters
     ----------
@@ -102,7 +113,13 @@ def check_patients(groups: Any, n_images: int | None = None, name: str = "groups
             f"{_lacking(name, 'patient', missing, len(patients))}; leave such images out, or "
             "give each an id of its own if no other image is of that patient"
         )
-    return same_kind(name, patients)
+    found = same_kind(name, patients)
+    if found.dtype.kind != "U":
+        return found
+    texts = found.tolist()
+    first: dict[str, str] = {}
+    spelling = {text: first.setdefault(normal_id(text), text) for text in dict.fromkeys(texts)}
+    return np.array([spelling[text] for text in texts])
 
 
 def check_parts(name: str, split: Any, n_images: int) -> NDArray[Any]:
@@ -179,8 +196,31 @@ def same_kind(
 def is_no_id(value: Any) -> bool:
     """Whether a value that `plain` returns identifies no patient."""
     if isinstance(value, str):
-        return value.casefold() in _NO_ID
+        return normal_id(value) in _NO_ID
     return value is None or (isinstance(value, float) and np.isinf(value))
+
+
+def normal_id(text: str) -> str:
+    """Return the one spelling of an id by which patients are told apart.
+
+    That is Unicode's form NFKC in upper case, without characters that nobody sees, and with single
+    spaces. Two patients taken for one cost little; one patient taken for two may be in both
+    training and test.
+    """
+    # Most ids, among hundreds of thousands.
+    if _VISIBLE_ASCII.fullmatch(text):
+        return text.upper()
+    text = unicodedata.normalize("NFKC", text)
+    if not text.isprintable() or _UNSEEN.search(text):
+        text = "".join(filter(_is_seen, text))
+    return " ".join(unicodedata.normalize("NFKC", text.casefold().upper()).split())
+
+
+def _is_seen(character: str) -> bool:
+    # Some control characters are spaces.
+    return character.isspace() or not (
+        unicodedata.category(character) in ("Cc", "Cf") or _UNSEEN.match(character)
+    )
 
 
 def _lacking(name: str, what: str, rows: Sequence[int], n: int) -> str:
@@ -200,4 +240,4 @@ def _kind(value: Any) -> str:
 
 
 def _told(kind: str, value: Any) -> str:
-    return "something else" if kind == "other" else f"the {kind} {value!r}"
+    return "something else" if kind == "other" else f"the {kind} {quoted(value)}"

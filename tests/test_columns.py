@@ -1,5 +1,6 @@
-"""Patients in any wrapping: the same patients, or the same error."""
+"""Patients in any wrapping and spelling: the same patients, or the same error."""
 
+import unicodedata
 from decimal import Decimal
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk._columns import check_patients
+from otcxr_sk._columns import check_patients, is_no_id, normal_id
 from otcxr_sk.datasets import Radiographs, check_leakage, find_near_duplicates
 from otcxr_sk.evaluation import (
     KNNProbe,
@@ -93,6 +94,53 @@ def test_numbers_are_the_same_in_any_wrapping(ids, wrap):
     found = check_patients(OF_NUMBERS[wrap](ids), len(ids))
     assert found.tolist() == ids
     assert found.dtype.kind in "if"
+
+
+SPELLINGS = {
+    "upper": str.upper,
+    "lower": str.lower,
+    "swapped": str.swapcase,
+    "decomposed": lambda text: unicodedata.normalize("NFD", text),
+    "wide": lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+    "padded": lambda text: f" \0{text}\0\t",
+    "spaced": lambda text: text.replace(" ", " \u3000\xa0"),
+    "marked": lambda text: f"\ufeff{text}",
+    "joined": lambda text: "\u200d".join(text),
+    "hyphenated": lambda text: "\xad".join(text),
+    "bytes": str.encode,
+}
+ids = st.text(
+    st.characters(max_codepoint=0x24F, categories=["L", "N", "P"]) | st.just(" "), min_size=1
+).filter(lambda text: not is_no_id(text))
+
+
+@given(known=ids, how=st.lists(st.sampled_from(sorted(SPELLINGS)), max_size=4))
+def test_a_patient_in_any_spelling_is_one(known, how):
+    spelled = known
+    for one in how:
+        spelled = SPELLINGS[one](spelled if isinstance(spelled, str) else spelled.decode())
+    found = check_patients([known, "another", spelled, known])
+    assert found.tolist() == [known.strip(), "another", known.strip(), known.strip()]
+
+
+@given(st.text())
+def test_the_normal_form_of_a_normal_form_is_itself(text):
+    assert normal_id(normal_id(text)) == normal_id(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("7", "007"), ("A-1", "A1"), ("A 1", "A1"), ("O", "0"), ("é", "e")]
+)
+def test_what_may_be_two_patients_stays_two(one, other):
+    assert check_patients([one, other]).tolist() == [one, other]
+
+
+@pytest.mark.parametrize(
+    "word", ["\u200b", "N\u200bone", "\uff2eaN", "\ufeffn/a", "\0\0", "\u3164"]
+)
+def test_a_missing_patient_is_missing_in_any_spelling(word):
+    with pytest.raises(ValueError, match="groups: row 1 has no patient"):
+        check_patients(["a", word])
 
 
 @pytest.mark.filterwarnings("ignore:Warning. converting a masked element to nan")
@@ -181,7 +229,19 @@ def test_a_missing_patient_is_the_same_error_everywhere(call, wrap):
         CALLS[call](OF_TEXT[wrap](patients))
 
 
-@pytest.mark.parametrize("salt", [None, "secret"])
+@pytest.mark.parametrize(
+    "call",
+    ["linear_probe", "knn_probe", "probe_roc", "label_efficiency", "compare", "check_leakage"],
+)
+def test_a_patient_in_two_spellings_cannot_be_in_two_parts(call):
+    patients = [f"p{row}" for row in range(20)]
+    CALLS[call](patients)
+    patients[15] = "P3 "
+    with pytest.raises(ValueError, match=r"both (in )?train and (in )?test.*p3"):
+        CALLS[call](patients)
+
+
+@pytest.mark.parametrize("salt", [None, "a secret that is long enough"])
 def test_a_word_for_a_missing_patient_in_a_dicom_header_is_a_missing_one(salt, tmp_path):
     header = dcmread(get_testdata_file("CT_small.dcm"), stop_before_pixels=True)
     files = []
