@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from otcxr_sk._columns import is_no_id
+from otcxr_sk._columns import is_no_id, normal_id
+from otcxr_sk._files import open_file
 from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading
@@ -23,6 +24,11 @@ _AGE = re.compile(r"(\d{1,4})([DWMY])", re.ASCII)
 # With points in between, as before version 3 of the standard.
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})", re.ASCII)
 
+_LEAST_SALT, _LEAST_VARIETY = 16, 4
+# Whoever is older is rare enough to be found by age (HIPAA, 45 CFR 164.514).
+_OLDEST = 90
+_MOST_DAYS = 365
+
 
 def read_dicom_table(
     paths: Iterable[str | bytes | PathLike[Any] | None], *, salt: str | bytes | None = None
@@ -32,31 +38,41 @@ def read_dicom_table(
     Use it to choose images, such as frontal views, and to group the images of each patient.
     ``pandas.DataFrame(table)`` and ``polars.DataFrame(table)`` make a data frame of it.
 
+    By default, ids, dates and ages are as in the files: whoever gets the table can tell who the
+    patients are. A `salt` hides these three columns, and no other. Before you give the table away,
+    drop ``path`` and ``error`` as well: paths often name patients. So may the warning.
+
     Parameters
     ----------
     paths : iterable of str, bytes or path-like
         The files. A row without a path is one that cannot be read.
     salt : str or bytes, default=None
-        If given, patient ids are replaced by their HMAC-SHA256 under this secret, in hexadecimal:
-        the same patient keeps the same id, which nobody can trace back without the salt. Other
-        columns are unchanged.
+        A secret of at least 16 bytes, such as ``secrets.token_hex(16)`` makes. If given,
+
+        - ids are replaced by their HMAC-SHA256 under it, in hexadecimal;
+        - ages are whole years, and 90 stands for all above;
+        - study dates are 1 to 365 days early, by as many for all images of a patient, so that the
+          days between them are true. They are missing without an id, and from the age of 90 on.
+
+        The same salt gives the same ids and dates in every call. Other columns are unchanged.
 
     Returns
     -------
     dict of str to list, or to ndarray for ``study_date``
-        One row per file, in the order given. Text is in upper case, except for manufacturers,
-        paths and patient ids. Missing values, and those that are not in the format of the standard,
-        are None (NaT in ``study_date``).
+        One row per file, in the order given. Text is in upper case, except for manufacturers
+        and paths. Missing values, and those that are not in the format of the standard, are None
+        (NaT in ``study_date``).
 
         - ``path``: as given, with ``~`` as the home folder
         - ``modality``: DX, CR, ...
         - ``view_position``: AP, PA, LL, ...; else the meaning of the view's code
         - ``laterality``: R, L, U or B
         - ``body_part``: CHEST, ...
-        - ``patient_id``: text, which is unique within one hospital at best. None also where the
-          header has a word for a missing id, such as "None". None must not be passed on as a
-          group: leave such images out, or if no other image is of that patient, give each an id of
-          its own, in pandas ``frame["patient_id"].fillna(frame["path"])``
+        - ``patient_id``: text in the form in which ids are compared (``docs/datasets.md``), unique
+          within one hospital at best. None also where the header has a word for a missing id, such
+          as "None". None must not be passed on as a group: leave such images out, or if no other
+          image is of that patient, give each an id of its own, in pandas
+          ``frame["patient_id"].fillna(frame["path"])``
         - ``study_date``: datetime64[D]
         - ``age``: in years; else from birth date and study date
         - ``sex``: M, F or O
@@ -73,7 +89,7 @@ def read_dicom_table(
     TypeError
         If `paths` are not several values, or `salt` is neither text nor bytes.
     ValueError
-        If `paths` is a single path, or `salt` is empty.
+        If `paths` is a single path, or `salt` is too short or uniform to be a secret.
 
     Warns
     -----
@@ -97,10 +113,7 @@ def read_dicom_table(
         raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
     if not isinstance(paths, Iterable) and not hasattr(paths, "__getitem__"):
         raise TypeError(f"expected a sequence of paths, got {shown(paths)}")
-    if salt is not None and not isinstance(salt, str | bytes | bytearray):
-        raise TypeError("salt must be text or bytes, or None to keep the ids")
-    if salt is not None and not salt:
-        raise ValueError("an empty salt hides nothing: pass a secret, or None to keep the ids")
+    key = None if salt is None else _key(salt)
     rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]
     # An empty header has every column, but no values.
     names = ("path", *_columns(Header()), "error")
@@ -112,14 +125,8 @@ def read_dicom_table(
             f"first: {failed[0]}",
             ImageReadWarning,
         )
-    if salt is not None:
-        key = salt.encode() if isinstance(salt, str) else salt
-        table["patient_id"] = [
-            None if known is None else hmac.digest(key, known.encode(), "sha256").hex()
-            for known in table["patient_id"]
-        ]
     table["study_date"] = np.array(table["study_date"], dtype="datetime64[D]")
-    return table
+    return table if key is None else _hidden(table, key)
 
 
 def read_dicom_texts(path: str, keywords: Sequence[str]) -> list[str]:
@@ -131,12 +138,47 @@ def read_dicom_texts(path: str, keywords: Sequence[str]) -> list[str]:
         If the file is not a DICOM file, or ends within its header.
     """
     with reading(path):
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             if not looks_like_dicom(file.read(132)):
                 raise ImageReadError("this is not a DICOM file; leave it out")
         with open_dicom(path) as dicom:
             _require_whole_header(dicom)
             return [dicom.header.text(keyword) for keyword in keywords]
+
+
+def _key(salt: Any) -> bytes:
+    if not isinstance(salt, str | bytes | bytearray):
+        raise TypeError("salt must be text or bytes, or None to keep ids, dates and ages")
+    key = salt.encode("utf-8", "surrogatepass") if isinstance(salt, str) else bytes(salt)
+    if len(key) < _LEAST_SALT or len(set(key)) < _LEAST_VARIETY:
+        raise ValueError(
+            f"such a salt can be guessed: it needs at least {_LEAST_SALT} bytes, {_LEAST_VARIETY} "
+            f"of them different; make one with secrets.token_hex({_LEAST_SALT}) and keep it "
+            "secret, or pass None to keep ids, dates and ages"
+        )
+    return key
+
+
+def _hidden(table: dict[str, Any], key: bytes) -> dict[str, Any]:
+    """Return a table that takes the key to tell who its patients are."""
+    patients, ages = table["patient_id"], table["age"]
+    hidden = [None if one is None else hmac.digest(key, one.encode(), "sha256") for one in patients]
+    # The years between two dates would tell an age beyond the oldest.
+    early = [
+        None if one is None or (age is not None and age >= _OLDEST) else _days(key, one)
+        for one, age in zip(patients, ages, strict=True)
+    ]
+    return table | {
+        "patient_id": [None if one is None else one.hex() for one in hidden],
+        "study_date": table["study_date"] - np.array(early, dtype="timedelta64[D]"),
+        "age": [None if age is None else min(int(age), _OLDEST) for age in ages],
+    }
+
+
+def _days(key: bytes, patient: str) -> int:
+    # No id has a control character, so no id that is hidden gives these bytes away.
+    digest = hmac.digest(key, b"study_date\0" + patient.encode(), "sha256")
+    return 1 + int.from_bytes(digest) % _MOST_DAYS
 
 
 def _column(paths: Any) -> Any:
@@ -157,7 +199,7 @@ def _read_row(row: int, given: Any) -> dict[str, Any]:
             raise ImageReadError(f"row {row} is {shown(given)}, not the path of a file")
         path = as_path(given)
         with reading(path):
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 if not looks_like_dicom(file.read(132)):
                     raise ImageReadError("this is not a DICOM file; leave it out")
             with open_dicom(path) as dicom:
@@ -204,7 +246,7 @@ def _columns(header: Header) -> dict[str, Any]:
 
 def _patient(header: Header) -> str | None:
     # All files with the same word for a missing id would become one patient.
-    patient = header.text("PatientID")
+    patient = normal_id(header.text("PatientID"))
     return None if is_no_id(patient) else patient
 
 
