@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcxr_sk._columns import check_parts, check_patients
+from otcxr_sk._quote import brief
 
 _NAMED = 5
 
@@ -79,11 +80,11 @@ def check_leakage(
                 shared.append(
                     {"fold": fold, "patient": patient, "parts": (first, second), "images": (a, b)}
                 )
-                named.append(f"{patient} ({a} and {b} images)")
+                named.append(f"{brief(patient)} ({a} and {b} images)")
             total = len(np.union1d(patients[rows], patients[others]))
             messages.append(
                 f"{where}{len(both)} of {total} patients {'are' if len(both) > 1 else 'is'} in "
-                f"both {first} and {second}: {', '.join(named[:_NAMED])}"
+                f"both {brief(first)} and {brief(second)}: {', '.join(named[:_NAMED])}"
                 + (f" and {len(both) - _NAMED} more" if len(both) > _NAMED else "")
             )
     if messages:

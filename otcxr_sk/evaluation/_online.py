@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from otcxr_sk._columns import check_patients
+from otcxr_sk._quote import brief
 from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.evaluation._probe import knn_probe
 from otcxr_sk.evaluation._task import check_labels, check_task, is_known
@@ -123,7 +124,9 @@ class KNNProbe(Callback):
             column = labels[:, 0]
             names, classes, sizes = np.unique(column, return_inverse=True, return_counts=True)
             if sizes.min() < _FOLDS:
-                raise ValueError(f"class {names[sizes.argmin()]} has only {sizes.min()} images")
+                raise ValueError(
+                    f"class {brief(names[sizes.argmin()])} has only {sizes.min()} images"
+                )
             splitter = StratifiedGroupKFold(_FOLDS)
         with keeping_filters():
             folds = list(splitter.split(patients, classes, patients))

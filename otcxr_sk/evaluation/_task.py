@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from otcxr_sk._columns import check_patients, plain, same_kind
+from otcxr_sk._quote import brief, listed
 from otcxr_sk._warning import keeping_filters
 
 # Distinct values or rows that a message names.
@@ -87,7 +88,7 @@ def check_task(
     shared = np.intersect1d(patients[train_rows], patients[test_rows])
     if len(shared):
         raise ValueError(
-            f"{len(shared)} patients are both in train and in test, {shared[0]} among them; "
+            f"{len(shared)} patients are both in train and in test, {brief(shared[0])} among them; "
             "split by patient, for instance with GroupShuffleSplit"
         )
     for index, column in enumerate(labels.T):
@@ -171,4 +172,4 @@ def require_finite(
 def _named(classes: NDArray[Any]) -> str:
     """Return the first of some classes."""
     more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
-    return f"{classes[:_NAMED].tolist()}{more}"
+    return f"[{listed(classes[:_NAMED].tolist())}]{more}"

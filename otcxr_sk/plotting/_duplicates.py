@@ -2,6 +2,7 @@
 
 from typing import Any, Self
 
+from otcxr_sk._quote import brief
 from otcxr_sk.datasets import NearDuplicates, find_near_duplicates
 from otcxr_sk.plotting._display import Display
 
@@ -98,5 +99,9 @@ class NearDuplicatesDisplay(Display):
         for ax, row, image in zip(cell.subplots(1, 2), pair, images, strict=True):
             ax.imshow(image, cmap="gray")
             ax.set_axis_off()
-            lines = [f"{name}{values[row]}" for name, values in facts.items() if values is not None]
-            ax.set_title("\n".join(lines), fontsize=7)
+            lines = [
+                f"{name}{brief(values[row])}"
+                for name, values in facts.items()
+                if values is not None
+            ]
+            ax.set_title("\n".join(lines), fontsize=7, parse_math=False)
