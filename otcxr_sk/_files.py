@@ -182,7 +182,8 @@ def locked(path: Path, *, wait: float = 0) -> Iterator[bool]:
     Parameters
     ----------
     path : path
-        Created if missing, and left there.
+        Created if missing, and left there. A link in its place is removed: a lock on what others can
+        choose locks nothing.
     wait : float, default=0
         Seconds to wait for another process.
 
@@ -200,6 +201,8 @@ def locked(path: Path, *, wait: float = 0) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
+    if os.path.islink(path):
+        os.unlink(path)
     lock = FileLock(path, timeout=wait, mode=PRIVATE, fallback_to_soft=False)
     try:
         held = lock.acquire()

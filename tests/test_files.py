@@ -297,11 +297,13 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, code):
         assert not held
 
 
-def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
+def test_a_link_in_the_place_of_a_lock_is_removed_and_its_target_kept(tmp_path):
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / "lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(OSError, match="lock"), locked(tmp_path / "lock"):
-        pass
+    with locked(tmp_path / "lock") as held:
+        assert held
+        assert in_a_process(hold, tmp_path / "lock") == 3
+    assert not (tmp_path / "lock").is_symlink()
     assert content(tmp_path / "precious") == b"precious"
 
 
