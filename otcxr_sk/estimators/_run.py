@@ -1,6 +1,7 @@
 """Whether a checkpoint folder holds the run that `fit` is asked for."""
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -268,7 +269,7 @@ def _is_run(there: Any) -> bool:
             and len(rows) == len(images["means"]) <= _COMPARED
             and all(type(row) is int and 0 <= row < n for row in found["unusable"])
             and all(
-                isinstance(number, float)
+                isinstance(number, float) and math.isfinite(number)
                 for number in (*images["means"], found["mean"], found["std"])
             )
         )
