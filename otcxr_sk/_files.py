@@ -182,8 +182,8 @@ def locked(path: Path, *, wait: float = 0) -> Iterator[bool]:
     Parameters
     ----------
     path : path
-        Created if missing, and left there. A link in its place is removed: a lock on what others can
-        choose locks nothing.
+        Created if missing, and left there. A link in its place, which would lock something else,
+        is removed.
     wait : float, default=0
         Seconds to wait for another process.
 

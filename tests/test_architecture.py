@@ -180,3 +180,28 @@ def test_docstrings_comments_and_blank_lines_are_no_code():
 @pytest.mark.parametrize("name", MODULES)
 def test_a_file_has_one_job(name):
     assert lines_of_code(MODULES[name].read_text(encoding="utf-8")) <= MAX_LINES_OF_CODE
+
+
+# How else files are opened or written: functions, and methods of modules and paths.
+FUNCTIONS = {"open", "load_file", "save_file", "safe_open"}
+METHODS = {
+    "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "makedirs", "touch", "mkstemp",
+    "mkdtemp", "NamedTemporaryFile", "fdopen", "open", "open_memmap", "genfromtxt", "loadtxt",
+    "savetxt", "copyfile", "copy2", "move",
+}  # fmt: skip
+# Members of an archive that is open, and where the output goes whose reader has left.
+EXEMPT = {"archive.open", "members.open", "os.open"}
+
+
+def opened(file):
+    """Calls in a file that may open another one by its path."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name in FUNCTIONS or ("." in name and name.split(".")[-1] in METHODS):
+                yield name
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"otcxr_sk._files"}))
+def test_files_are_opened_and_written_in_one_way(name):
+    assert set(opened(MODULES[name])) <= EXEMPT
