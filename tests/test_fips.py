@@ -27,7 +27,6 @@ SCRIPT = textwrap.dedent("""
     from PIL import Image
     from otcxr_sk import OTCXRPretrainer
     from otcxr_sk.datasets import find_near_duplicates
-    from otcxr_sk.datasets.published import _medmnist
     from otcxr_sk.training import describe
 
     images = np.random.default_rng(0).integers(0, 256, (8, 40, 32), np.uint8)
@@ -45,7 +44,6 @@ SCRIPT = textwrap.dedent("""
     assert np.isfinite(fitted.transform(files)).all()
     assert "2 of 2 epochs" in describe("run")
     assert len(find_near_duplicates([*files, "0.png"]).pairs) == 1
-    assert not _medmnist._allows_md5()
 """)
 
 

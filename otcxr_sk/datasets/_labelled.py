@@ -2,8 +2,6 @@
 
 import os
 import re
-import zipfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,27 @@ from typing import Any
 import numpy as np
 
 from otcxr_sk._columns import check_patients, is_no_id, plain
-from otcxr_sk._paths import as_path
+from otcxr_sk._files import open_file
+from otcxr_sk._paths import as_path, reason
+from otcxr_sk._quote import listed, quoted
+from otcxr_sk.datasets._npz import Npz
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import Table, check_missing, read_table
+from otcxr_sk.datasets._tables import (
+    LONGEST_ID,
+    Table,
+    below,
+    check_missing,
+    read_table,
+    shown,
+)
 
 _MAX_CLASSES = 20
 _MAX_LENGTH = 64  # of a class name; longer values are free text
+_NAMED = 5
+_MAX_TARGETS, _MAX_COLUMNS = 1000, 10_000
+# Bytes of images and of the other arrays that a small .npz may hold, and per byte of a larger one.
+_IMAGES, _PER_BYTE = 2**28, 32
+_OTHERS, _PER_VALUE = 2**24, 64
 _BLANK = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null")
 _WHY = "without patient IDs, a patient could be in both training and test"
 
@@ -98,21 +111,21 @@ def load_labelled(
     """
     check_missing(missing)
     source = Path(as_path(data))
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist")
+    if not os.path.exists(source):
+        raise FileNotFoundError(f"{shown(source)} does not exist")
     if source.is_dir():
         csv_file = Path(as_path(source / "labels.csv" if labels is None else labels))
         return _from_folder(source, csv_file, missing)
     if source.suffix.lower() != ".npz":
-        raise ValueError(f"{source} is neither a folder nor an .npz file")
+        raise ValueError(f"{shown(source)} is neither a folder nor an .npz file")
     return _from_npz(source, None if labels is None else Path(as_path(labels)))
 
 
 def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
-    if not csv_file.exists():
+    if not os.path.exists(csv_file):
         raise FileNotFoundError(
-            f"{csv_file} does not exist: a folder needs a CSV with the columns path, patient_id "
-            "and labels"
+            f"{shown(csv_file)} does not exist: a folder needs a CSV with the columns path, "
+            "patient_id and labels"
         )
     table = read_table(csv_file)
     # Spreadsheet programs write rows of blanks below a table.
@@ -120,19 +133,22 @@ def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
         row for row, values in enumerate(zip(*table.values(), strict=True)) if any(values)
     )
     if not table.lines:
-        raise ValueError(f"{csv_file} has no rows")
+        raise ValueError(f"{table} has no rows")
     paths: dict[str, int] = {}
     absent: list[int] = []
     if blank := [row for row, name in enumerate(table["path"]) if not name]:
         raise ValueError(f"{table.first(blank)}: path is empty")
     for row, name in enumerate(table["path"]):
-        where = f"{table.at(row)}: path {name!r}"
-        tidy = os.path.normpath(name)
-        if os.path.isabs(tidy) or tidy.split(os.sep)[0] == os.pardir:
-            raise ValueError(f"{where} is outside {folder}; make it relative to that folder")
-        path = str(folder / tidy)
+        path = below(folder, name)
+        if path is None:
+            raise ValueError(
+                f"{table.at(row)}: path {quoted(name)} is outside {shown(folder)}; make it "
+                "relative to that folder"
+            )
         if path in paths:
-            raise ValueError(f"{where} is also in row {table.lines[paths[path]]}")
+            raise ValueError(
+                f"{table.at(row)}: path {quoted(name)} is also in row {table.lines[paths[path]]}"
+            )
         paths[path] = row
         if not os.path.isfile(path):
             absent.append(row)
@@ -140,7 +156,8 @@ def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
     if absent and (missing == "raise" or len(absent) == len(paths)):
         advice = "; pass missing='drop' to leave it out" if len(absent) < len(paths) else ""
         raise FileNotFoundError(
-            f"{table.first(absent)}: path {names[0]!r} is not a file in {folder}{advice}"
+            f"{table.first(absent)}: path {quoted(names[0])} is not a file in "
+            f"{shown(folder)}{advice}"
         )
     gone = set(absent)
     found = [path for path, row in paths.items() if row not in gone]
@@ -157,46 +174,54 @@ def _from_npz(file: Path, csv_file: Path | None) -> Radiographs:
     else:
         table = read_table(csv_file)
         if len(table.lines) != n:
-            raise ValueError(f"{csv_file} has {len(table.lines)} rows, but {file} has {n} images")
+            raise ValueError(
+                f"{table} has {len(table.lines)} rows, but {shown(file)} has {n} images"
+            )
         if "path" in table and "file_names" in stored:
             table = table.select(_match(table, _as_text(stored["file_names"])))
     if "patient_id" in table:
         groups = _patients(table)
     elif "patient_ids" in stored:
-        groups = check_patients(stored["patient_ids"], n, f"{file}, patient_ids")
+        groups = check_patients(stored["patient_ids"], n, f"{shown(file)}, patient_ids")
     else:
         raise ValueError(
-            f"no patients: {file} has no patient_ids, and "
-            + (f"{csv_file} has no column patient_id" if csv_file else "no CSV was passed")
+            f"no patients: {shown(file)} has no patient_ids, and "
+            + (f"{table} has no column patient_id" if csv_file else "no CSV was passed")
             + f"; {_WHY}"
         )
     return Radiographs(images=stored["images"], groups=groups, table=table, **_targets(table))
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    wanted = ("images", "labels", "label_names", "patient_ids", "file_names")
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            keys = list(archive.keys())
-            stored = {key: archive[key] for key in wanted if key in keys}
-    # Damaged files raise errors of many kinds.
-    except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        with open_file(file) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            archive = Npz(opened, shown(file))
+            if "images" not in archive.names:
+                raise ValueError(
+                    f"{shown(file)} has no array 'images'; it has {listed(archive.names) or 'none'}"
+                )
+            stored = {"images": archive.read("images", max(_IMAGES, _PER_BYTE * size))}
+            for key in ("labels", "label_names", "patient_ids", "file_names"):
+                if key in archive.names:
+                    most = max(_OTHERS, _PER_VALUE * size)
+                    stored[key] = archive.read(key, most, _PER_VALUE)
+    except OSError as error:
         raise ValueError(
-            f"{file} cannot be read as an .npz of plain arrays; save it again with numpy.savez, "
-            "with arrays of numbers or text, not of objects"
+            f"{shown(file)} cannot be read ({reason(error)}); check that it is a file, and that "
+            "you may read it"
         ) from error
-    if "images" not in stored:
-        raise ValueError(f"{file} has no array 'images'; it has {', '.join(keys) or 'none'}")
-    images = stored["images"]
+    images, name = stored["images"], shown(file)
     if images.ndim != 3 or 0 in images.shape:
-        raise ValueError(f"{file}: images must have shape (n, h, w), got {images.shape}")
+        raise ValueError(f"{name}: images must have shape (n, h, w), got {images.shape}")
     if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
-        raise ValueError(f"{file}: images must be uint8, uint16 or float, got {images.dtype}")
+        raise ValueError(f"{name}: images must be uint8, uint16 or float, got {images.dtype}")
     for key in ("labels", "patient_ids", "file_names"):
         if key in stored and (shape := stored[key].shape)[:1] != images.shape[:1]:
-            raise ValueError(f"{file}: {key} has shape {shape} for {len(images)} images")
-    if "patient_ids" in stored and stored["patient_ids"].ndim != 1:
-        raise ValueError(f"{file}: patient_ids must have shape ({len(images)},)")
+            raise ValueError(f"{name}: {key} has shape {shape} for {len(images)} images")
+    for key in ("patient_ids", "file_names"):
+        if key in stored and stored[key].ndim != 1:
+            raise ValueError(f"{name}: {key} must have shape ({len(images)},)")
     return stored
 
 
@@ -211,13 +236,16 @@ def _columns(stored: dict[str, np.ndarray], file: Path) -> dict[str, list[str]]:
         if names and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(names):
             values = [names[i] for i in labels]
         return {"label": values}
-    if labels.ndim != 2:
-        raise ValueError(f"{file}: labels must have shape (n,) or (n, k), got {labels.shape}")
+    if labels.ndim != 2 or labels.shape[1] > _MAX_COLUMNS:
+        raise ValueError(
+            f"{shown(file)}: labels must have shape (n,) or (n, k), k at most {_MAX_COLUMNS}, got "
+            f"{labels.shape}"
+        )
     names = names or [f"label{i}" for i in range(labels.shape[1])]
     if len(names) != labels.shape[1] or len(set(names)) != len(names):
         raise ValueError(
-            f"{file}: {labels.shape[1]} columns of labels need as many unique label_names, "
-            f"got {names}"
+            f"{shown(file)}: {labels.shape[1]} columns of labels need as many unique label_names, "
+            f"got {listed(names)}"
         )
     return {name: _as_text(column) for name, column in zip(names, labels.T, strict=True)}
 
@@ -230,14 +258,16 @@ def _as_text(values: np.ndarray) -> list[str]:
 
 def _patients(table: Table) -> np.ndarray:
     if "patient_id" not in table:
-        raise ValueError(
-            f"{table.file} has no column 'patient_id'; it has {', '.join(table)} ({_WHY})"
-        )
+        raise ValueError(f"{table} has no column 'patient_id'; it has {listed(table)} ({_WHY})")
     patients = table["patient_id"]
     if blank := [row for row, patient in enumerate(patients) if is_no_id(patient)]:
         raise ValueError(
             f"{table.first(blank)}: patient_id is empty; leave such images out, or give each an id "
             "of its own if no other image is of that patient"
+        )
+    if long := [row for row, patient in enumerate(patients) if len(patient) > LONGEST_ID]:
+        raise ValueError(
+            f"{table.first(long)}: patient_id has more than {LONGEST_ID} characters; shorten it"
         )
     return np.array(patients)
 
@@ -251,11 +281,13 @@ def _match(table: Table, names: list[str]) -> list[int]:
     row_of: dict[str, int] = {}
     there = set(wanted)
     for row, key in enumerate(keys):
-        where = f"{table.at(row)}: path {paths[row]!r}"
         if key not in there:
-            raise ValueError(f"{where} is not in file_names")
+            raise ValueError(f"{table.at(row)}: path {quoted(paths[row])} is not in file_names")
         if key in row_of:
-            raise ValueError(f"{where} names the same image as row {table.lines[row_of[key]]}")
+            raise ValueError(
+                f"{table.at(row)}: path {quoted(paths[row])} names the same image as row "
+                f"{table.lines[row_of[key]]}"
+            )
         row_of[key] = row
     return [row_of[key] for key in wanted]
 
@@ -268,21 +300,31 @@ def _targets(table: Table) -> dict[str, Any]:
         if name in ("path", "patient_id"):
             continue
         same = _same_numbers(set(texts))
-        values = np.array(["" if value.lower() in _BLANK else same[value] for value in texts])
+        # Not of NumPy's text, which gives each value the space of the longest.
+        values = np.array(
+            ["" if value.lower() in _BLANK else same[value] for value in texts], dtype=object
+        )
         known = values != ""
         classes = sorted({*values[known].tolist()})
         if _are_zero_one(classes):
             columns.append(np.array([float(value or "nan") for value in values]))
             names.append(name)
-        elif reason := _no_target(classes, int(known.sum())):
-            ignored[name] = reason
+        elif why := _no_target(classes, int(known.sum())):
+            ignored[name] = why
         else:
             for one in classes[1:] if len(classes) == 2 else classes:
                 columns.append(np.where(known, values == one, np.nan))
                 names.append(f"{name}={one}")
+        if len(names) > _MAX_TARGETS:
+            raise ValueError(
+                f"{table} has more than {_MAX_TARGETS} targets; remove the columns that are none"
+            )
     if ignored and not names:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in ignored.items())
-        raise ValueError(f"{table.file} has no column that can be a target ({reasons})")
+        reasons = [f"{quoted(name)}: {why}" for name, why in ignored.items()]
+        more = "; ..." if len(reasons) > _NAMED else ""
+        raise ValueError(
+            f"{table} has no column that can be a target ({'; '.join(reasons[:_NAMED])}{more})"
+        )
     labels = np.stack(columns, axis=1) if columns else np.empty((len(table.lines), 0))
     return {"labels": labels, "label_names": names, "ignored": ignored}
 
@@ -309,7 +351,7 @@ def _are_zero_one(classes: list[str]) -> bool:
 def _no_target(classes: list[str], count: int) -> str:
     """Return why a column is not a target; "" if it is one."""
     if len(classes) < 2:
-        return f"only one value, {classes[0]!r}" if classes else "no values"
+        return f"only one value, {quoted(classes[0])}" if classes else "no values"
     if max(map(len, classes)) > _MAX_LENGTH:
         return "free text"
     if len(classes) == count > 2:

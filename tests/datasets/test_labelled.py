@@ -154,8 +154,8 @@ def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("file,patient_id\n1.png,a\n", ValueError, "no column 'path'; it has file, patient_id"),
-        ("path,ill\n1.png,1\n", ValueError, "no column 'patient_id'; it has path, ill"),
+        ("file,patient_id\n1.png,a\n", ValueError, "no column 'path'; it has 'file', 'patient_id'"),
+        ("path,ill\n1.png,1\n", ValueError, "no column 'patient_id'; it has 'path', 'ill'"),
         ("path,patient_id\n1.png,\n", ValueError, "row 2: patient_id is empty"),
         (
             "path,patient_id\n1.png,a\n2.png,NaN\nsub/1.png,None\n",
@@ -185,7 +185,7 @@ def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
         (
             "path,patient_id,site\n1.png,a,A\n2.png,b,A\n",
             ValueError,
-            "no column that can be a target \\(site: only one value",
+            "no column that can be a target \\('site': only one value",
         ),
     ],
 )
@@ -254,7 +254,7 @@ def test_missing_files_are_named(tmp_path, folder, save):
     ("arrays", "message"),
     [
         ({"images": IMAGES}, "no patients: .* no patient_ids, and no CSV"),
-        ({"pictures": IMAGES}, "no array 'images'; it has pictures"),
+        ({"pictures": IMAGES}, "no array 'images'; it has 'pictures'"),
         ({"images": IMAGES[0]}, r"shape \(n, h, w\), got \(6, 5\)"),
         ({"images": IMAGES.astype(int)}, "uint8, uint16 or float, got int64"),
         (

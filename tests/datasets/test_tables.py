@@ -80,7 +80,7 @@ def test_unnamed_columns_at_the_end_are_dropped_only_if_empty(write):
         "a": ["1", "3", "5"],
         "b": ["2", "4", "6"],
     }
-    with pytest.raises(ValueError, match="row 2: 3 values for the 2 columns a, b"):
+    with pytest.raises(ValueError, match="row 2: 3 values for the 2 columns 'a', 'b'"):
         read_table(write("a,b,,\n1,2,3\n"))
 
 
@@ -96,8 +96,8 @@ def test_a_quoted_value_may_contain_commas_and_line_breaks(write):
         (",,\n1,2,3\n", "needs a header"),
         ("a,a\n1,2\n", "needs a header with unique column names"),
         ("a,b\n", "has no rows"),
-        ("a,b\n1\n", "row 2: 1 values for the 2 columns a, b"),
-        ("a,b\n1\n2,3\n4,5,6\n", r"row 2 \(and 1 more\): 1 values for the 2 columns a, b"),
+        ("a,b\n1\n", "row 2: 1 values for the 2 columns 'a', 'b'"),
+        ("a,b\n1\n2,3\n4,5,6\n", r"row 2 \(and 1 more\): 1 values for the 2 columns 'a', 'b'"),
         (b"a\n1\n\xe9\xff\n", "row 3: this is not UTF-8 text; open it in a spreadsheet program"),
         (b"a\n" + 9000 * b"1\n" + b"\xe9\n2\n", "row 9002: this is not UTF-8 text"),
         ("a\n1\n".encode("utf-16-le"), "row 1: this is not text"),
@@ -128,5 +128,5 @@ def test_numbers_are_floats_and_blanks_are_nan(write):
     assert table.select([0, 1]).numbers("a").tolist() == [[1.5], [-2]]
     with pytest.raises(ValueError, match="row 5: a is 'x', not a number"):
         table.numbers("a")
-    with pytest.raises(ValueError, match="no column 'b'; it has a"):
+    with pytest.raises(ValueError, match="no column 'b'; it has 'a'"):
         table.numbers("b")

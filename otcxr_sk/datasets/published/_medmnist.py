@@ -1,27 +1,22 @@
 """ChestMNIST and PneumoniaMNIST, downloaded."""
 
-import hashlib
 import os
-import shutil
-import zipfile
 import zlib
-from contextlib import ExitStack
-from functools import partial
-from http.client import HTTPException
-from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
 
-from otcxr_sk._files import replacing
-from otcxr_sk._paths import as_path
+from otcxr_sk._files import create_folder, open_file, remove_leftovers, replacing
+from otcxr_sk._paths import as_path, reason
+from otcxr_sk.datasets._npz import Npz
 from otcxr_sk.datasets._radiographs import Radiographs
+from otcxr_sk.datasets._tables import shown
 from otcxr_sk.datasets.published._collect import warn_no_patients
+from otcxr_sk.datasets.published._fetch import fetch
 from otcxr_sk.datasets.published._nih import FINDINGS
 
 _URL = "https://zenodo.org/records/10519652/files/"
@@ -42,10 +37,14 @@ _MD5 = {
     },
 }
 _SPLIT = {"train": "train", "val": "valid", "test": "test"}
+# More images than either set has, and bytes of their labels.
+_MOST_IMAGES, _MOST_LABELS = 2**17, 2**24
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder that data sets are downloaded to, and create it if it does not exist.
+
+    It is created for this user alone.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = data_home or os.environ.get("OTCXR_SK_DATA") or Path("~", "otcxr_sk_data")
     path = Path(as_path(chosen))
-    path.mkdir(parents=True, exist_ok=True)
+    _create(path)
     return path
 
 
@@ -67,9 +66,8 @@ def fetch_medmnist(
 ) -> Radiographs:
     """Download ChestMNIST or PneumoniaMNIST, or load them from the cache.
 
-    An interrupted download is resumed, and the file is verified on every call: by its published
-    MD5, or where the machine forbids MD5 (FIPS), by the checksums within the file. Needs the extra
-    `data`.
+    An interrupted download is resumed. On every call, the file is verified by its published MD5,
+    and what was unpacked from it by the checksums in the file.
 
     Neither comes with patients. ChestMNIST was made from NIH ChestX-ray14, where many patients
     have several images, with a split other than the NIH's. PneumoniaMNIST was made from Kermany's
@@ -103,10 +101,8 @@ def fetch_medmnist(
 
     Raises
     ------
-    ImportError
-        If pooch is not installed.
     OSError
-        If the download fails; the message says how to do it by hand.
+        If the download fails, or another process is at it; the message says what to do.
     ValueError
         If the name or size is unknown, or the checksum of the download is wrong.
 
@@ -128,14 +124,16 @@ def fetch_medmnist(
     if size not in _MD5[name]:
         raise ValueError(f"size must be one of {', '.join(map(str, _MD5[name]))}, got {size!r}")
     folder = get_data_home(data_home) / "medmnist"
+    _create(folder)
+    remove_leftovers(folder)
+    file = folder / (f"{name}.npz" if size == 28 else f"{name}_{size}.npz")
     md5 = _MD5[name][size]
-    archive = _retrieve(f"{name}.npz" if size == 28 else f"{name}_{size}.npz", md5, folder)
-    unpacked = archive.with_name(f"{archive.stem}-{md5[:8]}.npy")
-    if not unpacked.exists():
-        _unpack(archive, size, unpacked)
-    images = np.load(unpacked, mmap_mode="r", allow_pickle=False)
-    with np.load(archive, allow_pickle=False) as stored:
-        labels = [stored[f"{part}_labels"] for part in _SPLIT]
+    with fetch(_URL + file.name, file, md5, _MOST_LABELS + _MOST_IMAGES * size**2) as opened:
+        archive = Npz(opened, shown(file))
+        if lacking := [one for one in _members() if one not in archive.names]:
+            raise ValueError(f"{shown(file)} has no array {lacking[0]!r}")
+        images = _map(archive, file, size, file.with_name(f"{file.stem}-{md5[:8]}.npy"))
+        labels = [archive.read(f"{part}_labels", _MOST_LABELS) for part in _SPLIT]
     warn_no_patients({"chestmnist": "ChestMNIST", "pneumoniamnist": "PneumoniaMNIST"}[name])
     return Radiographs(
         images=images,
@@ -146,87 +144,60 @@ def fetch_medmnist(
     )
 
 
-def _retrieve(file: str, md5: str, folder: Path) -> Path:
-    if find_spec("pooch") is None:
-        raise ImportError('downloads need pooch: pip install "otcxr-sk[data]"')
-    import pooch
+def _members() -> list[str]:
+    return [f"{part}_{what}" for part in _SPLIT for what in ("images", "labels")]
 
-    url = _URL + file
-    download = partial(_download, part=folder / f"{file}.part")
-    known = f"md5:{md5}" if _allows_md5() else None
+
+def _create(folder: Path) -> None:
     try:
-        path = Path(pooch.retrieve(url, known, fname=file, path=folder, downloader=download))
-    except (OSError, HTTPException) as error:
-        code = (
-            f"the server answers {error.code}" if isinstance(error, HTTPError) else "it broke off"
-        )
+        create_folder(folder)
+    except OSError as error:
         raise OSError(
-            f"cannot download {url} ({code}); call again to resume, or download it by hand to "
-            f"{folder / file}"
+            f"cannot create {shown(folder)}: {reason(error)}; pass another data_home, or set "
+            "OTCXR_SK_DATA"
         ) from error
-    if known is None and not _is_whole(path):
-        path.unlink()
-        raise ValueError(f"{path} was damaged, and is removed; call again to download it anew")
-    return path
 
 
-def _allows_md5() -> bool:
-    try:
-        hashlib.md5()
-    except (AttributeError, ValueError):
+def _map(archive: Npz, file: Path, size: int, unpacked: Path) -> NDArray[np.uint8]:
+    """Map the images of all parts from one NPY file, which is made first unless it is there."""
+    total = 0
+    for part in _SPLIT:
+        header = archive.header(f"{part}_images")
+        if header.by_columns or header.dtype != np.uint8 or header.shape[1:] != (size, size):
+            raise ValueError(
+                f"{shown(file)} holds {header.dtype} {header.shape}, not uint8 (n, {size}, {size})"
+            )
+        total += header.shape[0]
+    start = BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size)}
+    npy.write_array_header_1_0(start, described)
+    for unpack in (False, True):
+        if unpack:
+            with replacing(unpacked) as out:
+                out.write(start.getvalue())
+                for part in _SPLIT:
+                    out.writelines(archive.chunks(f"{part}_images"))
+        try:
+            with open_file(unpacked, follow=False) as mapped:
+                if _is_whole(mapped, archive, start.getvalue()):
+                    return np.memmap(mapped, np.uint8, "r", mapped.tell(), (total, size, size))
+        except OSError:
+            if unpack:
+                raise
+    raise OSError(f"another process has changed {shown(unpacked)}; call again")
+
+
+def _is_whole(file: BinaryIO, archive: Npz, start: bytes) -> bool:
+    """Whether a file holds the images of an archive; if so, leave it where they start."""
+    if file.read(len(start)) != start:
         return False
-    return True
-
-
-def _is_whole(archive: Path) -> bool:
-    try:
-        with zipfile.ZipFile(archive) as members:
-            return members.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        return False
-
-
-def _download(url: str, output: str, _: Any, *, part: Path) -> None:
-    """Download to `part`, which remains if the connection breaks and is appended to next time."""
-    done = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        answer = urlopen(request, timeout=60)
-    except HTTPError as error:
-        # No bytes are left: the download was complete, but stopped before it was verified.
-        if error.code != 416:
-            raise
-        error.close()
-    else:
-        with answer:
-            resumed = answer.status == 206
-            total = int(answer.headers.get("Content-Length") or 0) + done * resumed
-            with (
-                open(part, "ab" if resumed else "wb") as file,
-                tqdm.wrapattr(
-                    answer, "read", total=total, initial=file.tell(), desc=part.stem, disable=None
-                ) as stream,
-            ):
-                shutil.copyfileobj(stream, file, 2**20)
-        if part.stat().st_size < total:
-            raise ConnectionError(f"{part.stat().st_size} of {total} bytes received")
-    shutil.move(part, output)
-
-
-def _unpack(archive: Path, size: int, out: Path) -> None:
-    """Write the images of all parts to one NPY file, a megabyte at a time."""
-    with ExitStack() as stack:
-        members = stack.enter_context(zipfile.ZipFile(archive))
-        streams = [stack.enter_context(members.open(f"{part}_images.npy")) for part in _SPLIT]
-        total = 0
-        for stream in streams:
-            npy.read_magic(stream)
-            shape, fortran, dtype = npy.read_array_header_1_0(stream)
-            if fortran or dtype != np.uint8 or shape[1:] != (size, size):
-                raise ValueError(f"{archive} holds {dtype} {shape}, not uint8 (n, {size}, {size})")
-            total += shape[0]
-        file = stack.enter_context(replacing(out))
-        described = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size)}
-        npy.write_array_header_1_0(file, described)
-        for stream in streams:
-            shutil.copyfileobj(stream, file, 2**20)
+    for part in _SPLIT:
+        header = archive.header(f"{part}_images")
+        checksum, left = zlib.crc32(header.raw), int(np.prod(header.shape))
+        while left and (block := file.read(min(left, 2**20))):
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        if left or checksum != archive.checksum(f"{part}_images"):
+            return False
+    whole = not file.read(1)
+    file.seek(len(start))
+    return whole

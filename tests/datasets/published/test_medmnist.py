@@ -1,8 +1,8 @@
 """Downloads from a local server, of a miniature whose checksum replaces the published one."""
 
 import hashlib
+import os
 import re
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -10,11 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from otcxr_sk._files import locked
 from otcxr_sk.datasets import PatientsUnknownWarning, Radiographs, fetch_medmnist, get_data_home
 from otcxr_sk.datasets.published import _medmnist as medmnist
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
 pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.datasets.PatientsUnknownWarning")
+
+
+def files_in(folder):
+    return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
 def miniature(file, size, labels, **changes):
@@ -31,7 +36,7 @@ def miniature(file, size, labels, **changes):
 @pytest.fixture
 def server():
     """Serve files from a dict, whole or from a given byte; can break off."""
-    state = SimpleNamespace(files={}, asked=[], stop_after=None)
+    state = SimpleNamespace(files={}, asked=[], stop_after=None, announce=True)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -46,7 +51,8 @@ def server():
                 self.send_error(416)
                 return
             self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(data) - start))
+            if state.announce:
+                self.send_header("Content-Length", str(len(data) - start))
             self.end_headers()
             self.wfile.write(data[start : state.stop_after])
 
@@ -54,7 +60,7 @@ def server():
             pass
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{httpd.server_port}/"
     yield state
@@ -141,9 +147,9 @@ def test_a_download_with_a_wrong_checksum_is_not_kept(publish, server, tmp_path)
     publish()
     good = server.files["pneumoniamnist.npz"]
     server.files["pneumoniamnist.npz"] = good[:-1] + b"x"
-    with pytest.raises(ValueError, match="hash"):
+    with pytest.raises(ValueError, match=r"pneumoniamnist\.npz does not have the published MD5"):
         fetch_medmnist("pneumoniamnist")
-    assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
+    assert files_in(tmp_path / "home") == {"pneumoniamnist.npz.lock"}
     server.files["pneumoniamnist.npz"] = good
     assert len(fetch_medmnist("pneumoniamnist").images) == 10
 
@@ -156,21 +162,152 @@ def test_an_altered_file_in_the_cache_is_downloaded_again(publish, server, tmp_p
     assert len(server.asked) == 2
 
 
-def test_where_md5_is_forbidden_the_checksums_within_the_file_are_verified(
-    publish, server, monkeypatch, tmp_path
-):
+def test_md5_is_used_where_it_is_forbidden_for_security(publish, monkeypatch):
     publish()
-    monkeypatch.delattr(hashlib, "md5")
+    usual = hashlib.md5
+
+    def md5(*data, usedforsecurity=True):
+        if usedforsecurity:
+            raise ValueError
+        return usual(*data, usedforsecurity=False)
+
+    monkeypatch.setattr(hashlib, "md5", md5)
     assert len(fetch_medmnist("pneumoniamnist").images) == 10
-    file = tmp_path / "home" / "medmnist" / "pneumoniamnist.npz"
+
+
+def damage_images(file):
     content = bytearray(file.read_bytes())
-    content[300] ^= 1
-    for damaged in (content, content[:-30], b""):
-        file.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"pneumoniamnist\.npz was damaged, and is removed"):
-            fetch_medmnist("pneumoniamnist")
-        assert len(fetch_medmnist("pneumoniamnist").images) == 10
-    assert len(server.asked) == 4
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def damage_header(file):
+    file.write_bytes(file.read_bytes().replace(b"(10, 28, 28)", b"(99, 28, 28)"))
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def lengthen(file):
+    file.write_bytes(file.read_bytes() + b"x")
+
+
+def become_a_link(file):
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def become_a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [damage_images, damage_header, cut_short, lengthen, become_a_link, become_a_pipe, os.unlink],
+)
+def test_unpacked_images_that_were_changed_are_unpacked_anew(publish, server, tmp_path, change):
+    publish()
+    before = np.array(fetch_medmnist("pneumoniamnist").images)
+    (file,) = (tmp_path / "home" / "medmnist").glob("*.npy")
+    change(file)
+    np.testing.assert_array_equal(fetch_medmnist("pneumoniamnist").images, before)
+    assert file.is_file()
+    assert not file.is_symlink()
+    assert len(server.asked) == 1
+
+
+def hard_link(part, victim):
+    os.link(victim, part)
+
+
+def symbolic_link(part, victim):
+    part.symlink_to(victim)
+
+
+def link_to_nothing(part, victim):
+    part.symlink_to(victim.with_name("nothing"))
+
+
+def pipe(part, _):
+    os.mkfifo(part)
+
+
+def file_that_others_may_write(part, _):
+    part.write_bytes(b"x" * 100)
+    part.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    "prepare", [hard_link, symbolic_link, link_to_nothing, pipe, file_that_others_may_write]
+)
+def test_a_part_that_somebody_has_prepared_is_replaced(publish, server, tmp_path, prepare):
+    publish()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "home" / "medmnist"
+    folder.mkdir(parents=True)
+    prepare(folder / "pneumoniamnist.npz.part", victim)
+    assert len(fetch_medmnist("pneumoniamnist").images) == 10
+    assert server.asked == [("pneumoniamnist.npz", None)]
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "nothing").exists()
+    assert not (folder / "pneumoniamnist.npz").stat().st_mode & 0o077
+
+
+def test_folders_are_for_this_user_alone(publish, tmp_path):
+    publish()
+    fetch_medmnist("pneumoniamnist")
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "home" / "medmnist").stat().st_mode & 0o777 == 0o700
+
+
+def test_an_archive_that_is_a_link_is_not_followed(publish, server, tmp_path):
+    publish()
+    fetch_medmnist("pneumoniamnist")
+    become_a_link(tmp_path / "home" / "medmnist" / "pneumoniamnist.npz")
+    assert len(fetch_medmnist("pneumoniamnist").images) == 10
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_server_that_never_ends_is_left(publish, server, monkeypatch, tmp_path, length):
+    publish()
+    server.announce = length
+    server.files["pneumoniamnist.npz"] += bytes(10 * 2**20)
+    monkeypatch.setattr(medmnist, "_MOST_LABELS", 2**20)
+    monkeypatch.setattr(medmnist, "_MOST_IMAGES", 10)
+    with pytest.raises(OSError, match="the server sends more than such a file has"):
+        fetch_medmnist("pneumoniamnist")
+    part = tmp_path / "home" / "medmnist" / "pneumoniamnist.npz.part"
+    assert part.stat().st_size == 0
+
+
+def test_another_process_that_downloads_is_told_of(publish, server, tmp_path):
+    publish()
+    folder = tmp_path / "home" / "medmnist"
+    folder.mkdir(parents=True)
+    told = pytest.raises(OSError, match=r"another process is downloading .*npz; call again")
+    with locked(folder / "pneumoniamnist.npz.lock"), told:
+        fetch_medmnist("pneumoniamnist")
+    assert server.asked == []
+    assert len(fetch_medmnist("pneumoniamnist").images) == 10
+
+
+def test_what_a_killed_process_left_is_removed(publish, tmp_path):
+    publish()
+    fetch_medmnist("pneumoniamnist")
+    left = tmp_path / "home" / "medmnist" / f".otcxr-{'0' * 32}.part"
+    left.touch()
+    fetch_medmnist("pneumoniamnist")
+    assert not left.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot create .*file.home: .*; pass another data_home"):
+        fetch_medmnist("pneumoniamnist", data_home=tmp_path / "file" / "home")
 
 
 @pytest.mark.usefixtures("publish")
@@ -186,9 +323,13 @@ def test_an_archive_of_color_images_is_refused_and_leaves_nothing(publish, tmp_p
     assert not list((tmp_path / "home").rglob("*.npy"))
 
 
-def test_pickled_labels_are_refused(publish):
+def test_an_archive_of_something_else_is_refused(publish, server, monkeypatch):
     publish(val_labels=np.array([[None], [None]]))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"pneumoniamnist\.npz cannot be read as an \.npz"):
+        fetch_medmnist("pneumoniamnist")
+    server.files["pneumoniamnist.npz"] = b"nothing"
+    monkeypatch.setitem(medmnist._MD5["pneumoniamnist"], 28, hashlib.md5(b"nothing").hexdigest())
+    with pytest.raises(ValueError, match=r"pneumoniamnist\.npz cannot be read as an \.npz"):
         fetch_medmnist("pneumoniamnist")
 
 
@@ -209,9 +350,3 @@ def test_the_data_home_is_the_argument_or_the_variable_or_in_the_home_folder(mon
     monkeypatch.delenv("OTCXR_SK_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert get_data_home() == tmp_path / "otcxr_sk_data"
-
-
-def test_without_pooch_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[data\]"):
-        fetch_medmnist("chestmnist", data_home=tmp_path)
