@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk._quote import listed, quoted
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import Table, read_table
 from otcxr_sk.datasets.published._collect import collect
@@ -87,11 +88,11 @@ def load_chexpert(
         for row, path in enumerate(table["Path"]):
             if len(path.split("/")) < 3 or not _tail(path).startswith("patient"):
                 raise ValueError(
-                    f"{table.at(row)}: Path {path!r} does not end in patient/study/view"
+                    f"{table.at(row)}: Path {quoted(path)} does not end in patient/study/view"
                 )
     labels = [read_mentions(one, OBSERVATIONS, uncertain, unmentioned) for one in (train, valid)]
     if set(valid) != set(train):
-        raise ValueError(f"{valid.file} has other columns than train.csv: {', '.join(valid)}")
+        raise ValueError(f"{valid} has other columns than train.csv: {listed(valid)}")
     tails = [_tail(path) for path in train["Path"] + valid["Path"]]
     return collect(
         download.locate(tails, map(found.get, tails), missing),

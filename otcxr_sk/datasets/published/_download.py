@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otcxr_sk._paths import as_path
-from otcxr_sk.datasets._tables import check_missing
+from otcxr_sk._quote import listed, quoted
+from otcxr_sk.datasets._tables import check_missing, shown
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _NAMED = 3
+_DEEPEST = 64
 # macOS adds this folder to archives.
 _MAC = "__MACOSX"
 
@@ -45,7 +47,7 @@ class Download:
     def __init__(self, folder: str | os.PathLike[str], source: str) -> None:
         self.root, self.source = Path(as_path(folder)), source
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not a folder; download {source}")
+            raise FileNotFoundError(f"{shown(self.root)} is not a folder; download {source}")
 
     def look_for(self, *names: str) -> Path | None:
         """Return the first of some files or folders that exists, at the top or one level below.
@@ -56,12 +58,13 @@ class Download:
             If there are two of the same name one level below.
         """
         for name in names:
-            if (self.root / name).exists():
+            if os.path.exists(self.root / name):
                 return self.root / name
             found = [path for path in sorted(self.root.glob(f"*/{name}")) if _MAC not in path.parts]
             if len(found) > 1:
                 raise ValueError(
-                    f"{found[0]} and {found[1]} both exist; pass a folder with one of them"
+                    f"{shown(found[0])} and {shown(found[1])} both exist; pass a folder with "
+                    "one of them"
                 )
             if found:
                 return found[0]
@@ -76,7 +79,9 @@ class Download:
 
     def lack(self, what: str) -> FileNotFoundError:
         """Return the error for a folder without some of its files."""
-        return FileNotFoundError(f"{self.root} has no {what}; download {self.source}{self._hint()}")
+        return FileNotFoundError(
+            f"{shown(self.root)} has no {what}; download {self.source}{self._hint()}"
+        )
 
     def locate(self, names: Sequence[str], paths: Iterable[str | None], missing: str) -> Located:
         """Select the rows whose images exist.
@@ -101,27 +106,43 @@ class Download:
         if absent and (missing == "raise" or len(absent) == len(names)):
             advice = ", or pass missing='drop' to leave them out" if any(found) else ""
             raise FileNotFoundError(
-                f"{len(absent)} of {len(names)} images are not in {self.root}, for example "
-                f"{', '.join(absent[:_NAMED])}; download {self.source}{advice}{self._hint()}"
+                f"{len(absent)} of {len(names)} images are not in {shown(self.root)}, for "
+                f"example {listed(absent[:_NAMED])}; download {self.source}{advice}{self._hint()}"
             )
         rows = [row for row, path in enumerate(found) if path is not None]
         kept = [path for path in found if path is not None]
         return Located(kept, [names[row] for row in rows], rows, absent)
 
     def _hint(self) -> str:
-        packed = sorted(file.name for file in self.root.iterdir() if file.name.endswith(_ARCHIVES))
-        return f" (unpack {packed[0]} first)" if packed else ""
+        try:
+            names = os.listdir(self.root)
+        except OSError:
+            return " (or see whether you may read that folder)"
+        packed = sorted(name for name in names if name.endswith(_ARCHIVES))
+        return f" (unpack {quoted(packed[0])} first)" if packed else ""
 
 
 def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
-    """Yield the files with one of the suffixes, in the folder and all below, sorted by name."""
+    """Yield the files with one of the suffixes, in the folder and all below, sorted by name.
+
+    Raises
+    ------
+    ValueError
+        If folders are nested as in no data set.
+    """
     seen: set[str] = set()
+    deepest = str(folder).count(os.sep) + _DEEPEST
     for parent, folders, names in os.walk(folder, followlinks=True):
         # Images are often on another disk, behind a link; a link may lead back up.
         if (real := os.path.realpath(parent)) in seen:
             folders.clear()
             continue
         seen.add(real)
+        if parent.count(os.sep) > deepest:
+            raise ValueError(
+                f"{shown(folder)} has folders within folders, more than {_DEEPEST} deep; pass the "
+                "folder of the data set"
+            )
         folders[:] = sorted(name for name in folders if name != _MAC)
         for name in sorted(names):
             if name.lower().endswith(suffixes) and not name.startswith("._"):
@@ -143,7 +164,8 @@ def images_below(
         name = key(file)
         if name in found:
             raise ValueError(
-                f"{found[name]} and {file} are both image {name!r}; pass a folder with one of them"
+                f"{shown(found[name])} and {shown(file)} are both image {quoted(name)}; pass a "
+                "folder with one of them"
             )
         found[name] = str(file)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from otcxr_sk.datasets._radiographs import Radiographs
+from otcxr_sk.datasets._tables import shown
 from otcxr_sk.datasets.published._download import Download, files_below
 
 SOURCE = (
@@ -96,6 +97,8 @@ def _describe(file: Path) -> tuple[str, str]:
         if match := pattern.match(file.stem):
             kind = match["kind"].lower() or "normal"
             if (kind == "normal") != (file.parent.name == "NORMAL"):
-                raise ValueError(f"{file} is in {file.parent.name}, but its name says {kind}")
+                raise ValueError(
+                    f"{shown(file)} is in {shown(file.parent.name)}, but its name says {kind}"
+                )
             return match["patient"], kind
-    raise ValueError(f"{file}: the name has no patient; rename it as published or remove it")
+    raise ValueError(f"{shown(file)}: the name has no patient; rename it as published or remove it")

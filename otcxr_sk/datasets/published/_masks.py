@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from otcxr_sk.datasets._tables import shown
 from otcxr_sk.images import read_image
 
 Mask = NDArray[np.bool_]
@@ -64,6 +65,8 @@ def read_masks(files: str | tuple[str, ...]) -> Mask:
     for file in others:
         more = read_image(file) > 0.5
         if more.shape != mask.shape:
-            raise ValueError(f"{first} has shape {mask.shape}, {file} has {more.shape}")
+            raise ValueError(
+                f"{shown(first)} has shape {mask.shape}, {shown(file)} has {more.shape}"
+            )
         mask |= more
     return mask

@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import read_table
+from otcxr_sk.datasets._tables import below, read_table, shown
 from otcxr_sk.datasets.published._chexpert import OBSERVATIONS, check_policies, read_mentions
 from otcxr_sk.datasets.published._collect import collect
 from otcxr_sk.datasets.published._download import Download
@@ -75,21 +76,24 @@ def load_mimic_cxr(
     names, patients, studies = table["dicom_id"], table["subject_id"], table["study_id"]
     for row, part in enumerate(parts["split"]):
         if part not in _SPLIT:
-            raise ValueError(f"{parts.at(row)}: split is {part!r}, not one of {', '.join(_SPLIT)}")
+            raise ValueError(
+                f"{parts.at(row)}: split is {quoted(part)}, not one of {', '.join(_SPLIT)}"
+            )
     split_of = dict(zip(parts["dicom_id"], parts["split"], strict=True))
     if unlisted := [name for name in names if name not in split_of]:
-        raise ValueError(f"{parts.file} lacks {unlisted[0]}, which is in {table.file}")
+        raise ValueError(f"{parts} lacks {quoted(unlisted[0])}, which is in {table}")
     files = table.file.parent / "files"
-    paths = (
-        str(files / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{name}.jpg")
-        for name, patient, study in zip(names, patients, studies, strict=True)
-    )
-    there = (path if os.path.isfile(path) else None for path in paths)
+    paths = []
+    for row, (name, patient, study) in enumerate(zip(names, patients, studies, strict=True)):
+        path = below(files, f"p{patient[:2]}/p{patient}/s{study}/{name}.jpg")
+        if path is None:
+            raise ValueError(f"{table.at(row)}: {quoted(name)} is outside {shown(files)}")
+        paths.append(path if os.path.isfile(path) else None)
     given = read_mentions(mentions, _LABELS, uncertain, unmentioned)
     row_of = {study: row for row, study in enumerate(mentions["study_id"])}
     rows = np.array([row_of.get(study, -1) for study in studies])
     return collect(
-        download.locate(names, there, missing),
+        download.locate(names, paths, missing),
         patients,
         labels=np.where(rows[:, None] < 0, np.nan, given[rows]),
         label_names=_LABELS,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import read_table, read_text
+from otcxr_sk.datasets._tables import read_table, read_text, shown
 from otcxr_sk.datasets.published._collect import boxes, collect, corners, one_hot
 from otcxr_sk.datasets.published._download import Download, Located, images_below
 
@@ -76,13 +77,15 @@ def load_nih(folder: str | os.PathLike[str], *, missing: str = "raise") -> Radio
     names, findings, patients = table["Image Index"], table["Finding Labels"], table["Patient ID"]
     for row, value in enumerate(findings):
         if unknown := {*value.split("|")} - {*FINDINGS, "No Finding"}:
-            raise ValueError(f"{table.at(row)}: {min(unknown)!r} is not a known finding")
+            raise ValueError(f"{table.at(row)}: {quoted(min(unknown))} is not a known finding")
     split_of: dict[str, str] = {}
     for listed, part in _LISTS.items():
         file = download.find(f"{listed}.txt", f"{listed}_NIH.txt")
         split_of |= dict.fromkeys(read_text(file).split(), part)
     if unlisted := [name for name in names if name not in split_of]:
-        raise ValueError(f"{download.root}: {unlisted[0]} is in neither {' nor '.join(_LISTS)}")
+        raise ValueError(
+            f"{shown(download.root)}: {quoted(unlisted[0])} is in neither {' nor '.join(_LISTS)}"
+        )
     found = images_below(download.root, ".png", key=lambda path: path.name)
     located = download.locate(names, map(found.get, names), missing)
     boxes_file = download.look_for("BBox_List_2017.csv")
@@ -103,5 +106,5 @@ def _boxes(file: Path, located: Located) -> dict[str, np.ndarray]:
     labels = [
         "Infiltration" if label == "Infiltrate" else label for label in table["Finding Label"]
     ]
-    edges = corners(table, "Bbox [x", "y", "w", "h]")
-    return boxes(located, file, table["Image Index"], edges, label=labels)
+    sides = corners(table, "Bbox [x", "y", "w", "h]")
+    return boxes(located, table, table["Image Index"], sides, label=labels)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.datasets._radiographs import Radiographs
-from otcxr_sk.datasets._tables import read_table, read_text
+from otcxr_sk.datasets._tables import read_table, read_text, shown
 from otcxr_sk.datasets.published._collect import boxes, collect, corners, one_hot, warn_no_patients
 from otcxr_sk.datasets.published._download import Download, images_below
 
@@ -72,15 +73,18 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str], *, missing: str = "raise
     classes = read_table(download.find("stage_2_detailed_class_info.csv"))
     for row, value in enumerate(classes["class"]):
         if value not in CLASSES:
-            raise ValueError(f"{classes.at(row)}: {value!r} is not one of {', '.join(CLASSES)}")
+            raise ValueError(
+                f"{classes.at(row)}: {quoted(value)} is not one of {', '.join(CLASSES)}"
+            )
     class_of = dict(zip(classes["patientId"], classes["class"], strict=True))
     table = read_table(download.find("stage_2_train_labels.csv"))
     boxed, target = table["patientId"], table.numbers("Target")[:, 0]
     for row, (name, sick) in enumerate(zip(boxed, target, strict=True)):
         found_class = class_of.get(name)
-        if (found_class == CLASSES[0]) != (sick == 1):
+        if sick not in (0, 1) or (found_class == CLASSES[0]) != (sick == 1):
             raise ValueError(
-                f"{table.at(row)}: Target is {sick:g}, but the class of {name} is {found_class!r}"
+                f"{table.at(row)}: Target is {sick:g}, but the class of {quoted(name)} is "
+                f"{found_class!r}"
             )
     names = list(dict.fromkeys(boxed))
     split = ["train"] * len(names)
@@ -98,7 +102,7 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str], *, missing: str = "raise
         warn_no_patients(
             "RSNA Pneumonia",
             f"for the patients, put {_MAPPING} from RSNA's page of the challenge into "
-            f"{download.root}",
+            f"{shown(download.root)}",
         )
     given = [class_of.get(name, "") for name in names]
     labels = one_hot(given, CLASSES)
@@ -113,9 +117,9 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str], *, missing: str = "raise
         table={"patientId": names, "class": given},
         boxes=boxes(
             located,
-            table.file,
+            table,
             [boxed[row] for row in drawn],
-            corners(table, "x", "y", "width", "height")[drawn],
+            corners(table.select(drawn), "x", "y", "width", "height"),
             label=[CLASSES[0]] * len(drawn),
         ),
     )
@@ -123,16 +127,19 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str], *, missing: str = "raise
 
 def _patients(file: Path, names: list[str], needed: list[str]) -> list[str]:
     """Read the NIH's patient of each image; "" for images that the file lacks."""
+    text = read_text(file)
     try:
         # The NIH's names are PATIENT_NUMBER.png, the patient with leading zeros.
         patient_of = {
             entry["subset_img_id"]: str(int(entry["img_id"].split("_")[0]))
-            for entry in json.loads(read_text(file))
+            for entry in json.loads(text)
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{file} is not a list of subset_img_id and img_id; download it again"
+            f"{shown(file)} is not a list of subset_img_id and img_id; download it again"
         ) from error
     if unknown := [name for name in needed if name not in patient_of]:
-        raise ValueError(f"{file} lacks {len(unknown)} images, for example {unknown[0]}")
+        raise ValueError(
+            f"{shown(file)} lacks {len(unknown)} images, for example {quoted(unknown[0])}"
+        )
     return [patient_of.get(name, "") for name in names]

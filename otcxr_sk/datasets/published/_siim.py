@@ -1,11 +1,14 @@
 """SIIM-ACR Pneumothorax Segmentation (2019)."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import read_table
 from otcxr_sk.datasets.published._collect import collect
@@ -19,6 +22,7 @@ SOURCE = (
 )
 _HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "Rows", "Columns")
 _NONE = "-1"
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _TRAIN = "dicom-images-train"
 
 
@@ -134,10 +138,16 @@ def load_siim_pneumothorax(
 
 def _header(path: str) -> list[str]:
     values = read_dicom_texts(path, _HEADER)
-    if not (values[-1].isdecimal() and values[-2].isdecimal()):
+    rows, columns = values[-2:]
+    most = Image.MAX_IMAGE_PIXELS
+    if (
+        not (_NUMBER.fullmatch(rows) and _NUMBER.fullmatch(columns))
+        or not int(rows) * int(columns)
+        or (most is not None and int(rows) * int(columns) > most)
+    ):
         raise ImageReadError(
-            f"cannot read {path!r}: its header has no number of rows or columns; replace it with "
-            "an intact copy or leave it out"
+            f"cannot read {path!r}: its header has no number of rows or columns, or one that is no "
+            "image's; replace it with an intact copy or leave it out"
         )
     return values
 
@@ -149,16 +159,16 @@ def _decode(runs: _Runs) -> Mask:
     for encoded in runs.encoded:
         if encoded == _NONE:
             continue
-        try:
-            numbers = np.array(encoded.split(), dtype=np.int64)
-        except (ValueError, OverflowError):
-            numbers = np.array([-1])
-        if not len(numbers) or len(numbers) % 2 or numbers.min() < 0:
-            raise ValueError(f"the mask of {runs.name} is not a list of distances and lengths")
+        texts = encoded.split()
+        if not texts or len(texts) % 2 or not all(map(_NUMBER.fullmatch, texts)):
+            raise ValueError(
+                f"the mask of {quoted(runs.name)} is not a list of distances and lengths"
+            )
+        numbers = np.array([int(text) for text in texts], dtype=np.int64)
         stops = numbers.cumsum()[1::2]
         if stops[-1] > len(mask):
             raise ValueError(
-                f"the mask of {runs.name} ends at pixel {stops[-1]}, but the image has "
+                f"the mask of {quoted(runs.name)} ends at pixel {stops[-1]}, but the image has "
                 f"{height} x {width}"
             )
         for stop, length in zip(stops, numbers[1::2], strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from otcxr_sk.datasets._radiographs import Radiographs
+from otcxr_sk.datasets._tables import read_text, shown
 from otcxr_sk.datasets.published._download import Download, files_below
 from otcxr_sk.datasets.published._masks import LazyMasks, read_masks
 
@@ -93,8 +94,8 @@ def load_montgomery(folder: str | os.PathLike[str]) -> Radiographs:
     for side in ("leftMask", "rightMask"):
         within = download.find(f"ManualMask/{side}")
         masks = [within / f"{file.stem}.png" for file in files]
-        if absent := [mask for mask in masks if not mask.is_file()]:
-            raise FileNotFoundError(f"{absent[0]} does not exist; download {MONTGOMERY}")
+        if absent := [mask for mask in masks if not os.path.isfile(mask)]:
+            raise FileNotFoundError(f"{shown(absent[0])} does not exist; download {MONTGOMERY}")
         sides.append([str(mask) for mask in masks])
     left, right = sides
     return _collect(
@@ -121,8 +122,7 @@ def _collect(download: Download, files: list[Path], **masks: Any) -> Radiographs
     names = [file.stem for file in files]
     texts = [download.root / "ClinicalReadings" / f"{name}.txt" for name in names]
     readings = [
-        text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
-        for text in texts
+        read_text(text, "replace").strip() if os.path.exists(text) else "" for text in texts
     ]
     _, patients, labels = zip(*(name.split("_") for name in names), strict=True)
     return Radiographs(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import Table, read_table
-from otcxr_sk.datasets.published._collect import boxes, collect, warn_no_patients
+from otcxr_sk.datasets.published._collect import boxes, collect, edges, warn_no_patients
 from otcxr_sk.datasets.published._download import Download, Located, images_below
 
 SOURCE = (
@@ -18,6 +18,9 @@ SOURCE = (
 )
 _SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 _NO_FINDING = "No finding"
+_EDGES = ("x_min", "y_min", "x_max", "y_max")
+# Of classes; the published ones have 15.
+_MOST = 100
 
 
 class _Part(NamedTuple):
@@ -81,7 +84,7 @@ def load_vindr_cxr(folder: str | os.PathLike[str], *, missing: str = "raise") ->
     """
     download = Download(folder, SOURCE)
     kaggle = download.root / "train.csv"
-    if kaggle.exists():
+    if os.path.exists(kaggle):
         drawn = [read_table(kaggle)]
         label_names, parts = _from_boxes(download, drawn[0])
     else:
@@ -133,9 +136,12 @@ def _from_labels(tables: list[Table]) -> tuple[list[str], dict[str, _Part]]:
     for part, table in zip(("train", "test"), tables, strict=True):
         readers = Counter(table["image_id"])
         row_of = {image: row for row, image in enumerate(readers)}
+        given = table.numbers(*label_names)
+        if (odd := np.flatnonzero(~(np.isnan(given) | np.isin(given, (0, 1))).all(axis=1))).size:
+            raise ValueError(f"{table.first(odd)}: a label is not 0, 1 or blank")
         votes = np.zeros((len(readers), len(label_names)))
         rows = [row_of[image] for image in table["image_id"]]
-        np.add.at(votes, rows, np.nan_to_num(table.numbers(*label_names)))
+        np.add.at(votes, rows, np.nan_to_num(given))
         counts = list(readers.values())
         parts[part] = _Part(list(readers), votes / np.array(counts)[:, None], counts)
     return label_names, parts
@@ -144,10 +150,13 @@ def _from_labels(tables: list[Table]) -> tuple[list[str], dict[str, _Part]]:
 def _from_boxes(download: Download, table: Table) -> tuple[list[str], dict[str, _Part]]:
     """Convert Kaggle's table: a row per box of a reader, or one if a reader found nothing."""
     images, readers, labels = table["image_id"], table["rad_id"], table["class_name"]
-    order = dict(zip(table.numbers("class_id")[:, 0], labels, strict=True))
+    numbers = table.numbers("class_id")[:, 0]
+    if (odd := np.flatnonzero(~np.isin(numbers, range(_MOST)))).size:
+        raise ValueError(f"{table.first(odd)}: class_id is not a number from 0 to {_MOST - 1}")
+    order = dict(zip(numbers, labels, strict=True))
     label_names = [order[number] for number in sorted(order)]
     if sorted(set(labels)) != sorted(label_names):
-        raise ValueError(f"{table.file}: class_id and class_name do not correspond one to one")
+        raise ValueError(f"{table}: class_id and class_name do not correspond one to one")
     names = list(dict.fromkeys(images))
     counts = Counter(image for image, _ in set(zip(images, readers, strict=True)))
     said = Counter(
@@ -166,15 +175,12 @@ def _boxes(tables: list[Table], located: Located) -> dict[str, NDArray[np.generi
     images: list[str] = []
     labels: list[str] = []
     readers: list[str] = []
-    edges = []
+    sides = []
     for table in tables:
-        sides = table.numbers("x_min", "y_min", "x_max", "y_max")
-        drawn = ~np.isnan(sides).any(axis=1)
-        edges.append(sides[drawn])
+        drawn = ~np.isnan(table.numbers(*_EDGES)).all(axis=1)
         boxed = table.select(np.flatnonzero(drawn))
+        sides.append(edges(boxed, *_EDGES))
         images += boxed["image_id"]
         labels += boxed["class_name"]
         readers += boxed.get("rad_id", [""] * len(boxed.lines))
-    return boxes(
-        located, tables[0].file, images, np.concatenate(edges), label=labels, reader=readers
-    )
+    return boxes(located, tables[0], images, np.concatenate(sides), label=labels, reader=readers)

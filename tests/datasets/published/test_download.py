@@ -31,7 +31,7 @@ def test_without_any_image_dropping_is_refused_too(published):
     for folder in ("images_001", "images_002"):
         shutil.rmtree(nih.root / folder)
     nih.tree("images_001.tar.gz").touch()
-    with pytest.raises(FileNotFoundError, match=r"4 of 4 .*\(unpack images_001\.tar\.gz first\)"):
+    with pytest.raises(FileNotFoundError, match=r"4 of 4 .*\(unpack 'images_001\.tar\.gz' first\)"):
         nih.load(missing="drop")
 
 

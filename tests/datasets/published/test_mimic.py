@@ -61,7 +61,7 @@ def test_the_error_for_a_truncated_table_names_the_file(published):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("02aa804e-bde0afdd,1,1,train", r"split\.csv\.gz lacks 174413ec-4ec4c1f7"),
+        ("02aa804e-bde0afdd,1,1,train", r"split\.csv\.gz lacks '174413ec-4ec4c1f7'"),
         ("02aa804e-bde0afdd,1,1,dev", "row 2: split is 'dev', not one of train, validate, test"),
     ],
 )

@@ -60,7 +60,7 @@ def test_an_image_in_neither_list_is_refused(published):
     nih = published("nih")
     nih.tree.text("test_list.txt", "00000099_000.png")
     with pytest.raises(
-        ValueError, match=r"00000003_000\.png is in neither train_val_list nor test_list"
+        ValueError, match=r"'00000003_000\.png' is in neither train_val_list nor test_list"
     ):
         nih.load()
 

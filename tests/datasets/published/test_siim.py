@@ -86,7 +86,7 @@ def test_masks_fit_the_image_and_several_are_joined(published):
     ],
 )
 def test_the_error_for_a_malformed_code_names_the_image(code, message):
-    with pytest.raises(ValueError, match=rf"the mask of x {message}"):
+    with pytest.raises(ValueError, match=rf"the mask of 'x' {message}"):
         _decode(_Runs("x", (code,), (12, 10)))
 
 
