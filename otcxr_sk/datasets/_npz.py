@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIGNATURE = b"\x93NUMPY"
-_MOST_MEMBERS, _LONGEST_HEADER, _STEP = 1000, 10_000, 2**20
+_MOST_MEMBERS, _MOST_DIMENSIONS, _LONGEST_HEADER, _STEP = 1000, 8, 10_000, 2**20
 # Others take memory that nothing in the archive bounds.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 # NumPy evaluates the header as Python.
@@ -131,11 +131,12 @@ def _read_header(stream: IO[bytes]) -> Header:
     text = stream.read(size)
     found = [pattern.search(text.decode("latin-1")) for pattern in (_TYPE, _BY_COLUMNS, _SHAPE)]
     dtype, by_columns, shape = (one[1] for one in found if one)
-    if not np.dtype(dtype).itemsize:
+    lengths = tuple(int(number) for number in shape.replace(",", " ").split())
+    if not np.dtype(dtype).itemsize or len(lengths) > _MOST_DIMENSIONS:
         raise ValueError
     return Header(
         raw=start + length + text,
-        shape=tuple(int(number) for number in shape.replace(",", " ").split()),
+        shape=lengths,
         dtype=np.dtype(dtype),
         by_columns=by_columns == "True",
     )

@@ -134,6 +134,13 @@ def fetch_medmnist(
             raise ValueError(f"{shown(file)} has no array {lacking[0]!r}")
         images = _map(archive, file, size, file.with_name(f"{file.stem}-{md5[:8]}.npy"))
         labels = [archive.read(f"{part}_labels", _MOST_LABELS) for part in _SPLIT]
+        for part, found in zip(_SPLIT, labels, strict=True):
+            shape = (archive.header(f"{part}_images").shape[0], len(_LABELS[name]))
+            if found.shape != shape or found.dtype.kind not in "biu":
+                raise ValueError(
+                    f"{shown(file)} holds {part}_labels of {found.dtype} {found.shape}, not whole "
+                    f"numbers {shape}"
+                )
     warn_no_patients({"chestmnist": "ChestMNIST", "pneumoniamnist": "PneumoniaMNIST"}[name])
     return Radiographs(
         images=images,
