@@ -29,7 +29,7 @@ _NAMED = 5
 _MAX_TARGETS, _MAX_COLUMNS = 1000, 10_000
 # Bytes of images and of the other arrays that a small .npz may hold, and per byte of a larger one.
 _IMAGES, _PER_BYTE = 2**28, 32
-_OTHERS, _PER_VALUE = 2**24, 64
+_OTHERS, _PER_VALUE = 2**23, 64
 _BLANK = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null")
 _WHY = "without patient IDs, a patient could be in both training and test"
 

@@ -51,7 +51,7 @@ def corners(table: Table, *columns: str) -> NDArray[np.float64]:
 
 
 def _near(table: Table, sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    if (odd := np.flatnonzero(~(abs(sides) <= _FARTHEST).all(axis=1))).size:
+    if odd := np.flatnonzero(~(abs(sides) <= _FARTHEST).all(axis=1)).tolist():
         raise ValueError(f"{table.first(odd)}: the box is not four numbers of pixels")
     return sides
 

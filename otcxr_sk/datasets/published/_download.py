@@ -46,7 +46,7 @@ class Download:
 
     def __init__(self, folder: str | os.PathLike[str], source: str) -> None:
         self.root, self.source = Path(as_path(folder)), source
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise FileNotFoundError(f"{shown(self.root)} is not a folder; download {source}")
 
     def look_for(self, *names: str) -> Path | None:
@@ -131,10 +131,12 @@ def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
         If folders are nested as in no data set.
     """
     seen: set[str] = set()
+    top = os.path.realpath(folder)
     deepest = str(folder).count(os.sep) + _DEEPEST
     for parent, folders, names in os.walk(folder, followlinks=True):
-        # Images are often on another disk, behind a link; a link may lead back up.
-        if (real := os.path.realpath(parent)) in seen:
+        # Images are often on another disk, behind a link; a link may lead back, and further up.
+        real = os.path.realpath(parent)
+        if real in seen or (real != top and top.startswith(os.path.join(real, ""))):
             folders.clear()
             continue
         seen.add(real)

@@ -57,7 +57,7 @@ def load_shenzhen(folder: str | os.PathLike[str]) -> Radiographs:
     files = _files(download, "CHNCXR")
     masks: dict[str, str] = {}
     for name in ("mask", "masks"):
-        if (within := download.root / name).is_dir():
+        if os.path.isdir(within := download.root / name):
             masks |= {
                 file.stem.removesuffix("_mask"): str(file) for file in files_below(within, ".png")
             }

@@ -57,4 +57,5 @@ def test_links_are_followed_and_may_be_circular(published, tmp_path):
     shutil.move(nih.root / "images_001", tmp_path / "elsewhere")
     (nih.root / "images_001").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (nih.root / "images_002" / "up").symlink_to(nih.root, target_is_directory=True)
+    (nih.root / "images_002" / "top").symlink_to("/", target_is_directory=True)
     assert nih.load().paths == before.paths
