@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -180,18 +181,23 @@ def _map(archive: Npz, file: Path, size: int, unpacked: Path) -> NDArray[np.uint
     npy.write_array_header_1_0(start, described)
     for unpack in (False, True):
         if unpack:
-            with replacing(unpacked) as out:
-                out.write(start.getvalue())
-                for part in _SPLIT:
-                    out.writelines(archive.chunks(f"{part}_images"))
-        try:
-            with open_file(unpacked, follow=False) as mapped:
-                if _is_whole(mapped, archive, start.getvalue()):
-                    return np.memmap(mapped, np.uint8, "r", mapped.tell(), (total, size, size))
-        except OSError:
-            if unpack:
-                raise
+            _unpack(archive, start.getvalue(), unpacked)
+        with suppress(OSError), open_file(unpacked, follow=False) as mapped:
+            if _is_whole(mapped, archive, start.getvalue()):
+                return np.memmap(mapped, np.uint8, "r", mapped.tell(), (total, size, size))
     raise OSError(f"another process has changed {shown(unpacked)}; call again")
+
+
+def _unpack(archive: Npz, start: bytes, unpacked: Path) -> None:
+    try:
+        with replacing(unpacked) as out:
+            out.write(start)
+            for part in _SPLIT:
+                out.writelines(archive.chunks(f"{part}_images"))
+    except OSError as error:
+        raise OSError(
+            f"cannot write {shown(unpacked)}: {reason(error)}; make room, or pass another data_home"
+        ) from error
 
 
 def _is_whole(file: BinaryIO, archive: Npz, start: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Downloads from a local server, of a miniature whose checksum replaces the published one."""
 
+import errno
 import hashlib
 import os
 import re
@@ -293,6 +294,19 @@ def test_another_process_that_downloads_is_told_of(publish, server, tmp_path):
         fetch_medmnist("pneumoniamnist")
     assert server.asked == []
     assert len(fetch_medmnist("pneumoniamnist").images) == 10
+
+
+def test_a_full_disk_is_told_of_and_leaves_nothing(publish, monkeypatch, tmp_path):
+    publish()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(medmnist.Npz, "chunks", full)
+    with pytest.raises(OSError, match=r"cannot write .*\.npy: No space left on device; make room"):
+        fetch_medmnist("pneumoniamnist")
+    left = files_in(tmp_path / "home")
+    assert left == {"pneumoniamnist.npz", "pneumoniamnist.npz.lock"}
 
 
 def test_what_a_killed_process_left_is_removed(publish, tmp_path):
