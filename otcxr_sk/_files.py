@@ -140,7 +140,7 @@ def replacing(
 
 
 def create_file(path: Path) -> BinaryIO:
-    """Create a file for this user alone, and open it for writing.
+    """Create a file for this user alone, and open it for writing and reading.
 
     Raises
     ------
@@ -148,7 +148,32 @@ def create_file(path: Path) -> BinaryIO:
         There is one, or a link.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | _CLOSED_ON_EXEC
-    return open(path, "xb", opener=lambda name, _: os.open(name, flags, PRIVATE))
+    return open(path, "x+b", opener=lambda name, _: os.open(name, flags, PRIVATE))
+
+
+def continue_file(path: Path) -> BinaryIO:
+    """Open a file to go on writing it: what a process of this user has left there, or an empty one.
+
+    What else is there, such as a link, a pipe, or a file that others may write to or know under
+    another name, is replaced.
+    """
+    with suppress(OSError):
+        opened = os.open(path, os.O_RDWR | _NO_LINK | _NO_WAITING | _CLOSED_ON_EXEC)
+        file = open(opened, "r+b")  # noqa: SIM115
+        left = os.fstat(opened)
+        if stat.S_ISREG(left.st_mode) and left.st_nlink == 1 and _is_own(left) and _is(path, left):
+            return file
+        file.close()
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return create_file(path)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Return whether a file is this user's, and nobody else may write to it."""
+    if not hasattr(os, "geteuid"):
+        return True
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def create_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:

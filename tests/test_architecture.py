@@ -190,7 +190,7 @@ METHODS = {
     "savetxt", "copyfile", "copy2", "move",
 }  # fmt: skip
 # Members of an archive that is open, and where the output goes whose reader has left.
-EXEMPT = {"archive.open", "members.open", "os.open"}
+EXEMPT = {"self._archive.open", "os.open"}
 
 
 def opened(file):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import stat
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -13,18 +12,12 @@ from urllib.request import Request, urlopen
 
 from tqdm.auto import tqdm
 
-from otcxr_sk._files import create_file, create_folder, locked, open_file
+from otcxr_sk._files import continue_file, create_folder, locked, open_file
 from otcxr_sk._paths import reason
 from otcxr_sk.datasets._tables import shown
 
 _STEP = 2**20
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
-# No link, and no waiting for a pipe; those that a system lacks are left out.
-_CAREFUL = sum(
-    getattr(os, name, 0)
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
-)
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def fetch(url: str, path: Path, md5: str, most: int) -> BinaryIO:
@@ -97,7 +90,7 @@ def _has_md5(file: BinaryIO, md5: str) -> bool:
 def _download(url: str, path: Path, md5: str, most: int) -> None:
     """Download to a file beside, which remains if the connection breaks."""
     aside = path.with_name(f"{path.name}.part")
-    with _continue(aside) as file:
+    with continue_file(aside) as file:
         _receive(url, file, most)
         os.fsync(file.fileno())
         whole = _has_md5(file, md5)
@@ -108,35 +101,6 @@ def _download(url: str, path: Path, md5: str, most: int) -> None:
             "anew"
         )
     os.replace(aside, path)
-
-
-def _continue(aside: Path) -> BinaryIO:
-    """Open what an interrupted download of this user has left, or a new file."""
-    file = _reopen(aside)
-    if file is None:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
-        create_file(aside).close()
-        file = _reopen(aside)
-    if file is None:
-        raise ConnectionError
-    return file
-
-
-def _reopen(aside: Path) -> BinaryIO | None:
-    with suppress(OSError):
-        file = os.fdopen(os.open(aside, os.O_RDWR | _CAREFUL), "r+b")
-        left = os.fstat(file.fileno())
-        if (
-            stat.S_ISREG(left.st_mode)
-            and left.st_nlink == 1
-            and left.st_uid == getattr(os, "geteuid", lambda: left.st_uid)()
-            and not left.st_mode & _OTHERS_MAY_WRITE
-            and os.path.samestat(left, os.lstat(aside))
-        ):
-            return file
-        file.close()
-    return None
 
 
 def _receive(url: str, file: BinaryIO, most: int) -> None:
