@@ -1,13 +1,14 @@
 """Headers of safetensors files, checked before memory or time is spent on what they claim."""
 
-import json
 import os
 from math import prod
 from typing import Any, BinaryIO, NamedTuple
 
+from otcxr_sk._json import parse
+
 # Far more than networks have, and read in a fraction of a second.
 MOST_BYTES = 2**23
-_MOST_TENSORS, _LONGEST_NAME, _MOST_DIMENSIONS = 2**16, 1000, 16
+MOST_TENSORS, LONGEST_NAME, _MOST_DIMENSIONS = 2**16, 1000, 16
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
@@ -52,12 +53,12 @@ def read_header(file: BinaryIO, most: int = MOST_BYTES) -> Header:
     if not 2 <= length <= min(most, size - 8):
         raise ValueError
     try:
-        content = json.loads(file.read(length))
+        content = parse(file.read(length))
         metadata = content.pop("__metadata__", {})
         spans = [_span(name, tensor) for name, tensor in content.items()]
-    except (RecursionError, LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError from error
-    if len(spans) > _MOST_TENSORS or not all(isinstance(text, str) for text in metadata.values()):
+    if len(spans) > MOST_TENSORS or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError
     # One after the other, up to the end of the file.
     end = 0
@@ -75,7 +76,7 @@ def _span(name: str, tensor: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int
     shape, (start, stop) = tensor["shape"], tensor["data_offsets"]
     numbers = [*shape, start, stop]
     if (
-        len(name) > _LONGEST_NAME
+        len(name) > LONGEST_NAME
         or len(shape) > _MOST_DIMENSIONS
         or not all(type(number) is int and 0 <= number < 2**48 for number in numbers)
         or prod(shape) * _BITS[tensor["dtype"]] != 8 * (stop - start)

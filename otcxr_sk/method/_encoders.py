@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from otcxr_sk.method._weights import check_config, is_dinov2, locate, read_weights, summary
+from otcxr_sk.method._weights import (
+    check_config,
+    has_large_kernels,
+    is_dinov2,
+    locate,
+    read_weights,
+    summary,
+)
 
 
 class DenseEncoder(nn.Module):
@@ -169,7 +176,7 @@ def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         raise ValueError(
             f"the weights in the fitted encoder do not fit this {type(module).__name__} "
-            f"({summary(error)})"
+            f"({summary(module.state_dict(), weights)})"
         ) from error
 
 
@@ -203,13 +210,15 @@ def _fill(name: str, size: int, weights: Mapping[str, Tensor], bare: Any, origin
         overlay["input_size"] = (1, size, size)
     build = partial(_create, name, size, pretrained=True, pretrained_cfg_overlay=overlay)
     try:
+        if has_large_kernels(state):
+            raise ValueError
         backbone = build()
         # Converting other names, timm may leave a layer random: two builds then differ in it.
         by_name = own.keys() <= state.keys() and (stem is None or stem.ndim == 4)
         again = dict((backbone if by_name else build()).named_parameters())
     except Exception as error:  # timm's converters do not check names and shapes.
         raise ValueError(
-            f"the weights in {origin} do not fit {name!r} ({summary(error)}). They must be "
+            f"the weights in {origin} do not fit {name!r} ({summary(own, state)}). They must be "
             "all weights of this encoder under timm's names, and nothing else but its classifier"
         ) from error
     backbone.pretrained_cfg.pop("state_dict", None)

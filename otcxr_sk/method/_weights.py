@@ -1,20 +1,24 @@
 """Reads weights of encoders from local files, under names that timm knows."""
 
-import json
 import re
-import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from otcxr_sk._files import open_file, read_file
+from otcxr_sk._json import parse
 from otcxr_sk._paths import as_path
+from otcxr_sk._quote import listed, quoted
+from otcxr_sk._safetensors import LONGEST_NAME, MOST_TENSORS, read_header
+from otcxr_sk.method._archive import open_archive
+from otcxr_sk.method._pickles import MOST_BYTES, OPTIONS, PLAIN, TOO_MUCH, RefusedError, check
 
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
@@ -23,9 +27,13 @@ _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 
-# timm's scripts save their options with the weights. PyTorch refuses their class, and would have
-# to be told for all threads that it runs no code; this one it knows.
-_OPTIONS, _PLAIN = "argparse.Namespace", "collections.OrderedDict"
+# Those of Hugging Face have some kilobytes.
+_LONGEST_CONFIG = 2**20
+# Tensors may share their numbers, but not so many that a small file becomes a large network.
+_MOST_SHARED = 4
+_LARGEST_KERNEL = 32
+# A mark, a version, facts of the machine, the content and the names of its storages.
+_OLD_PICKLES = 5
 
 # Hugging Face's names in DINOv2 and its authors' names, which timm reads; replaced in this order.
 _DINOV2 = {
@@ -85,18 +93,28 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         The file is damaged, unpacks to more than its size, or holds anything but plain tensors.
     """
     content = _map(file) if file.suffix == ".safetensors" else _unpickle(file)
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
+        # Attributes that a file gave it do not go along.
+        content = dict.copy(content)
         nested = (content.get(key) for key in _NESTED)
-        content = next((inner for inner in nested if isinstance(inner, Mapping)), content)
-    if not isinstance(content, Mapping) or not content:
+        content = next((dict.copy(one) for one in nested if isinstance(one, dict)), content)
+    if not isinstance(content, dict) or not content:
         raise ValueError(f"{str(file)!r} holds no state dict, at the top level or under {_NESTED}")
-    odd = next((k for k, v in content.items() if not isinstance(k, str) or not _plain(v)), None)
-    if odd is not None:
+    content = {k: v.detach() if isinstance(v, Tensor) else v for k, v in content.items()}
+    odd = [k for k, v in content.items() if not isinstance(k, str) or not _plain(v)]
+    if odd:
         raise ValueError(
-            f"{str(file)!r} holds {odd!r}, which is not a plain tensor of numbers; a state dict is "
-            f"expected at the top level or under {_NESTED}. Save it alone: "
+            f"{str(file)!r} holds {quoted(odd[0])}, which is not a plain tensor of numbers; a "
+            f"state dict is expected at the top level or under {_NESTED}. Save it alone: "
             "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         )
+    claimed = sum(value.numel() * value.element_size() for value in content.values())
+    if (
+        claimed > _MOST_SHARED * file.stat().st_size
+        or len(content) > MOST_TENSORS
+        or max(map(len, content)) > LONGEST_NAME
+    ):
+        raise ValueError(f"{str(file)!r} claims far more numbers or names than networks have")
     return _dinov2({_unwrapped(key): value for key, value in content.items()})
 
 
@@ -111,11 +129,13 @@ def check_config(file: Path, backbone: nn.Module) -> None:
     The shapes of the weights do not show it, so the error would go unnoticed.
     """
     config = file.with_name("config.json")
-    if not config.is_file():
-        return
     try:
-        stated = json.loads(config.read_text(encoding="utf-8")).get("num_attention_heads")
-    except (ValueError, AttributeError, RecursionError) as error:
+        stated = parse(read_file(config, _LONGEST_CONFIG)).get("num_attention_heads")
+        if type(stated) not in (int, type(None)):
+            raise ValueError
+    except FileNotFoundError:
+        return
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"{str(config)!r} is not the config of a model; download it again, or remove it"
         ) from error
@@ -123,43 +143,60 @@ def check_config(file: Path, backbone: nn.Module) -> None:
     heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
     if stated is not None and heads is not None and stated != heads:
         raise ValueError(
-            f"{str(config)!r} states {stated!r} attention heads, but the encoder has {heads}; "
-            "choose the encoder that the weights belong to"
+            f"{str(config)!r} states {quoted(stated)} attention heads, but the encoder has "
+            f"{heads}; choose the encoder that the weights belong to"
         )
 
 
-def summary(error: Exception) -> str:
-    """Shorten PyTorch's message about weights that do not fit to the first few of each kind."""
-    message = str(error)
-    missing, unexpected = (
-        re.findall(r"'(\S+?)'", listed.group().replace('"', "'")) if listed else []
-        for listed in (
-            re.search(rf"^\s*{kind} key\(s\) in state_dict: .*$", message, re.MULTILINE)
-            for kind in ("Missing", "Unexpected")
-        )
-    )
-    shapes = re.findall(
-        r"size mismatch for (\S+): .* shape torch\.Size\((.*?)\) .* is torch\.Size\((.*?)\)",
-        message,
-    )
-    parts = []
-    if missing:
-        parts.append(f"missing: {_first(missing)}")
-    if unexpected:
-        parts.append(f"unexpected: {_first(unexpected)}")
-    if shapes:
-        parts.append(_first([f"{name} has shape {has}, not {need}" for name, has, need in shapes]))
-    return "; ".join(parts) or "they are those of another kind of network"
+def summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Name the first weights of each kind that do not fit a network.
+
+    Parameters
+    ----------
+    own, given : mapping of str to Tensor
+        State dicts of the network and of the file.
+    """
+    missing = [name for name in own if name not in given]
+    # timm drops the token, and resizes the embeddings and sums the channels of the first layer.
+    unexpected = [name for name in given if name not in own and name != "mask_token"]
+    shapes = [
+        f"{quoted(name)} has shape {list(value.shape)}, not {list(own[name].shape)}"
+        for name, value in given.items()
+        if name in own and not _fits(name, value, own[name])
+    ]
+    parts = [f"missing: {listed(missing, 3)}"] if missing else []
+    parts += [f"unexpected: {listed(unexpected, 3)}"] if unexpected else []
+    parts += [", ".join(shapes[:3]) + f" (the first of {len(shapes)})" * (len(shapes) > 3)]
+    return "; ".join(filter(None, parts)) or "they are those of another kind of network"
 
 
-def _first(items: list[str]) -> str:
-    return ", ".join(items[:3]) + f" (the first of {len(items)})" * (len(items) > 3)
+def has_large_kernels(given: Mapping[str, Tensor]) -> bool:
+    """Tell whether timm could take hours to resample a kernel as large as an image."""
+    return any(
+        value.ndim == 4 and max(value.shape[2:]) > _LARGEST_KERNEL and not _is_position(name)
+        for name, value in given.items()
+    )
+
+
+def _is_position(name: str) -> bool:
+    return "pos" in name.rpartition(".")[2]
+
+
+def _fits(name: str, value: Tensor, own: Tensor) -> bool:
+    if _is_position(name):
+        return value.ndim == own.ndim
+    folded = own.ndim == 4 and own.shape[1] == 1
+    return value.shape == own.shape or (
+        folded and value.ndim == 4 and value[:, :1].shape == own.shape
+    )
 
 
 def _map(file: Path) -> Any:
     try:
+        with open_file(file) as opened:
+            read_header(opened)
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (ValueError, SafetensorError, OSError) as error:
         raise ValueError(
             f"{str(file)!r} is damaged, cut short or not a safetensors file; download or copy it "
             "again"
@@ -168,54 +205,72 @@ def _map(file: Path) -> Any:
 
 def _unpickle(file: Path) -> Any:
     try:
-        archive = zipfile.is_zipfile(file)
-        if not (archive and _is_compressed(file)):
-            try:
-                return torch.load(file, map_location="cpu", weights_only=True, mmap=archive)
-            except UnpicklingError as error:
-                if _OPTIONS not in str(error):
-                    raise
-            return torch.load(_with_plain_options(file), map_location="cpu", weights_only=True)
-    except Exception as error:  # A malicious file may make the reader raise anything.
-        # PyTorch's own message is not passed on: it suggests running what it refused.
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if asked is None:
-            raise ValueError(
-                f"{str(file)!r} is damaged, cut short or not a file of weights written by PyTorch; "
-                "download or copy it again"
-            ) from None
+        with open_file(file) as opened:
+            # As PyTorch tells them apart.
+            archive = opened.read(4) == b"PK\3\4"
+            options = _check_archive(opened) if archive else _check_old(opened)
+            if options is not None or not archive:
+                opened.seek(0)
+                content = opened if options is None else options
+                return torch.load(content, map_location="cpu", weights_only=True)
+        # Mapped, which needs a path.
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except RefusedError as error:
         raise ValueError(
-            f"{str(file)!r} is refused: it asks for {asked[1]}, which is not a weight. None of its "
-            "code was run. If you trust its source, load it where it was made and save only its "
-            "weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+            f"{str(file)!r} is refused: it {error.what}. None of its code was run. If you trust "
+            "its source, load it where it was made and save only its weights: "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         ) from None
-    raise ValueError(
-        f"{str(file)!r} unpacks to more than its size, unlike files written by PyTorch; it may be "
-        "a zip bomb"
-    )
+    except Exception:  # A malicious file may make the reader raise anything.
+        # PyTorch's own message is not passed on: it suggests running what it refused.
+        raise ValueError(
+            f"{str(file)!r} is damaged, cut short or not a file of weights written by PyTorch; "
+            "download or copy it again"
+        ) from None
 
 
-def _with_plain_options(file: Path) -> BytesIO:
-    """Copy a file of weights, with the options of a script as a class that PyTorch reads."""
-    theirs, plain = (f"c{path.replace('.', chr(10))}\n".encode() for path in (_OPTIONS, _PLAIN))
-    if not zipfile.is_zipfile(file):
-        return BytesIO(file.read_bytes().replace(theirs, plain))
+def _check_archive(file: BinaryIO) -> BytesIO | None:
+    """Check what PyTorch would unpickle, and return a copy with plain options if there are any."""
+    archive = open_archive(file)
+    (pickled,) = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
+    if archive.getinfo(pickled).file_size > MOST_BYTES:
+        raise RefusedError(TOO_MUCH)
+    content = archive.read(pickled)
+    options = check(BytesIO(content), file.seek(0, 2))
+    if not options:
+        return None
     copy = BytesIO()
-    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as other:
-        for member in archive.infolist():
-            content = archive.read(member)
-            pickled = member.filename.endswith("data.pkl")
-            other.writestr(member.filename, content.replace(theirs, plain) if pickled else content)
+    with ZipFile(copy, "w") as other:
+        for name in archive.namelist():
+            other.writestr(
+                name, _with_plain(content, options) if name == pickled else archive.read(name)
+            )
     copy.seek(0)
     return copy
 
 
-def _is_compressed(file: Path) -> bool:
-    """Tell whether a zip file could unpack to more bytes than it has."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    return not stored or sum(member.file_size for member in members) > file.stat().st_size
+def _check_old(file: BinaryIO) -> BytesIO | None:
+    """Do the same for the format before PyTorch 1.6: pickles, and then the numbers."""
+    most = file.seek(0, 2)
+    file.seek(0)
+    start = BytesIO(file.read(MOST_BYTES))
+    options = [place for _ in range(_OLD_PICKLES) for place in check(start, most)]
+    if not options:
+        return None
+    file.seek(0)
+    return BytesIO(_with_plain(file.read(), options))
+
+
+def _with_plain(content: bytes, options: list[int]) -> bytes:
+    """Give the options of a script a class that PyTorch reads.
+
+    It would have to be told for all threads that their own runs no code.
+    """
+    if not all(content.startswith(OPTIONS, place) for place in options):
+        raise ValueError
+    starts = [0, *(place + len(OPTIONS) for place in options)]
+    stops = [*options, len(content)]
+    return PLAIN.join(content[a:b] for a, b in zip(starts, stops, strict=True))
 
 
 def _plain(value: Any) -> bool:

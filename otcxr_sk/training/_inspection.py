@@ -1,24 +1,33 @@
 """A description of a run or an encoder on disk, read from headers alone."""
 
-import json
 import math
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
 from textwrap import fill
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from otcxr_sk._paths import as_path
+from otcxr_sk._files import open_file
+from otcxr_sk._json import parse
+from otcxr_sk._paths import as_path, reason
+from otcxr_sk._quote import listed, plain_text, quoted
+from otcxr_sk._safetensors import read_header
 from otcxr_sk.training._checkpoint import checkpoint_names, checksum
 
-# The limit of safetensors itself.
-_LONGEST_HEADER = 100_000_000
+# Those of checkpoints hold all that a run has recorded.
+_LONGEST_HEADER = 2**26
+# JSON has numbers that are too large to compute with.
+_LARGEST = 2**64
+# No calendar goes on much longer.
+_LATEST = 2.0**37
 
 _INDENT = " " * 12
 _LOOKS = 5
+_SHOWN, _LONGEST_SETTING = 100, 200
 
 
 def describe(path: str | os.PathLike[str]) -> str:
@@ -44,131 +53,204 @@ def describe(path: str | os.PathLike[str]) -> str:
     """
     path = Path(as_path(path))
     if path.is_dir():
-        try:
-            return "\n".join(_run(path))
-        except KeyError as error:
-            raise ValueError(
-                f"{str(path)!r} holds a run of another version of otcxr-sk, without the entry "
-                f"{error.args[0]!r}"
-            ) from error
+        return "\n".join(_run(path))
     if not path.exists():
         raise ValueError(f"{str(path)!r} does not exist; name a run's folder or a saved encoder")
     return "\n".join(_encoder(path))
 
 
+class _Run(NamedTuple):
+    """What a checkpoint says of its run."""
+
+    version: str
+    seed: int
+    images: int
+    unusable: Sequence[Any]
+    training: int
+    parameters: Mapping[str, Any]
+    epochs: int
+    epoch: int
+    step: int
+    steps: int
+    stopped: bool
+    seconds: float
+    history: Mapping[str, Sequence[float]]
+
+
+_PLACES = {
+    "run.otcxr_sk": str,
+    "run.seed": int,
+    "run.images.number": int,
+    "run.scan.unusable": list,
+    "run.n_training": int,
+    "run.parameters": dict,
+    "run.parameters.epochs": int,
+    "epoch": int,
+    "step": int,
+    "steps": int,
+    "stopped": bool,
+    "seconds": float,
+    "history": dict,
+}
+
+
 def _run(folder: Path) -> Iterator[str]:
     for _ in range(_LOOKS):
         try:
-            name, numbers, saved_at, damaged = _newest(folder)
+            name, run, saved_at, damaged = _newest(folder)
             break
         except FileNotFoundError:
             # Training has replaced it by a newer one.
             continue
     else:
         raise ValueError(f"{str(folder)!r} changes faster than it can be read")
-    run = numbers["run"]
-    yield str(folder)
+    yield plain_text(str(folder))
     yield from _line("run", ", ".join(_facts(run)))
-    settings = [f"{key}={value!r}" for key, value in run["parameters"].items() if value is not None]
-    yield from _line("parameters", ", ".join(settings))
-    yield from _line("progress", _progress(numbers))
-    yield from _line("time", _pace(numbers))
+    settings = [
+        f"{_bare(key)}={quoted(value, _LONGEST_SETTING)}"
+        for key, value in run.parameters.items()
+        if value is not None
+    ]
+    yield from _line("parameters", ", ".join(settings[:_SHOWN]))
+    yield from _line("progress", _progress(run))
+    yield from _line("time", _pace(run))
     when = datetime.fromtimestamp(saved_at).isoformat(" ", "seconds")
     ago = _duration(max(0.0, time.time() - saved_at))
     yield from _line("saved", f"{when} ({ago} ago), {name}, whole")
-    for other in damaged:
+    for other in damaged[:_SHOWN]:
         yield from _line("damaged", f"{other}: `fit` will remove it and use the one above")
-    yield from _table(numbers["history"], numbers["epoch"])
+    yield from _table(run)
 
 
-def _newest(folder: Path) -> tuple[str, dict[str, Any], float, list[str]]:
+def _newest(folder: Path) -> tuple[str, _Run, float, list[str]]:
     """Read the newest undamaged checkpoint, and name the damaged ones that are newer."""
     damaged: list[str] = []
     for name in checkpoint_names(folder):
-        with open(folder / name, "rb") as file:
+        path = folder / name
+        if not stat.S_ISREG(path.lstat().st_mode):
+            continue
+        with open_file(path, follow=False) as file:
             if name.endswith(f"-{file_digest(file, checksum).hexdigest()}.safetensors"):
-                numbers = json.loads(_header(file, folder / name)["numbers"])
-                return name, numbers, (folder / name).stat().st_mtime, damaged
+                saved_at = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LATEST)
+                return name, _read(file, path), saved_at, damaged
         damaged.append(name)
     if damaged:
         raise ValueError(
-            f"{str(folder)!r} holds only damaged checkpoints: {', '.join(damaged)}; `fit` will "
+            f"{str(folder)!r} holds only damaged checkpoints: {listed(damaged)}; `fit` will "
             "remove them and start over"
         )
     raise ValueError(f"{str(folder)!r} holds no run: no checkpoint has been written there yet")
 
 
-def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
-    """Return the metadata of a safetensors file, with the shapes of its tensors as "shapes"."""
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
+def _read(file: BinaryIO, path: Path) -> _Run:
     try:
-        if length > _LONGEST_HEADER:
-            raise ValueError
-        header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", {})
-        return {**metadata, "shapes": [tensor["shape"] for tensor in header.values()]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        numbers = parse(read_header(file, _LONGEST_HEADER).metadata["numbers"])
+    except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{str(path)!r} is not a safetensors file; name a run's folder or a saved encoder"
+            f"{str(path)!r} was not written by otcxr-sk, although it has the name of a checkpoint; "
+            "remove it, or name another folder"
         ) from error
+    found = []
+    for place, kind in _PLACES.items():
+        value: Any = numbers
+        for name in place.split("."):
+            if not isinstance(value, dict) or name not in value:
+                raise ValueError(
+                    f"{str(path.parent)!r} holds a run of another version of otcxr-sk, without the "
+                    f"entry {name!r}"
+                )
+            value = value[name]
+        if kind in (int, float):
+            fits = type(value) in (int, kind) and 0 <= value < _LARGEST
+        else:
+            fits = type(value) is kind
+        found.append(value)
+        if not fits or (place == "history" and not _is_history(value, numbers["epoch"])):
+            raise ValueError(
+                f"{str(path)!r} has the entry {place!r} as no version of otcxr-sk writes it: "
+                f"{quoted(value)}; remove it, or name another folder"
+            )
+    return _Run(*found)
 
 
-def _facts(run: Mapping[str, Any]) -> Iterator[str]:
-    yield f"otcxr-sk {run['otcxr_sk']}"
-    yield f"seed {run['seed']}"
-    number, unusable = run["images"]["number"], len(run["scan"]["unusable"])
-    yield f"{number} images"
-    if unusable:
-        yield f"{unusable} of them left out"
-    if held_out := number - unusable - run["n_training"]:
+def _is_history(columns: Mapping[str, Any], epochs: int) -> bool:
+    return all(
+        isinstance(values, list)
+        and len(values) >= epochs
+        and all(type(v) is float or (type(v) is int and abs(v) < _LARGEST) for v in values)
+        for values in columns.values()
+    )
+
+
+def _facts(run: _Run) -> Iterator[str]:
+    yield f"otcxr-sk {_bare(run.version)}"
+    yield f"seed {run.seed}"
+    yield f"{run.images} images"
+    if run.unusable:
+        yield f"{len(run.unusable)} of them left out"
+    if held_out := run.images - len(run.unusable) - run.training:
         yield f"{held_out} held out"
 
 
-def _progress(numbers: Mapping[str, Any]) -> str:
-    epoch, epochs = numbers["epoch"], numbers["run"]["parameters"]["epochs"]
-    text = f"{epoch} of {epochs} epochs completed"
-    if numbers["stopped"]:
+def _progress(run: _Run) -> str:
+    text = f"{run.epoch} of {run.epochs} epochs completed"
+    if run.stopped:
         return f"{text}, stopped by a callback"
-    if epoch == epochs:
+    if run.epoch == run.epochs:
         return f"{text}, ended"
-    return text + (f", step {numbers['step']} of {numbers['steps']}" if numbers["step"] else "")
+    return text + (f", step {run.step} of {run.steps}" if run.step else "")
 
 
-def _pace(numbers: Mapping[str, Any]) -> str:
-    seconds, epochs = numbers["seconds"], numbers["run"]["parameters"]["epochs"]
-    done = numbers["epoch"] + numbers["step"] / numbers["steps"]
-    text = _duration(seconds)
-    if done and seconds:
-        text += f", {done * numbers['run']['n_training'] / seconds:.3g} images/s"
-        if done < epochs and not numbers["stopped"]:
-            text += f", {_duration(seconds * (epochs - done) / done)} to go"
+def _pace(run: _Run) -> str:
+    done = run.epoch + run.step / max(run.steps, 1)
+    text = _duration(run.seconds)
+    if done and run.seconds:
+        text += f", {done * run.training / run.seconds:.3g} images/s"
+        if done < run.epochs and not run.stopped:
+            text += f", {_duration(run.seconds * (run.epochs - done) / done)} to go"
     return text
 
 
-def _table(history: Mapping[str, Sequence[float]], epoch: int) -> Iterator[str]:
-    if not epoch:
+def _table(run: _Run) -> Iterator[str]:
+    if not run.epoch:
         return
-    shown = sorted({0, epoch - 1})
-    width = max(map(len, history))
+    shown = sorted({0, run.epoch - 1})
+    columns = {_bare(name): values for name, values in list(run.history.items())[:_SHOWN]}
+    width = max(map(len, [*columns, "epoch"]))
     yield f"\n  {'epoch':<{width}}" + "".join(f"{row + 1:>12}" for row in shown)
-    for name, values in history.items():
+    for name, values in columns.items():
         cells = ("" if math.isnan(values[row]) else f"{values[row]:.4g}" for row in shown)
         yield f"  {name:<{width}}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 def _encoder(path: Path) -> Iterator[str]:
-    with open(path, "rb") as file:
-        header = _header(file, path)
-    if "otcxr_sk_version" not in header:
+    try:
+        with open_file(path) as file:
+            metadata, shapes = read_header(file)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read: {reason(error)}; name a run's folder or a saved encoder"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a safetensors file, or damaged; name a run's folder or a saved "
+            "encoder"
+        ) from error
+    if "otcxr_sk_version" not in metadata:
         raise ValueError(f"{str(path)!r} was not written by save_encoder")
-    yield str(path)
-    shapes = header.pop("shapes")
-    weights = sum(math.prod(shape) for shape in shapes)
+    yield plain_text(str(path))
+    weights = sum(map(math.prod, shapes.values()))
     yield from _line("weights", f"{weights:,} numbers in {len(shapes)} tensors")
     for name in ("encoder", "image_size", "resize", "mean", "std"):
-        yield from _line(name, repr(header.get(name)).strip("'"))
-    yield from _line("otcxr-sk", repr(header["otcxr_sk_version"]).strip("'"))
+        yield from _line(name, _bare(metadata.get(name)))
+    yield from _line("otcxr-sk", _bare(metadata["otcxr_sk_version"]))
+
+
+def _bare(value: Any) -> str:
+    """Return text as a message quotes it, without the quotes."""
+    return quoted(str(value))[1:-1]
 
 
 def _line(name: str, text: str) -> Iterator[str]:

@@ -152,7 +152,7 @@ def test_dinov2_that_lacks_a_weight_is_refused(lost, small, tmp_path):
     whole = load_file(file)
     save_file({k: v for k, v in whole.items() if k != f"encoder.layer.1.{lost}"}, file)
     needed = {"attention.attention.key.weight": "attn.qkv.weight"}.get(lost, "ls2.gamma")
-    with pytest.raises(ValueError, match=rf"missing: blocks\.1\.{needed}\b"):
+    with pytest.raises(ValueError, match=rf"missing: 'blocks\.1\.{needed}'"):
         build(tmp_path, small("vit_base_patch14_dinov2"), SIDE)
 
 
@@ -325,7 +325,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         archive.writestr("w/data.pkl", bytes(1000))
         archive.filelist += 100 * archive.filelist
     for file in (packed, overlapping):
-        with pytest.raises(ValueError, match=rf"{file.name}' unpacks to more than its size"):
+        with pytest.raises(ValueError, match=rf"{file.name}' is refused: it unpacks to more than its size"):
             read_weights(file)
 
 
@@ -364,16 +364,13 @@ def test_reading_leaves_the_warnings_of_other_threads_alone(state, tmp_path):
     "value",
     [
         torch.zeros(1).expand(10**12),
-        torch.zeros(2, 2).to_sparse(),
         torch.zeros(2, dtype=torch.complex64),
-        torch.zeros(2, device="meta"),
         {"b": torch.zeros(2)},
         [torch.zeros(2)],
         3,
     ],
-    ids=["claims more than it has", "sparse", "complex", "meta", "nested", "list", "number"],
+    ids=["claims more than it has", "complex", "nested", "list", "number"],
 )
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_what_is_not_a_plain_tensor_is_refused(value, tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(2), "b": value}}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth' holds 'b', which is not a plain tensor"):
@@ -396,9 +393,9 @@ def test_the_error_names_the_first_weights_of_each_kind_that_do_not_fit(state, t
     with pytest.raises(ValueError, match="do not fit 'test_resnet'") as caught:
         build(file)
     message = str(caught.value)
-    assert f"missing: {keys[0]}, {keys[1]}, {keys[2]} (the first of 5)" in message
-    assert "unexpected: projector.0, projector.1, projector.2 (the first of 9)" in message
-    assert f"{keys[5]} has shape [1, 2], not [" in message
+    assert f"missing: {keys[0]!r}, {keys[1]!r}, {keys[2]!r}, ... (5 in all)" in message
+    assert "unexpected: 'projector.0', 'projector.1', 'projector.2', ... (9 in all)" in message
+    assert f"{keys[5]!r} has shape [1, 2], not [" in message
     assert "(the first of 4)" in message
     assert "They must be all weights of this encoder" in message
     assert len(message) < 1000

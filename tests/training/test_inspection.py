@@ -41,6 +41,7 @@ def folder(tmp_path):
 
 
 def save(folder, place=1, run=RUN, **changes):
+    folder.mkdir(exist_ok=True)
     checkpoints = CheckpointFolder(folder)
     checkpoints.run = run
     checkpoints.save(RunState({"w": torch.ones(3)}, numbers(**changes)), place)
@@ -161,7 +162,7 @@ def future(folder):
     [
         (lambda folder: None, "does not exist; name a run's folder or a saved encoder"),
         (lambda folder: folder.mkdir(), "holds no run: no checkpoint has been written there yet"),
-        (damage, "holds only damaged checkpoints: checkpoint-.*start over"),
+        (damage, "holds only damaged checkpoints: 'checkpoint-.*start over"),
         (future, "holds a run of another version of otcxr-sk, without the entry 'seed'"),
         (lambda folder: folder.write_bytes(b"some"), "is not a safetensors file"),
         (lambda folder: folder.write_bytes(b""), "is not a safetensors file"),
