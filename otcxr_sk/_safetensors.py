@@ -56,9 +56,10 @@ def read_header(file: BinaryIO, most: int = MOST_BYTES) -> Header:
         content = parse(file.read(length))
         metadata = content.pop("__metadata__", {})
         spans = [_span(name, tensor) for name, tensor in content.items()]
+        plain = all(isinstance(text, str) for text in metadata.values())
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError from error
-    if len(spans) > MOST_TENSORS or not all(isinstance(text, str) for text in metadata.values()):
+    if len(spans) > MOST_TENSORS or not plain:
         raise ValueError
     # One after the other, up to the end of the file.
     end = 0

@@ -17,7 +17,8 @@ _NAMESPACE = "argparse Namespace"
 OPTIONS, PLAIN = b"cargparse\nNamespace\n", b"ccollections\nOrderedDict\n"
 
 MOST_BYTES = 2**22
-_MOST_COMMANDS, _MOST_CALLS = 2**19, 2**15
+# The largest networks of timm with their averages and optimizers have some 7,000 tensors.
+_MOST_COMMANDS, _MOST_CALLS = 400_000, 2**15
 # Bytes of text and values, each counted as often as it is found when all is written out.
 _LARGEST, _DEEPEST = 2**24, 32
 # Integers below never have the same hash.
@@ -25,8 +26,10 @@ _HASHED_APART = 2**60
 
 _TEXT = ("BINUNICODE", "SHORT_BINSTRING")
 _INTEGERS = ("BININT", "BININT1", "BININT2", "LONG1")
-_ATOMS = (*_TEXT, *_INTEGERS, "GLOBAL", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE")
+_ATOMS = {*_TEXT, *_INTEGERS, "GLOBAL", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE"}
 _CONTAINERS = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "EMPTY_DICT")
+_KEEPING, _FETCHING = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
+_CALLING = {"REDUCE", "NEWOBJ", "BINPERSID"}
 _ADDING = {
     "APPEND": ("EMPTY_LIST",),
     "APPENDS": ("EMPTY_LIST",),
@@ -100,12 +103,12 @@ def check(file: BinaryIO, most: int) -> list[int]:
     options: list[int] = []
     stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[int, _Value] = {}
+    memo: dict[Any, _Value] = {}
     storages: set[Any] = set()
     calls = stored = 0
     for count, (opcode, argument, place) in enumerate(genops(file)):
         name, before, taken = opcode.name, opcode.stack_before, []
-        if markobject in before:
+        if before and markobject in before:
             before = before[: before.index(markobject)]
             start = marks.pop()
             taken = stack[start:]
@@ -118,21 +121,21 @@ def check(file: BinaryIO, most: int) -> list[int]:
             return options
         if name == "MARK":
             marks.append(start)
-        elif name in ("BINPUT", "LONG_BINPUT"):
+        elif name in _KEEPING:
             memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
+        elif name in _FETCHING:
             stack.append(memo[argument])
         elif name != "PROTO" or count:
             taken = stack[start:] + taken
             del stack[start:]
             made = _made(name, argument, taken)
             stack.append(made)
-            calls += name in ("REDUCE", "NEWOBJ", "BINPERSID")
+            calls += name in _CALLING
             if name == "BINPERSID" and made.parts[2].argument not in storages:
                 storages.add(made.parts[2].argument)
                 stored += made.parts[4].argument
-            if name == "GLOBAL" and argument == _NAMESPACE:
-                options.append(place)
+            if argument == _NAMESPACE and name == "GLOBAL":
+                options.append(place or 0)
         if count > _MOST_COMMANDS or calls > _MOST_CALLS or stored > most:
             raise RefusedError(TOO_MUCH)
     raise ValueError
@@ -196,11 +199,10 @@ def _storage(saved: _Value) -> list[_Value]:
 def _measure(stack: list[_Value]) -> None:
     """Refuse what would be too large or too deep if shared parts were written out."""
     known: dict[_Value, tuple[int, int]] = {}
-    whole = _Value("TUPLE", parts=stack)
-    todo, entered = [whole], set()
+    todo, entered = [_Value("TUPLE", parts=stack)], set()
     while todo:
         value = todo[-1]
-        ahead = [part for part in value.parts if part not in known]
+        ahead = [part for part in value.parts if part.parts and part not in known]
         if ahead and value in entered:
             raise RefusedError("holds something that holds itself")
         if ahead:
@@ -208,9 +210,12 @@ def _measure(stack: list[_Value]) -> None:
             todo += ahead
             continue
         todo.pop()
-        text = len(value.argument) if isinstance(value.argument, str) else 0
-        size = 1 + text + sum(known[part][0] for part in value.parts)
-        depth = 1 + max((known[part][1] for part in value.parts), default=0)
+        size = depth = 1
+        for part in value.parts:
+            text = len(part.argument) if isinstance(part.argument, str) else 0
+            inner, levels = known.get(part, (1, 1))
+            size += inner + text
+            depth = max(depth, 1 + levels)
         if size > _LARGEST or depth > _DEEPEST:
             raise RefusedError(TOO_MUCH)
         known[value] = size, depth

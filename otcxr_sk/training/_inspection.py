@@ -130,7 +130,8 @@ def _newest(folder: Path) -> tuple[str, _Run, float, list[str]]:
         if not stat.S_ISREG(path.lstat().st_mode):
             continue
         with open_file(path, follow=False) as file:
-            if name.endswith(f"-{file_digest(file, checksum).hexdigest()}.safetensors"):
+            found = file_digest(file, checksum)  # type: ignore[arg-type]
+            if name.endswith(f"-{found.hexdigest()}.safetensors"):
                 saved_at = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LATEST)
                 return name, _read(file, path), saved_at, damaged
         damaged.append(name)

@@ -22,7 +22,7 @@ from timm.models import _registry
 from torch import nn
 
 from otcxr_sk.method._encoders import build_encoder
-from otcxr_sk.method._weights import locate, read_weights
+from otcxr_sk.method._weights import check_config, locate, read_weights, summary
 
 WIDTH, SIDE = 48, 70
 
@@ -138,11 +138,33 @@ def test_a_number_of_heads_that_differs_from_the_config_is_refused(small, tmp_pa
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_attention_heads": 3}))
     with pytest.raises(ValueError, match=r"config\.json' states 3 attention heads.* has 2"):
         build(tmp_path, name, SIDE)
-    config.write_text("[")
-    with pytest.raises(ValueError, match=r"config\.json' is not the config"):
-        build(tmp_path, name, SIDE)
     config.unlink()
     build(tmp_path, name, SIDE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[",
+        b"[]",
+        b"\xff{}",
+        b'{"num_attention_heads": "\x1b"}',
+        b'{"num_attention_heads": ' + b"9" * 5000 + b"}",
+        b'{"a": ' + 100_000 * b"[",
+        b'{"a": "' + bytes(2**21),
+    ],
+    ids=["cut", "list", "no text", "text", "digits", "deep", "long"],
+)
+def test_a_config_that_is_none_is_refused(content, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json' is not the config") as caught:
+        check_config(tmp_path / "model.safetensors", nn.Identity())
+    assert len(str(caught.value)) < 500
+    config.unlink()
+    os.mkfifo(config)
+    with pytest.raises(ValueError, match=r"config\.json' is not the config"):
+        check_config(tmp_path / "model.safetensors", nn.Identity())
 
 
 @pytest.mark.parametrize("lost", ["attention.attention.key.weight", "layer_scale2.lambda1"])
@@ -325,7 +347,9 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         archive.writestr("w/data.pkl", bytes(1000))
         archive.filelist += 100 * archive.filelist
     for file in (packed, overlapping):
-        with pytest.raises(ValueError, match=rf"{file.name}' is refused: it unpacks to more than its size"):
+        with pytest.raises(
+            ValueError, match=rf"{file.name}' is refused: it unpacks to more than its size"
+        ):
             read_weights(file)
 
 
@@ -425,3 +449,39 @@ def test_a_size_that_does_not_fit_is_not_blamed_on_the_weights(tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.safetensors or pytorch_model\.bin; got"):
         build(tmp_path)
+
+
+def test_names_of_any_length_are_cut_in_no_time():
+    long = "size mismatch for a: x shape torch.Size(1) \x1b[2J" * 20_000
+    one = {long: torch.zeros(1), "b": torch.zeros(1), "pos_embed": torch.zeros(1, 5, 2)}
+    other = {f"{long}.": torch.zeros(1), "b": torch.zeros(2), "pos_embed": torch.zeros(1, 9, 2)}
+    text = summary(one, other)
+    assert text.startswith("missing: 'size mismatch for a")
+    assert text.endswith("'b' has shape [2], not [1]")
+    assert len(text) < 400
+    assert text.isprintable()
+    assert summary(one, one) == "they are those of another kind of network"
+
+
+def test_a_header_that_claims_more_than_the_file_has_is_refused(tmp_path):
+    file = tmp_path / "w.safetensors"
+    for tensor in (
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [1] * 200_000, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+    ):
+        header = json.dumps({"a": tensor}).encode()
+        file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(ValueError, match=r"w\.safetensors' is damaged"):
+            read_weights(file)
+
+
+def test_a_kernel_as_large_as_an_image_is_not_resampled(tmp_path):
+    state = timm.create_model("test_vit", in_chans=1, num_classes=0).state_dict()
+    state["patch_embed.proj.weight"] = torch.zeros(
+        *state["patch_embed.proj.weight"].shape[:2], 250, 250
+    )
+    save_file(state, tmp_path / "w.safetensors")
+    words = r"'patch_embed\.proj\.weight' has shape \[64, 1, 250, 250\], not \[64, 1, 16, 16\]"
+    with pytest.raises(ValueError, match=words):
+        build(tmp_path / "w.safetensors", "test_vit", 160)

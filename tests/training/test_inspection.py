@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 
 from otcxr_sk.training import _inspection
-from otcxr_sk.training._checkpoint import CheckpointFolder, RunState
+from otcxr_sk.training._checkpoint import CheckpointFolder, RunState, checksum
 from otcxr_sk.training._inspection import describe
 
 RUN = {
@@ -205,3 +206,101 @@ def test_the_command_line_describes_a_run_without_torch(folder):
     )
     assert "4 of 10 epochs completed" in done.stdout
     assert not {"torch", "sklearn", "timm"} & {name.split(".")[0] for name in done.stderr.split()}
+
+
+ESCAPES = "\x1b]0;pwned\x07\x1b[2J\n" + 10_000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes"),
+    [
+        ("parameters", {"run": {**RUN, "parameters": {"epochs": 10, ESCAPES: 1, "a": ESCAPES}}}),
+        ("run", {"run": {**RUN, "otcxr_sk": ESCAPES}}),
+        ("loss", {"history": {"loss": [1.0] * 4, ESCAPES: [float("inf")] * 4}}),
+        ("parameters", {"run": {**RUN, "parameters": {"epochs": 10, "a": {"b": [1, ESCAPES]}}}}),
+    ],
+)
+def test_what_a_run_says_is_shown_escaped_and_cut(entry, changes, folder):
+    save(folder, **changes)
+    assert entry in described(folder)
+    shown = describe(folder)
+    assert shown.replace("\n", "").isprintable()
+    assert len(shown) < 2000
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("epoch", 10**400),
+        ("epoch", 5),
+        ("step", None),
+        ("steps", "20"),
+        ("seconds", float("inf")),
+        ("seconds", float("nan")),
+        ("seconds", -1),
+        ("stopped", 1),
+        ("history", []),
+        ("history", {"loss": [1.0, 2.0, 3.0]}),
+        ("history", {"loss": [1.0, "2", 3.0, 4.0]}),
+        ("history", {"loss": [10**400] * 4}),
+        ("run.seed", ESCAPES),
+        ("run.otcxr_sk", 1),
+        ("run.parameters", None),
+        ("run.parameters.epochs", True),
+        ("run.scan.unusable", 3),
+        ("run.n_training", [[[]]]),
+    ],
+)
+def test_an_entry_that_no_run_has_is_named(place, value, folder):
+    content = {**numbers(), "run": json.loads(json.dumps(RUN))}
+    *outer, last = place.split(".")
+    inner = content
+    for name in outer:
+        inner = inner[name]
+    inner[last] = value
+    run = content.pop("run")
+    save(folder, run=run, **content)
+    named = "history" if place == "epoch" and value == 5 else place
+    with pytest.raises(ValueError, match=rf"'.*checkpoint-.* has the entry '{named}' as") as caught:
+        describe(folder)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def test_what_is_named_like_a_checkpoint_and_is_none_is_passed_over(folder, tmp_path):
+    save(folder, 1)
+    name = "checkpoint-{}-" + "0" * 64 + ".safetensors"
+    (folder / name.format("000000009")).symlink_to(tmp_path / "elsewhere")
+    (folder / name.format("000000008")).symlink_to("/dev/zero")
+    (folder / name.format("000000007")).mkdir()
+    os.mkfifo(folder / name.format("000000006"))
+    assert described(folder)["progress"] == "4 of 10 epochs completed"
+    alone = tmp_path / "pipe"
+    os.mkfifo(alone)
+    with pytest.raises(ValueError, match="cannot be read: it is not a regular file"):
+        describe(alone)
+
+
+def test_a_path_that_the_user_names_may_be_a_link(folder, tmp_path):
+    save(folder)
+    (tmp_path / "link").symlink_to(folder)
+    assert described(tmp_path / "link")["progress"] == "4 of 10 epochs completed"
+
+
+def test_a_header_with_more_than_any_run_has_is_an_error(folder):
+    for numbers_ in ('{"a": ' + "[" * 50 + "]" * 50 + "}", '{"a": [' + 2**20 * "0," + "0]}", "[]"):
+        folder.mkdir(exist_ok=True)
+        header = {"format": "2", "numbers": numbers_}
+        content = safetensors.torch.save({"w": torch.ones(3)}, header)
+        name = f"checkpoint-000000001-{checksum(content).hexdigest()}.safetensors"
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"was not written by otcxr-sk.*remove it"):
+            describe(folder)
+        (folder / name).unlink()
+
+
+def test_a_date_that_no_calendar_has_is_shown_as_one(folder):
+    path = save(folder)
+    for when in (-(2**40), 2**50):
+        os.utime(path, (when, when))
+        assert path.name in described(folder)["saved"]

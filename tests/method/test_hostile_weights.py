@@ -1,0 +1,169 @@
+"""Hostile files of weights and of runs: a result or an error that names the file, in bounds."""
+
+import argparse
+import io
+import json
+import pickle
+import struct
+import zipfile
+
+import mutants
+import pytest
+import torch
+from safetensors.torch import save
+
+from otcxr_sk.method._weights import read_weights
+
+TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
+
+RUN = {
+    "run": {
+        "otcxr_sk": "0.2.0",
+        "seed": 1,
+        "images": {"number": 10},
+        "scan": {"unusable": [[3, "x.png", "broken"]]},
+        "n_training": 9,
+        "parameters": {"epochs": 3, "encoder": "resnet18", "weights": None, "alpha": 1.0},
+    },
+    "epoch": 2,
+    "step": 1,
+    "steps": 4,
+    "stopped": False,
+    "seconds": 5.0,
+    "history": {"loss": [2.0, 1.0], "knn_probe": [float("nan"), 0.5]},
+}
+
+
+def by_torch(content, archive=True):
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=archive)
+    return stream.getvalue()
+
+
+NESTED = {"state_dict": TENSORS, "args": argparse.Namespace(lr=1.0), "epoch": 3}
+KINDS = {
+    "w.safetensors": (mutants.of_safetensors, save(TENSORS, {"format": "pt"})),
+    "w.pth": (mutants.of_zip, by_torch(NESTED)),
+    "w.pt": (mutants.damaged, by_torch(TENSORS, archive=False)),
+    "config.json": (mutants.of_json, json.dumps({"num_attention_heads": 12, "a": [1]}).encode()),
+    "run": (mutants.of_safetensors, save(TENSORS, {"format": "2", "numbers": json.dumps(RUN)})),
+}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_mutant_is_a_result_or_an_error_in_bounds(number, tmp_path):
+    for kind, (mutate, whole) in KINDS.items():
+        mutants.write_mutants(tmp_path, kind, mutate, whole, number)
+    reports = mutants.reports_on(tmp_path)
+    for kind, name, end, seconds, mebibytes in reports:
+        assert end in ("result", "error"), (kind, name, end)
+        assert seconds < mutants.SECONDS, (kind, name, seconds)
+        assert mebibytes < mutants.MEBIBYTES, (kind, name, mebibytes)
+    # The damage must neither be too light to matter nor always be found.
+    ends = [(kind, end) for kind, _, end, *_ in reports]
+    for kind in KINDS:
+        for end in ("result", "error"):
+            assert ends.count((kind, end)) > number // 60, (kind, end)
+
+
+def called(name):
+    return b"c" + name.replace(" ", "\n").encode() + b"\n"
+
+
+def whole_number(value):
+    content = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(content)]) + content
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+DOUBLED = b"h\x00h\x00\x86q\x00"
+HUGE = whole_number(2**36)
+STORAGE = text("storage") + called("torch FloatStorage") + text("0") + text("cpu")
+
+PICKLES = {
+    "key of 2**60 parts": b"})q\x00" + 60 * DOUBLED + b"Ns",
+    "value of 2**60 parts": b")q\x00" + 60 * DOUBLED,
+    "list that holds itself": b"]q\x00h\x00a",
+    "400,000 levels": b")" + b"\x85" * 399_000,
+    "keys that collide": b"}("
+    + b"".join(whole_number(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))
+    + b"u",
+    "long text, often": b"](" + text("x" * 2**20) + b"q\x00" + 100_000 * b"h\x00" + b"e",
+    "bytearray": called("__builtin__ bytearray") + HUGE + b"\x85R",
+    "tensor of a size": called("torch Tensor") + HUGE + b"\x85R",
+    "storage that is called": called("torch.storage UntypedStorage") + HUGE + b"\x85R",
+    "storage that is not there": b"(" + STORAGE + HUGE + b"tQ",
+    "many calls": b"]("
+    + called("collections OrderedDict")
+    + b"q\x00)R"
+    + 40_000 * b"h\x00)R"
+    + b"e",
+    "many commands": b"](" + 500_000 * b"N" + b"e",
+    "escaped name": called("\\x61rgparse Namespace") + b")\x81}b",
+}
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_a_pickle_that_is_a_bomb_is_refused_before_it_is_followed(archive, tmp_path, monkeypatch):
+    file = tmp_path / "w.pth"
+    written = by_torch(TENSORS, archive)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was followed"))
+    # The checks are the same for both.
+    for commands in list(PICKLES.values())[: None if archive else 2]:
+        bomb = b"\x80\x02" + commands + b"."
+        if archive:
+            with (
+                zipfile.ZipFile(io.BytesIO(written)) as whole,
+                zipfile.ZipFile(file, "w") as other,
+            ):
+                for member in whole.namelist():
+                    other.writestr(
+                        member, bomb if member.endswith("data.pkl") else whole.read(member)
+                    )
+        else:
+            file.write_bytes(bomb + written)
+        with pytest.raises(ValueError, match=r"w\.pth' is (refused|damaged)"):
+            read_weights(file)
+
+
+def test_a_state_dict_of_the_largest_kind_is_read(tmp_path):
+    state = {f"stages.{i}.conv.weight": torch.ones(1) for i in range(2000)}
+    moments = {i: {"step": torch.ones(1), "exp_avg": torch.ones(1)} for i in range(2000)}
+    groups = [{"lr": 0.1, "betas": (0.9, 0.99), "params": list(moments)}]
+    optimizer = {"state": moments, "param_groups": groups}
+    torch.save({"model": state, "optimizer": optimizer, "ids": {2**47: None}}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").keys() == state.keys()
+
+
+def test_a_zip_file_with_two_directories_or_anything_around_it_is_refused(tmp_path):
+    file, whole = tmp_path / "w.pth", by_torch(TENSORS)
+    end = len(whole) - 98
+    record = whole[end:]
+    length, start = struct.unpack("<2Q", record[40:56])
+    directory = whole[start : start + length]
+    for content in (
+        b"PK\3\4" + whole,
+        whole + b"\0",
+        whole[:-2] + b"\1\0x",
+        whole[:end] + directory + record,
+        whole[:end] + b"\0" + record,
+        whole[:end] + record[-22:-6] + struct.pack("<LH", 0, 0),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"w\.pth' is damaged"):
+            read_weights(file)
+    file.write_bytes(whole)
+    assert read_weights(file).keys() == TENSORS.keys()
+
+
+def test_tensors_that_share_their_numbers_do_not_become_a_large_network(tmp_path):
+    shared = torch.ones(10_000)
+    torch.save({f"layer{i}": shared for i in range(3)}, tmp_path / "tied.pth")
+    assert len(read_weights(tmp_path / "tied.pth")) == 3
+    torch.save({f"layer{i}": shared for i in range(1000)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth' claims far more numbers"):
+        read_weights(tmp_path / "w.pth")
