@@ -75,7 +75,8 @@ class _Value:
         """Whether it is hashed in a short time, whatever other keys there are."""
         if self.kind in _INTEGERS:
             return abs(self.argument) < _HASHED_APART
-        return self.kind in (*_TEXT, "NONE", "NEWTRUE", "NEWFALSE")
+        # Few numbers with a fraction have the same hash.
+        return self.kind in (*_TEXT, "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE")
 
 
 def check(file: BinaryIO, most: int) -> list[int]:
@@ -166,7 +167,7 @@ def _made(name: str, argument: Any, taken: list[_Value]) -> _Value:
     if name == "BUILD" and parts[0].kind != "EMPTY_DICT":
         raise ValueError
     if name.startswith("SETITEM") and not all(key.is_key() for key in parts[::2]):
-        raise ValueError
+        raise RefusedError("has a key that is neither text nor a number")
     target.parts += parts
     return target
 

@@ -304,7 +304,11 @@ def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in [name for name in renamed if ".attention.attention.query." in name]:
         parts = [name.replace("query", part) for part in ("query", "key", "value")]
         found = [renamed[part] for part in parts if part in renamed]
-        if len(found) == 3 and len({part.shape for part in found}) == 1 and found[0].ndim:
+        if (
+            len(found) == 3
+            and len({(part.shape, part.dtype) for part in found}) == 1
+            and found[0].ndim
+        ):
             joined = name.replace("attention.attention.query", "attn.qkv")
             renamed[joined] = torch.cat(found)
             for part in parts:

@@ -64,7 +64,7 @@ def test_a_mutant_is_a_result_or_an_error_in_bounds(number, tmp_path):
     ends = [(kind, end) for kind, _, end, *_ in reports]
     for kind in KINDS:
         for end in ("result", "error"):
-            assert ends.count((kind, end)) > number // 60, (kind, end)
+            assert ends.count((kind, end)) >= number // 60, (kind, end)
 
 
 def called(name):
@@ -88,9 +88,9 @@ PICKLES = {
     "key of 2**60 parts": b"})q\x00" + 60 * DOUBLED + b"Ns",
     "value of 2**60 parts": b")q\x00" + 60 * DOUBLED,
     "list that holds itself": b"]q\x00h\x00a",
-    "400,000 levels": b")" + b"\x85" * 399_000,
+    "10,000 levels": b")" + 10_000 * b"\x85",
     "keys that collide": b"}("
-    + b"".join(whole_number(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))
+    + b"".join(whole_number(i * (2**61 - 1)) + b"N" for i in range(1, 9999))
     + b"u",
     "long text, often": b"](" + text("x" * 2**20) + b"q\x00" + 100_000 * b"h\x00" + b"e",
     "bytearray": called("__builtin__ bytearray") + HUGE + b"\x85R",
@@ -100,9 +100,9 @@ PICKLES = {
     "many calls": b"]("
     + called("collections OrderedDict")
     + b"q\x00)R"
-    + 40_000 * b"h\x00)R"
+    + 33_000 * b"h\x00)R"
     + b"e",
-    "many commands": b"](" + 500_000 * b"N" + b"e",
+    "many commands": b"](" + 400_000 * b"(" + b"e",
     "escaped name": called("\\x61rgparse Namespace") + b")\x81}b",
 }
 
@@ -137,6 +137,34 @@ def test_a_state_dict_of_the_largest_kind_is_read(tmp_path):
     optimizer = {"state": moments, "param_groups": groups}
     torch.save({"model": state, "optimizer": optimizer, "ids": {2**47: None}}, tmp_path / "w.pth")
     assert read_weights(tmp_path / "w.pth").keys() == state.keys()
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_what_training_scripts_save_with_weights_is_read(archive, tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    kinds = ["float16", "bfloat16", "int64", "bool"]
+    kinds += ["float8_e4m3fn", "uint16"] if archive else []
+    state = {kind: torch.zeros(2, dtype=getattr(torch, kind)) for kind in kinds}
+    file = tmp_path / "w.pth"
+    content = {
+        "model": {**state, **dict(layer.named_parameters()), "buffer": torch.arange(4.0)[::2]},
+        "optimizer": optimizer.state_dict(),
+        "schedule": torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 3, 5]).state_dict(),
+        "scaler": torch.amp.GradScaler("cpu").state_dict(),
+        "args": argparse.Namespace(dtype=torch.float16, size=torch.Size([1]), b=(0.9, 0.99)),
+        "module": layer.state_dict(),
+        "best": {0.5: -1, 140_012_345_678_901: 2**100},
+        "generator": torch.get_rng_state(),
+    }
+    torch.save(content, file, _use_new_zipfile_serialization=archive)
+    read = read_weights(file)
+    assert all(type(value) is torch.Tensor and not value.requires_grad for value in read.values())
+    for name, value in content["model"].items():
+        assert read[name].dtype == value.dtype
+        assert read[name].double().equal(value.detach().double())
 
 
 def test_a_zip_file_with_two_directories_or_anything_around_it_is_refused(tmp_path):
