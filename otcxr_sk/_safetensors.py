@@ -8,7 +8,7 @@ from otcxr_sk._json import parse
 
 # Far more than networks have, and read in a fraction of a second.
 MOST_BYTES = 2**23
-MOST_TENSORS, LONGEST_NAME, _MOST_DIMENSIONS = 2**16, 1000, 16
+MOST_TENSORS, LONGEST_NAME, _MOST_DIMENSIONS = 2**14, 1000, 16
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from otcxr_sk.method._pickles import MOST_BYTES, check
 from otcxr_sk.method._weights import read_weights
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
@@ -130,13 +131,16 @@ def test_a_pickle_that_is_a_bomb_is_refused_before_it_is_followed(archive, tmp_p
             read_weights(file)
 
 
-def test_a_state_dict_of_the_largest_kind_is_read(tmp_path):
-    state = {f"stages.{i}.conv.weight": torch.ones(1) for i in range(2000)}
-    moments = {i: {"step": torch.ones(1), "exp_avg": torch.ones(1)} for i in range(2000)}
-    groups = [{"lr": 0.1, "betas": (0.9, 0.99), "params": list(moments)}]
-    optimizer = {"state": moments, "param_groups": groups}
-    torch.save({"model": state, "optimizer": optimizer, "ids": {2**47: None}}, tmp_path / "w.pth")
-    assert read_weights(tmp_path / "w.pth").keys() == state.keys()
+def test_a_checkpoint_of_the_largest_networks_is_within_the_limits():
+    one = torch.ones(1)
+    state = {f"stages.0.blocks.{i}.conv.weight": one.view(1) for i in range(2200)}
+    moments = {i: {"exp_avg": one.view(1), "exp_avg_sq": one.view(1)} for i in range(1000)}
+    optimizer = {"state": moments, "param_groups": [{"lr": 0.1, "params": list(moments)}]}
+    content = {"state_dict": state, "state_dict_ema": {**state}, "optimizer": optimizer}
+    with zipfile.ZipFile(io.BytesIO(by_torch(content))) as archive:
+        pickled = archive.read("archive/data.pkl")
+    assert len(pickled) < MOST_BYTES
+    assert check(io.BytesIO(pickled), 4) == []
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
