@@ -19,7 +19,7 @@ def quoted(value: Any, longest: int = _LONGEST) -> str:
 
 def brief(value: Any, longest: int = _LONGEST) -> str:
     """Return a value as a message shows it without quotes: escaped, and cut."""
-    return plain_text(_cut(str(value), longest))
+    return plain_text(_cut(str(value), longest)).replace("\n", "\\n")
 
 
 def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:

@@ -4,11 +4,14 @@ import os
 from math import prod
 from typing import Any, BinaryIO, NamedTuple
 
-from otcxr_sk._json import parse
+from otcxr_sk._json import MOST_VALUES, parse
 
 # Far more than networks have, and read in a fraction of a second.
-MOST_BYTES = 2**23
 MOST_TENSORS, LONGEST_NAME, _MOST_DIMENSIONS = 2**14, 1000, 16
+_MOST_BYTES = 2**23
+
+# How many times as much a checkpoint may have: it is of the user's own, and has an optimizer.
+OF_A_RUN = 16
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
@@ -31,15 +34,15 @@ class Header(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-def read_header(file: BinaryIO, most: int = MOST_BYTES) -> Header:
+def read_header(file: BinaryIO, times: int = 1) -> Header:
     """Read the header of an open file, whose tensors then have the bytes that it claims.
 
     Parameters
     ----------
     file : binary file
         Read from its start.
-    most : int
-        Bytes that the header may have.
+    times : int, default=1
+        How many times as much as a network it may have.
 
     Raises
     ------
@@ -50,16 +53,16 @@ def read_header(file: BinaryIO, most: int = MOST_BYTES) -> Header:
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(most, size - 8):
+    if not 2 <= length <= min(times * _MOST_BYTES, size - 8):
         raise ValueError
     try:
-        content = parse(file.read(length))
+        content = parse(file.read(length), times * MOST_VALUES)
         metadata = content.pop("__metadata__", {})
         spans = [_span(name, tensor) for name, tensor in content.items()]
         plain = all(isinstance(text, str) for text in metadata.values())
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError from error
-    if len(spans) > MOST_TENSORS or not plain:
+    if len(spans) > times * MOST_TENSORS or not plain:
         raise ValueError
     # One after the other, up to the end of the file.
     end = 0

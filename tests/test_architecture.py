@@ -189,8 +189,13 @@ METHODS = {
     "mkdtemp", "NamedTemporaryFile", "fdopen", "open", "open_memmap", "genfromtxt", "loadtxt",
     "savetxt", "copyfile", "copy2", "move",
 }  # fmt: skip
-# Members of an archive that is open, and where the output goes whose reader has left.
-EXEMPT = {"self._archive.open", "os.open"}
+# Members of an archive that is open, where the output goes whose reader has left, and what maps a
+# file that was checked.
+EXEMPT = {
+    "otcxr_sk.datasets._npz": {"self._archive.open"},
+    "otcxr_sk.cli": {"os.open"},
+    "otcxr_sk.method._weights": {"load_file"},
+}
 
 
 def opened(file):
@@ -204,4 +209,4 @@ def opened(file):
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {"otcxr_sk._files"}))
 def test_files_are_opened_and_written_in_one_way(name):
-    assert set(opened(MODULES[name])) <= EXEMPT
+    assert set(opened(MODULES[name])) <= EXEMPT.get(name, set())

@@ -6,14 +6,14 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcxr_sk._quote import cell, listed, plain_text, quoted
+from otcxr_sk._quote import brief, cell, listed, plain_text, quoted
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J\u202e\x9b31m\r"
 
 
 @given(st.text())
 def test_shown_text_has_no_control_characters(text):
-    assert all(one.isprintable() for one in quoted(text))
+    assert all(one.isprintable() for one in quoted(text) + brief(text))
     assert all(one.isprintable() or one == "\n" for one in plain_text(text))
 
 

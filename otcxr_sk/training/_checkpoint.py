@@ -21,10 +21,11 @@ from otcxr_sk._files import (
     replacing,
     require_writable,
 )
+from otcxr_sk._json import MOST_VALUES, parse
 from otcxr_sk._parameters import ParameterGroup
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk._quote import quoted
-from otcxr_sk._safetensors import read_header
+from otcxr_sk._safetensors import OF_A_RUN, read_header
 from otcxr_sk._warning import warn_user
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 # A failing disk may damage the newest one, and then the one before it is needed.
 KEEP = 2
-
-# Bytes of the header of a checkpoint, which has the history.
-MOST_HEADER = 2**26
 
 _FORMAT = "2"
 _LOCK = ".in-use"
@@ -265,7 +263,7 @@ def is_whole(file: BinaryIO, name: str) -> bool:
     """Return whether an open file is a checkpoint, and as it was when it got its name."""
     try:
         # Before all is read of a file that may be huge.
-        read_header(file, MOST_HEADER)
+        read_header(file, OF_A_RUN)
     except ValueError:
         return False
     file.seek(0)
@@ -290,9 +288,9 @@ def _parse(content: bytes, path: str) -> RunState:
             "wrote it (`otcxr-sk info` on the folder names it), or use another folder"
         )
     try:
-        numbers = json.loads(header["numbers"])
-        return RunState(safetensors.torch.load(content), {**numbers})
-    except (LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        numbers = parse(header["numbers"], OF_A_RUN * MOST_VALUES)
+        return RunState(safetensors.torch.load(content), numbers)
+    except (KeyError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"the checkpoint {path!r} was not written by otcxr-sk, or was changed; remove it, or "
             "use another folder"

@@ -2,24 +2,20 @@
 
 import math
 import os
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from hashlib import file_digest
 from pathlib import Path
 from textwrap import fill
 from typing import Any, BinaryIO, NamedTuple
 
 from otcxr_sk._files import open_file
-from otcxr_sk._json import parse
+from otcxr_sk._json import MOST_VALUES, parse
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import listed, plain_text, quoted
-from otcxr_sk._safetensors import read_header
-from otcxr_sk.training._checkpoint import checkpoint_names, checksum
+from otcxr_sk._quote import brief, listed, plain_text, quoted
+from otcxr_sk._safetensors import OF_A_RUN, read_header
+from otcxr_sk.training._checkpoint import checkpoint_names, is_whole
 
-# Those of checkpoints hold all that a run has recorded.
-_LONGEST_HEADER = 2**26
 # JSON has numbers that are too large to compute with.
 _LARGEST = 2**64
 # No calendar goes on much longer.
@@ -107,7 +103,7 @@ def _run(folder: Path) -> Iterator[str]:
     yield plain_text(str(folder))
     yield from _line("run", ", ".join(_facts(run)))
     settings = [
-        f"{_bare(key)}={quoted(value, _LONGEST_SETTING)}"
+        f"{brief(key)}={quoted(value, _LONGEST_SETTING)}"
         for key, value in run.parameters.items()
         if value is not None
     ]
@@ -127,11 +123,8 @@ def _newest(folder: Path) -> tuple[str, _Run, float, list[str]]:
     damaged: list[str] = []
     for name in checkpoint_names(folder):
         path = folder / name
-        if not stat.S_ISREG(path.lstat().st_mode):
-            continue
         with open_file(path, follow=False) as file:
-            found = file_digest(file, checksum)  # type: ignore[arg-type]
-            if name.endswith(f"-{found.hexdigest()}.safetensors"):
+            if is_whole(file, name):
                 saved_at = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LATEST)
                 return name, _read(file, path), saved_at, damaged
         damaged.append(name)
@@ -145,7 +138,7 @@ def _newest(folder: Path) -> tuple[str, _Run, float, list[str]]:
 
 def _read(file: BinaryIO, path: Path) -> _Run:
     try:
-        numbers = parse(read_header(file, _LONGEST_HEADER).metadata["numbers"])
+        numbers = parse(read_header(file, OF_A_RUN).metadata["numbers"], OF_A_RUN * MOST_VALUES)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{str(path)!r} was not written by otcxr-sk, although it has the name of a checkpoint; "
@@ -184,7 +177,7 @@ def _is_history(columns: Mapping[str, Any], epochs: int) -> bool:
 
 
 def _facts(run: _Run) -> Iterator[str]:
-    yield f"otcxr-sk {_bare(run.version)}"
+    yield f"otcxr-sk {brief(run.version)}"
     yield f"seed {run.seed}"
     yield f"{run.images} images"
     if run.unusable:
@@ -216,7 +209,7 @@ def _table(run: _Run) -> Iterator[str]:
     if not run.epoch:
         return
     shown = sorted({0, run.epoch - 1})
-    columns = {_bare(name): values for name, values in list(run.history.items())[:_SHOWN]}
+    columns = {brief(name): values for name, values in list(run.history.items())[:_SHOWN]}
     width = max(map(len, [*columns, "epoch"]))
     yield f"\n  {'epoch':<{width}}" + "".join(f"{row + 1:>12}" for row in shown)
     for name, values in columns.items():
@@ -245,13 +238,8 @@ def _encoder(path: Path) -> Iterator[str]:
     weights = sum(map(math.prod, shapes.values()))
     yield from _line("weights", f"{weights:,} numbers in {len(shapes)} tensors")
     for name in ("encoder", "image_size", "resize", "mean", "std"):
-        yield from _line(name, _bare(metadata.get(name)))
-    yield from _line("otcxr-sk", _bare(metadata["otcxr_sk_version"]))
-
-
-def _bare(value: Any) -> str:
-    """Return text as a message quotes it, without the quotes."""
-    return quoted(str(value))[1:-1]
+        yield from _line(name, brief(metadata.get(name)))
+    yield from _line("otcxr-sk", brief(metadata["otcxr_sk_version"]))
 
 
 def _line(name: str, text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import warnings
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from otcxr_sk.estimators._fit import draw_seed
 from otcxr_sk.estimators._run import describe_run, open_run
-from otcxr_sk.training import Randomness, join_processes
+from otcxr_sk.training import CheckpointWarning, Randomness, join_processes
 from otcxr_sk.training._checkpoint import checksum
 from otcxr_sk.training._epoch import EpochPlan
 from otcxr_sk.training._progress import Progress
@@ -116,7 +117,10 @@ def try_mutants(made, folder, seed, count):
 
 def refusal(go_on, place):
     try:
-        go_on(place)
+        with warnings.catch_warnings():
+            # Of another version of the library.
+            warnings.simplefilter("ignore", CheckpointWarning)
+            go_on(place)
     except ValueError as error:
         return str(error)
     return None

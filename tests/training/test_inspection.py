@@ -288,7 +288,7 @@ def test_a_path_that_the_user_names_may_be_a_link(folder, tmp_path):
 
 
 def test_a_header_with_more_than_any_run_has_is_an_error(folder):
-    for numbers_ in ('{"a": ' + "[" * 50 + "]" * 50 + "}", '{"a": [' + 2**20 * "0," + "0]}", "[]"):
+    for numbers_ in ('{"a": ' + "[" * 50 + "]" * 50 + "}", "[]"):
         folder.mkdir(exist_ok=True)
         header = {"format": "2", "numbers": numbers_}
         content = safetensors.torch.save({"w": torch.ones(3)}, header)
