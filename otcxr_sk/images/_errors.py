@@ -1,5 +1,6 @@
 """Errors and warnings about images, and the functions that word and raise them."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,13 +56,11 @@ class Unusable(NamedTuple):
 def reading(path: str) -> Iterator[None]:
     """Turn any exception while reading `path` into an `ImageReadError` that names the file.
 
-    Anything but a regular file that is not empty is such an error too. Each `doubt` becomes an
-    `ImageReadWarning` that names the file.
+    Each `doubt` becomes an `ImageReadWarning` that names the file.
     """
     doubts: list[str] = []
     before = _doubts.set(doubts)
     try:
-        _require_file(path)
         yield
     except ImageReadError as error:
         raise ImageReadError(f"cannot read {path!r}: {error}") from error.__cause__
@@ -74,9 +73,7 @@ def reading(path: str) -> Iterator[None]:
     # for programmers, and whether the file or the decoder is to blame is not known here.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageReadError(
-                f"cannot read {path!r}: the system says: {reason(error)}"
-            ) from error
+            raise ImageReadError(f"cannot read {path!r}: {_not_opened(path, error)}") from error
         raise ImageReadError(
             f"cannot read {path!r}: its content cannot be decoded; if another program shows it, "
             "save it from there as PNG, otherwise replace it with an intact copy or leave it out"
@@ -92,14 +89,20 @@ def doubt(message: str) -> None:
     _doubts.get().append(message)
 
 
-def _require_file(path: str) -> None:
-    if not os.path.exists(path):
-        raise ImageReadError("there is no such file; check the path")
+def _not_opened(path: str, error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "there is no such file; check the path"
     if os.path.isdir(path):
-        raise ImageReadError("this is a folder; pass the paths of the images in it")
-    if not os.path.isfile(path):
-        raise ImageReadError("this is not a regular file; copy the image to a file first")
-    if os.path.getsize(path) == 0:
+        return "this is a folder; pass the paths of the images in it"
+    # Of pipes and devices; the others are said of sockets, and of devices that are not there.
+    if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
+        return "this is not a regular file; copy the image to a file first"
+    return f"the system says: {reason(error)}"
+
+
+def require_content(head: bytes) -> None:
+    """Raise an `ImageReadError` for a file that has no first bytes."""
+    if not head:
         raise ImageReadError("the file is empty; replace it with an intact copy or leave it out")
 
 

@@ -131,8 +131,7 @@ def list_images(
 def _is_image(path: str) -> bool:
     if path.lower().endswith(_SUFFIXES):
         return True
-    # Opening a pipe would wait for something to write into it.
-    if os.path.basename(path).upper() == "DICOMDIR" or not os.path.isfile(path):
+    if os.path.basename(path).upper() == "DICOMDIR":
         return False
     try:
         return looks_like_image(path)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from otcxr_sk._files import open_file
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
-from otcxr_sk.images._errors import ImageReadError, reading
+from otcxr_sk.images._errors import ImageReadError, reading, require_content
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images.dicom import as_modalities, dicom_pixels, looks_like_dicom
 from otcxr_sk.images.rasters import decode_jpeg, decode_png, decode_tiff, read_npy
@@ -118,11 +119,12 @@ def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayIm
     with reading(path):
         # The file is opened once and never memory-mapped: if it is replaced meanwhile, the old
         # content is read, and if it is cut short, that is an error and does not kill the process.
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(_HEAD)
+            require_content(head)
             kind = recognize(head)
             if kind == "DICOM":
-                return GrayImage(dicom_pixels(path, modalities=modalities), 16)
+                return GrayImage(dicom_pixels(file, modalities=modalities), 16)
             file.seek(0)
             if kind == "NPY":
                 return read_npy(file)
@@ -140,8 +142,8 @@ def recognize(head: bytes) -> str | None:
 
 
 def looks_like_image(path: str) -> bool:
-    """Return whether a regular file starts like an image that can be read."""
-    with open(path, "rb") as file:
+    """Return whether a file starts like an image that can be read."""
+    with open_file(path) as file:
         return recognize(file.read(_HEAD)) is not None
 
 

@@ -11,7 +11,8 @@ from typing import BinaryIO
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk._files import open_file
+from otcxr_sk.images._errors import ImageReadError, require_content
 from otcxr_sk.images.dicom._elements import Element, ElementFile
 from otcxr_sk.images.dicom._header import Header
 
@@ -69,15 +70,21 @@ class DicomFile:
 @contextmanager
 def open_dicom(path: str) -> Iterator[DicomFile]:
     """Open a DICOM file and find its elements."""
-    with open(path, "rb") as opened:
-        file = ElementFile(opened, os.fstat(opened.fileno()).st_size)
-        syntax, start = _read_meta(file)
-        form = _deflated_form(file, start, syntax)
-        if form is not None:
-            opened.seek(start)
-            inflated = _inflate(opened, form)
-            file, start = ElementFile(inflated, len(inflated.getbuffer())), 0
-        yield _find_elements(file, start, syntax)
+    with open_file(path) as opened:
+        yield find_dicom(opened)
+
+
+def find_dicom(opened: BinaryIO) -> DicomFile:
+    """Find the elements of an open DICOM file."""
+    file = ElementFile(opened, os.fstat(opened.fileno()).st_size)
+    require_content(file.read(0, 1))
+    syntax, start = _read_meta(file)
+    form = _deflated_form(file, start, syntax)
+    if form is not None:
+        opened.seek(start)
+        inflated = _inflate(opened, form)
+        file, start = ElementFile(inflated, len(inflated.getbuffer())), 0
+    return _find_elements(file, start, syntax)
 
 
 def _read_meta(file: ElementFile) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterable
 from numbers import Integral
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,13 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
+from otcxr_sk._files import open_file
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
 from otcxr_sk.images.dicom._decode import decode_frame
 from otcxr_sk.images.dicom._display import display_values
-from otcxr_sk.images.dicom._file import DicomFile, open_dicom
+from otcxr_sk.images.dicom._file import DicomFile, find_dicom
 from otcxr_sk.images.dicom._header import Header
 from otcxr_sk.images.dicom._layout import read_layout
 
@@ -120,8 +121,8 @@ def read_dicom(
     modalities = as_modalities(modalities)
     if frame is not None and (not isinstance(frame, Integral) or isinstance(frame, bool)):
         raise TypeError(f"frame must be a whole number, counted from 0, got {frame!r}")
-    with reading(name):
-        return dicom_pixels(name, modalities=modalities, frame=frame)
+    with reading(name), open_file(name) as file:
+        return dicom_pixels(file, modalities=modalities, frame=frame)
 
 
 def as_modalities(modalities: Any) -> tuple[str, ...] | None:
@@ -141,23 +142,23 @@ def as_modalities(modalities: Any) -> tuple[str, ...] | None:
 
 
 def dicom_pixels(
-    path: str, *, modalities: Collection[str] | None = None, frame: int | None = None
+    file: BinaryIO, *, modalities: Collection[str] | None = None, frame: int | None = None
 ) -> NDArray[np.float32]:
-    """Read as `read_dicom` does, but with errors and warnings that do not name the file.
+    """Read an open file as `read_dicom` does, but with errors and warnings that do not name the file.
 
     `modalities` are those that `as_modalities` returns.
     """
-    with open_dicom(path) as dicom:
-        header = dicom.header
-        _require_modality(header, modalities)
-        if dicom.pixels is None or dicom.pixels.length == 0:
-            raise ImageReadError(_no_pixels(dicom))
-        # Checked before the pixels take memory.
-        layout = read_layout(header)
-        frame = _chosen_frame(layout.frames, frame)
-        samples = decode_frame(dicom, dicom.pixels, layout, frame)
-        _tell_doubts(header, layout.photometric)
-        return display_values(samples, layout, header)
+    dicom = find_dicom(file)
+    header = dicom.header
+    _require_modality(header, modalities)
+    if dicom.pixels is None or dicom.pixels.length == 0:
+        raise ImageReadError(_no_pixels(dicom))
+    # Checked before the pixels take memory.
+    layout = read_layout(header)
+    frame = _chosen_frame(layout.frames, frame)
+    samples = decode_frame(dicom, dicom.pixels, layout, frame)
+    _tell_doubts(header, layout.photometric)
+    return display_values(samples, layout, header)
 
 
 def _require_modality(header: Header, allowed: Collection[str] | None) -> None:
