@@ -15,6 +15,9 @@ from otcxr_sk._warning import warn_user
 # Images whose reasons a message gives; the others are counted.
 _NAMED = 20
 
+# Also of JPEG and DICOM. Rows take memory, however short they are.
+_LONGEST_SIDE = 2**16 - 1
+
 # Doubts about the file that is being read. Python's own way to collect warnings changes filters
 # that all threads share.
 _doubts: ContextVar[list[str]] = ContextVar("doubts")
@@ -119,6 +122,11 @@ def require_size(height: int, width: int, cost: float = 1) -> None:
             f"{height} x {width} pixels exceed the limit of {limit / cost:.0f}, which guards "
             "against decompression bombs; if the file is genuine, raise "
             f"PIL.Image.MAX_IMAGE_PIXELS to {height * width * cost:.0f}"
+        )
+    if limit is not None and max(height, width) > _LONGEST_SIDE:
+        raise ImageReadError(
+            f"the image is {height} x {width} pixels, but radiographs have at most {_LONGEST_SIDE} "
+            "on a side; cut it, or set PIL.Image.MAX_IMAGE_PIXELS to None"
         )
 
 

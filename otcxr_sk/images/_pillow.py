@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import luma, to_float
@@ -28,13 +28,26 @@ class GrayImage(NamedTuple):
     bits: int
 
 
-def to_gray(image: Image.Image) -> GrayImage:
-    """Convert an image of any mode to gray, and apply its EXIF orientation.
+def canvas(
+    height: int, width: int, orientation: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return an empty image, and a view of it as a file with this EXIF orientation stores it."""
+    turned = 4 < orientation < 9
+    upright = np.empty((width, height) if turned else (height, width), dtype=np.float32)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    stored = upright[::rows, ::columns]
+    return upright, stored.T if turned else stored
+
+
+def to_gray(image: Image.Image, orientation: int = 1) -> GrayImage:
+    """Convert an image of any mode to gray.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        Changed in place.
+    orientation : int, default=1
+        That of EXIF, which is applied.
 
     Raises
     ------
@@ -42,7 +55,6 @@ def to_gray(image: Image.Image) -> GrayImage:
         If the range of the pixels, or what they mean, is unknown.
     """
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "I":
         raise ImageReadError(
             "its pixels are signed or have 32 bits, so their range is unknown; "
@@ -53,10 +65,10 @@ def to_gray(image: Image.Image) -> GrayImage:
         raise ImageReadError(
             f"it is a PIL image of mode {image.mode!r}, which is not read; convert it to 'L' first"
         )
-    pixels = np.empty((image.height, image.width), dtype=np.float32)
+    upright, pixels = canvas(image.height, image.width, orientation)
     for rows, (band,) in in_bands(image):
         pixels[rows] = _gray_band(band)
-    return GrayImage(pixels, 16 if deep else 0 if image.mode == "F" else 8)
+    return GrayImage(upright, 16 if deep else 0 if image.mode == "F" else 8)
 
 
 def in_bands(

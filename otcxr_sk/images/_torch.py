@@ -127,7 +127,6 @@ def is_array(value: Any) -> bool:
 
 def _gray(image: Any) -> NDArray[np.float32]:
     if isinstance(image, Image.Image):
-        # `to_gray` works in place, but the image belongs to the dataset.
         return to_gray(ImageOps.exif_transpose(image)).pixels
     if is_path(image):
         raise ImageReadError(

@@ -1,12 +1,11 @@
 """Tell which codec wrote a stream, and what the stream says of its pixels."""
 
-from struct import unpack
+from struct import unpack, unpack_from
 from typing import NamedTuple
 
-# Start of frame: this range without the markers of Huffman tables, extensions and arithmetic
-# conditioning, and the marker of JPEG-LS.
+from otcxr_sk.images._jpeg import FRAMES, SCAN, require_few_scans, segments
+
 _PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
-_FRAME_MARKERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 _APP0, _APP14 = 0xE0, 0xEE
 
 # Of all of them.
@@ -79,35 +78,35 @@ def looks_like_rle(data: bytes, segments: int) -> bool:
 
 
 def _parse_jpeg(data: bytes) -> Stream | None:
-    at, jfif, adobe = 2, "", ""
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        content = data[at + 4 : at + 2 + length]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _FRAME_MARKERS:
-            bits, height, width, samples = unpack(">BHHB", data[at + 4 : at + 10])
-            codec = {_LOSSLESS: "JPEG Lossless", _JPEG_LS: "JPEG-LS"}.get(marker, "JPEG")
+    frame, jfif, adobe, named = 0, "", "", ""
+    bits = height = width = samples = 0
+    for marker, start, stop in segments(data, 2):
+        content = data[start + 4 : stop]
+        if marker == SCAN:
+            require_few_scans(data, start, frame, (height, width, samples))
+            break
+        if marker in FRAMES and len(content) >= 6:
+            frame = marker
+            bits, height, width, samples = unpack_from(">BHHB", content)
             named = "RGB" if content[6 : 6 + 3 * samples : 3].upper() == b"RGB" else ""
-            return Stream(
-                data,
-                codec,
-                height,
-                width,
-                samples,
-                bits,
-                color=named or jfif or adobe,
-                signed=False,
-                ended=data.rfind(END) > at,
-                scans=samples > 1 or marker == _PROGRESSIVE,
-            )
-        if marker == _APP0 and content.startswith(b"JFIF"):
+        elif marker == _APP0 and content.startswith(b"JFIF"):
             jfif = "YBR"
         elif marker == _APP14 and content.startswith(b"Adobe") and len(content) > 11:
             adobe = "YBR" if content[11] else "RGB"
-        at += 2 + length
-    return None
+    if not frame:
+        return None
+    return Stream(
+        data,
+        {_LOSSLESS: "JPEG Lossless", _JPEG_LS: "JPEG-LS"}.get(frame, "JPEG"),
+        height,
+        width,
+        samples,
+        bits,
+        color=named or jfif or adobe,
+        signed=False,
+        ended=data.rfind(END) > start,
+        scans=samples > 1 or frame == _PROGRESSIVE,
+    )
 
 
 def _parse_jpeg2000(data: bytes) -> Stream | None:

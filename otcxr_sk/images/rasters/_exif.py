@@ -2,9 +2,6 @@
 
 import re
 
-import numpy as np
-from numpy.typing import NDArray
-
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images.rasters._tags import directories
 
@@ -29,14 +26,3 @@ def orientation_in_xmp(xmp: bytes) -> int:
     """Return the orientation that XMP data say, and 1 if they do not."""
     match = _IN_XMP.search(xmp)
     return int(match[1]) if match else 1
-
-
-def upright(pixels: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Turn and mirror an image as its EXIF orientation says."""
-    if orientation not in range(2, 9):
-        return pixels
-    if orientation > 4:
-        pixels = pixels.T
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(pixels[::rows, ::columns])

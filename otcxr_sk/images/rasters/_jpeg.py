@@ -7,9 +7,10 @@ from struct import unpack_from
 import numpy as np
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._jpeg import END_OF_IMAGE, FRAMES, SCAN, require_few_scans, segments
 from otcxr_sk.images._pillow import GrayImage, in_bands, to_gray
-from otcxr_sk.images.rasters._exif import orientation, upright
+from otcxr_sk.images.rasters._exif import orientation
 from otcxr_sk.images.rasters._tags import require_inside
 
 # How pixels are coded, by the marker of the frame.
@@ -18,18 +19,17 @@ _ARITHMETIC = {0xC9, 0xCA}
 _IN_SEVERAL_SCANS = {_PROGRESSIVE, 0xCA}
 _READ = {_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS, *_ARITHMETIC}
 _JPEG_LS = 0xF7
-# Between them are the markers of Huffman tables, extensions and arithmetic conditioning.
-_FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 
-_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _METADATA = {*range(0xE0, 0xF0), 0xFE}
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-_END = bytes([0xFF, _END_OF_IMAGE])
+_END = bytes([0xFF, END_OF_IMAGE])
 
 _MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
 
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _NOISE = np.random.default_rng(0).integers(0, 255, 99, dtype=np.uint8).tobytes()
+
+# Pixels on a side by which a stream in a TIFF file may exceed its strip or tile.
+_FILLED_UP = 16
 
 _REPLACE = "replace it with an intact copy or leave it out"
 
@@ -55,51 +55,48 @@ class _Header:
 def decode_jpeg(content: bytes) -> GrayImage:
     """Decode the content of a JPEG file; what follows its first image is ignored."""
     header = _parse(content)
-    _require_readable(header)
-    gray, bits = to_gray(_decode(content, header))
-    return GrayImage(upright(gray, orientation(header.exif, header.xmp)), bits)
+    _require_readable(content, header)
+    return to_gray(_decode(content, header), orientation(header.exif, header.xmp))
 
 
 def shared_tables(tables: bytes, *, ycbcr: bool) -> bytes:
     """Return what the streams of a TIFF file lack, given tables that it keeps elsewhere."""
-    header = _parse(tables + bytes([0xFF, _SCAN])) if tables else _Header()
+    header = _parse(tables + bytes([0xFF, SCAN])) if tables else _Header()
     # In the absence of other metadata, this decides whether colors are transformed.
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
     return adobe + header.tables
 
 
-def decode_stream(stream: bytes, shared: bytes) -> Image.Image:
-    """Decode a stream of a TIFF file; four channels come inverted, as Adobe's files have them."""
+def decode_stream(stream: bytes, shared: bytes, shape: tuple[int, int]) -> Image.Image:
+    """Decode a stream of a TIFF file for a strip or tile of this height and width.
+
+    Four channels come inverted, as Adobe's files have them.
+    """
     header = _parse(stream)
     header.adobe = True
-    _require_readable(header)
+    if header.height > shape[0] + _FILLED_UP or header.width > shape[1] + _FILLED_UP:
+        raise ImageReadError(
+            f"it is damaged: a part of {shape[0]} x {shape[1]} pixels has {header.height} x "
+            f"{header.width}; {_REPLACE}"
+        )
+    _require_readable(stream, header)
     start = b"\xff\xd8" + shared + header.tables
     stream, header.scan = start + stream[header.scan :], len(start)
     return _decode(stream, header)
 
 
 def _parse(stream: bytes) -> _Header:
-    header, at = _Header(), 2
-    while True:
-        # As libjpeg does, skip what is between markers.
-        at = stream.find(b"\xff", at)
-        while at >= 0 and stream[at + 1 : at + 2] == b"\xff":
-            at += 1
-        if at < 0 or at + 1 >= len(stream):
-            raise ImageReadError(f"it is cut short: it ends before its pixels; {_REPLACE}")
-        marker, start = stream[at + 1], at
-        if marker in (_SCAN, _END_OF_IMAGE):
-            header.scan = at if marker == _SCAN else 0
+    header, tables = _Header(), []
+    for marker, start, stop in segments(stream, 2):
+        if marker in (SCAN, END_OF_IMAGE):
+            header.scan = start if marker == SCAN else 0
+            header.tables = b"".join(tables)
             return header
-        at += 2
-        if marker == 0 or marker in _WITHOUT_LENGTH:
-            continue
-        at += int.from_bytes(stream[at : at + 2])
-        require_inside(stream, at)
-        data = stream[start + 4 : at]
+        require_inside(stream, stop)
+        data = stream[start + 4 : stop]
         if marker not in _METADATA:
-            header.tables += stream[start:at]
-        if marker in _FRAMES and len(data) >= 6:
+            tables.append(stream[start:stop])
+        if marker in FRAMES and len(data) >= 6:
             header.frame = marker
             header.bits, header.height, header.width, header.components = unpack_from(">BHHB", data)
         elif marker == 0xE1 and data.startswith(b"Exif\0\0"):
@@ -108,6 +105,7 @@ def _parse(stream: bytes) -> _Header:
             header.xmp = data
         elif marker == 0xEE and data.startswith(b"Adobe"):
             header.adobe = True
+    raise ImageReadError(f"it is cut short: it ends before its pixels; {_REPLACE}")
 
 
 def _decode(stream: bytes, header: _Header) -> Image.Image:
@@ -144,7 +142,7 @@ def _has_all_scans(coded: bytes, header: _Header) -> bool:
         if len(brought) == 3 and brought[2] % 16 == 0:
             for name in names:
                 complete.setdefault(name, set()).update(range(brought[0], brought[1] + 1))
-        at = coded.find(bytes([0xFF, _SCAN]), at + 2)
+        at = coded.find(bytes([0xFF, SCAN]), at + 2)
     found = [frequencies >= set(range(64)) for frequencies in complete.values()]
     return len(found) >= header.components and all(found)
 
@@ -188,7 +186,7 @@ def _may_be_cut(image: Image.Image, header: _Header) -> bool:
     return bool(126 <= block.min() <= block.max() <= 130)
 
 
-def _require_readable(header: _Header) -> None:
+def _require_readable(stream: bytes, header: _Header) -> None:
     if not (header.scan and header.frame):
         raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
     if header.frame == _JPEG_LS:
@@ -202,6 +200,7 @@ def _require_readable(header: _Header) -> None:
     elif header.components == 4 and not header.adobe:
         what = "of four channels that does not say which colors they are"
     else:
-        require_size(header.height, header.width)
+        shape = header.height, header.width, header.components
+        require_few_scans(stream, header.scan, header.frame, shape)
         return
     raise ImageReadError(f"it is a JPEG {what}, which is not read; save it as gray PNG")

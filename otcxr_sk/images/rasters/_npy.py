@@ -9,12 +9,15 @@ import numpy as np
 
 from otcxr_sk.images._errors import ImageReadError, require_size
 from otcxr_sk.images._pillow import GrayImage
-from otcxr_sk.images._pixels import channel_axis, gray_pixels
+from otcxr_sk.images._pixels import channel_axis, luma, to_float
 
 _SIGNATURE = b"\x93NUMPY"
 _START = 8
 # The limit that NumPy itself has.
 _LONGEST_HEADER = 10_000
+
+# Pixels converted at a time.
+_AT_ONCE = 2**20
 
 # The header is the text of a Python dictionary. Python 2 wrote an L behind numbers.
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*[(\[]([-\d,\sL]*)[)\]]""")
@@ -37,7 +40,10 @@ def read_npy(file: BinaryIO) -> GrayImage:
         raise ImageReadError(f"it is an NPY file of {what}; save it as an array of real numbers")
     dtype = np.dtype(numbers)
     axis = channel_axis(shape)
-    require_size(*(length for place, length in enumerate(shape) if place != axis))
+    channels = 1 if axis is None else shape[axis]
+    height, width = (length for place, length in enumerate(shape) if place != axis)
+    # The bytes of a pixel and of its float32, relative to those of one with 8 bits.
+    require_size(height, width, cost=max(channels, (channels * dtype.itemsize + 4) / 5))
     wanted = math.prod(shape) * dtype.itemsize
     # A header can claim any size.
     there = os.fstat(file.fileno()).st_size - file.tell()
@@ -49,8 +55,14 @@ def read_npy(file: BinaryIO) -> GrayImage:
     if file.read(len(_SIGNATURE)) == _SIGNATURE:
         raise ImageReadError("it contains several arrays; save each as a separate file")
     array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
+    # As (height, width, channels).
+    array = array[..., np.newaxis] if axis is None else np.moveaxis(array, axis, -1)
+    pixels = np.empty((height, width), dtype=np.float32)
+    step = max(1, _AT_ONCE // width)
+    for top in range(0, height, step):
+        pixels[top : top + step] = luma(to_float(array[top : top + step]), axis=-1)
     unit = dtype.kind in "bu" and dtype.itemsize <= 2
-    return GrayImage(gray_pixels(array), 8 * dtype.itemsize if unit else 0)
+    return GrayImage(pixels, 8 * dtype.itemsize if unit else 0)
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, str]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError, require_size
-from otcxr_sk.images._pillow import GrayImage, in_bands
+from otcxr_sk.images._pillow import GrayImage, canvas, in_bands
 from otcxr_sk.images._pixels import luma, to_float
-from otcxr_sk.images.rasters._exif import orientation, upright
+from otcxr_sk.images.rasters._exif import orientation
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
@@ -30,6 +30,9 @@ _UNPACKED = {
 }  # fmt: skip
 
 _CHANNELS = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+# Memory and time per pixel, relative to gray, and factors for 16 bits and for interlacing.
+_COSTS = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 3}
+_DEEP, _INTERLACED = 5 / 3, 4 / 3
 _WHITE: dict[str, Any] = {
     "1": 1, "L": 255, "P": 255, "I;16": 65535, "LA": (255,) * 2, "RGB": (255,) * 3,
     "RGBA": (255,) * 4,
@@ -41,13 +44,16 @@ _ADAM7 = [
     (1, 0, 2, 1),
 ]  # fmt: skip
 
+# Far more than an image in pieces of some kilobytes has.
+_MOST_CHUNKS = 2**18
+
 # Bytes inflated at a time.
 _AT_ONCE = 2**24
 
 # Metadata are read for the orientation only: in EXIF data, also as ImageMagick hides it in text,
 # and in XMP data.
 _EXIF_AS_TEXT, _XMP_AS_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
-_LONGEST_EXIF = 2**20
+_LONGEST_EXIF, _MOST_TEXTS = 2**18, 10
 
 _USED = {
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"eXIf", b"iTXt", b"tEXt", b"zTXt",
@@ -83,10 +89,10 @@ def decode_png(content: bytes) -> GrayImage:
     last = images[0].crop((0, png.height - 1, png.width, png.height))
     if png.interlaced or last == Image.new(mode, last.size, _WHITE[mode]):
         _require_all_pixels(png)
-    pixels = np.empty((png.height, png.width), dtype=np.float32)
+    upright, pixels = canvas(png.height, png.width, png.orientation)
     for rows, bands in in_bands(*images):
         pixels[rows] = _gray([np.asarray(band) for band in bands], png)
-    return GrayImage(upright(pixels, png.orientation), 16 if png.bits == 16 else 8)
+    return GrayImage(upright, 16 if png.bits == 16 else 8)
 
 
 def _unpack(png: _Png, mode: str, unpacker: str) -> Image.Image:
@@ -145,7 +151,7 @@ def _parse(content: bytes) -> _Png:
         )
     header = palette = exif = xmp = b""
     compressed: list[bytes] = []
-    frames = 0
+    frames = texts = 0
     ended = False
     for name, data in _chunks(content):
         match name:
@@ -168,7 +174,9 @@ def _parse(content: bytes) -> _Png:
             case b"iTXt" if data.startswith(_XMP_AS_TEXT):
                 xmp = data
             case b"tEXt" | b"zTXt" if data.startswith(_EXIF_AS_TEXT):
-                exif = exif or _exif_in_text(data, name == b"zTXt")
+                texts += 1
+                if texts <= _MOST_TEXTS:
+                    exif = exif or _exif_in_text(data, name == b"zTXt")
     if not compressed:
         raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
     if 0 < frames < 2**31:
@@ -191,8 +199,13 @@ def _parse(content: bytes) -> _Png:
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of the chunks that matter, up to the end of the image or file."""
-    at, name = len(_SIGNATURE), b""
+    at, name, count = len(_SIGNATURE), b"", 0
     while name != b"IEND" and at + 12 <= len(content):
+        count += 1
+        if count > _MOST_CHUNKS:
+            raise ImageReadError(
+                f"it is a PNG of more than {_MOST_CHUNKS} parts, unlike an image; leave it out"
+            )
         first, name = not name, content[at + 4 : at + 8]
         start, at = at + 8, at + 12 + int.from_bytes(content[at : at + 4])
         if not name.isalpha() or first != (name == b"IHDR"):
@@ -217,7 +230,8 @@ def _require_readable(header: bytes) -> None:
     color, bits = header[9:10], header[8:9]
     if len(header) != 13 or (*color, *bits) not in _UNPACKED or header[10:12] != bytes(2):
         raise ImageReadError(f"it is damaged: its header is not that of a PNG; {_REPLACE}")
-    require_size(int.from_bytes(header[4:8]), int.from_bytes(header[:4]))
+    cost = _COSTS[header[9]] * (_DEEP if header[8] > 8 else 1) * (_INTERLACED if header[12] else 1)
+    require_size(int.from_bytes(header[4:8]), int.from_bytes(header[:4]), cost=cost)
 
 
 def _exif_in_text(data: bytes, compressed: bool) -> bytes:
@@ -226,5 +240,6 @@ def _exif_in_text(data: bytes, compressed: bool) -> bytes:
     with suppress(zlib.error, ValueError):
         if compressed:
             text = zlib.decompressobj().decompress(text[1:], _LONGEST_EXIF)
-        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
+        numbers = text[:_LONGEST_EXIF].split(b"\n", 3)[3:]
+        return bytes.fromhex(b"".join(numbers).replace(b"\n", b"").decode("latin-1"))
     return b""

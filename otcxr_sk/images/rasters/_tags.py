@@ -16,8 +16,9 @@ _TYPES = {
 
 _ORDERS = {b"II": "<", b"MM": ">"}
 
-# Directories after which a file is no image; each takes a few bytes, so there may be millions.
-_MOST = 10_000
+# Directories, tags of one and tags of all after which a file is no image. They take a few bytes,
+# or none where they overlap.
+_MOST, _MOST_TAGS, _MOST_IN_ALL = 10_000, 4096, 2**17
 
 
 class Directory:
@@ -29,9 +30,15 @@ class Directory:
         )
         start = offset + count.size
         require_inside(content, start)
-        stop = start + count.unpack_from(content, offset)[0] * entry.size
+        self.length: int = count.unpack_from(content, offset)[0]
+        if self.length > _MOST_TAGS:
+            raise ImageReadError(
+                f"it is damaged: its header claims {self.length} tags; replace it with an intact "
+                "copy or leave it out"
+            )
+        stop = start + self.length * entry.size
         require_inside(content, stop + number.size)
-        self._content, self.order = content, order
+        self._content, self.order, self.size = content, order, len(content)
         self._number = number
         self._entries = {
             tag: (kind, length, value)
@@ -39,8 +46,11 @@ class Directory:
         }
         self.next: int = number.unpack_from(content, stop)[0]
 
-    def numbers(self, tag: int) -> NDArray[np.int64]:
-        """Return the values of a tag, or none if it is missing or not of whole numbers."""
+    def numbers(self, tag: int, most: int | None = None) -> NDArray[np.int64]:
+        """Return the values of a tag, or none if it is missing or not of whole numbers.
+
+        At most the first `most` of them.
+        """
         kind, length, value = self._entries.get(tag, (1, 0, b""))
         if kind not in _TYPES:
             return np.empty(0, dtype=np.int64)
@@ -50,11 +60,12 @@ class Directory:
             (start,) = self._number.unpack(value)
             value = self._content
             require_inside(value, start + length * dtype.itemsize)
+        length = length if most is None else min(length, most)
         return np.frombuffer(value, dtype, length, start).astype(np.int64)
 
     def number(self, tag: int, default: int) -> int:
         """Return the first value of a tag."""
-        return next(map(int, self.numbers(tag)[:1]), default)
+        return next(map(int, self.numbers(tag, 1)), default)
 
     def content(self, tag: int) -> bytes:
         """Return the values of a tag as bytes."""
@@ -71,10 +82,12 @@ def directories(content: bytes) -> Iterator[Directory]:
     require_inside(content, 2 * start)
     (offset,) = Struct(order + number).unpack_from(content, start)
     seen: set[int] = set()
-    while offset and offset not in seen and len(seen) < _MOST:
+    n_tags = 0
+    while offset and offset not in seen and len(seen) < _MOST and n_tags < _MOST_IN_ALL:
         seen.add(offset)
         directory = Directory(content, offset, order, big)
         yield directory
+        n_tags += directory.length
         offset = directory.next
 
 

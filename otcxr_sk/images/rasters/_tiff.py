@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError, doubt
-from otcxr_sk.images._pillow import GrayImage
+from otcxr_sk.images._pillow import GrayImage, canvas
 from otcxr_sk.images._pixels import luma, to_float
-from otcxr_sk.images.rasters._exif import ORIENTATION, orientation_in_xmp, upright
+from otcxr_sk.images.rasters._exif import ORIENTATION, orientation_in_xmp
 from otcxr_sk.images.rasters._tags import Directory, directories
 from otcxr_sk.images.rasters._tiff_layout import (
     CMYK,
@@ -27,14 +27,18 @@ _SUBTYPE, _OLD_SUBTYPE, _DESCRIPTION, _CHILDREN, _XMP, _DEPTH = 254, 255, 270, 3
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
 
 # ImageJ may store a stack as if it were one image.
-_STACK = re.compile(rb"ImageJ=.*\nimages=(\d+)", re.DOTALL)
+_STACK = re.compile(rb"ImageJ=.*\nimages=(\d{1,9})", re.DOTALL)
 
 
 def decode_tiff(content: bytes) -> GrayImage:
     """Decode the content of a TIFF file that contains one image, and possibly previews of it."""
     tags = _only_image(content)
     layout = read_layout(tags)
-    pixels = np.empty((layout.height, layout.width), dtype=np.float32)
+    turn = 0
+    with suppress(ImageReadError):
+        turn = tags.number(ORIENTATION, 0)
+    turn = turn or orientation_in_xmp(_metadata(tags, _XMP))
+    upright, pixels = canvas(layout.height, layout.width, turn)
     for top, left, samples in blocks(content, layout):
         rows, columns = samples.shape[:2]
         pixels[top : top + rows, left : left + columns] = _gray(samples, layout)
@@ -45,13 +49,9 @@ def decode_tiff(content: bytes) -> GrayImage:
                 "it is a TIFF of floats in which 0 is white, but it is not known what is black, "
                 "since some are not in [0, 1]; save it with 0 as black"
             )
-        pixels = 1 - pixels
-    turn = 0
-    with suppress(ImageReadError):
-        turn = tags.number(ORIENTATION, 0)
-    turn = turn or orientation_in_xmp(_metadata(tags, _XMP))
+        np.subtract(1, pixels, out=pixels)
     bits = 0 if layout.kind == "f" else 8 if layout.bits <= 8 else 16
-    return GrayImage(upright(pixels, turn), bits)
+    return GrayImage(upright, bits)
 
 
 def _metadata(tags: Directory, tag: int) -> bytes:

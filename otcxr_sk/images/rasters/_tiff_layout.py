@@ -36,6 +36,13 @@ _ASSOCIATED = 1
 
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
 
+# Channels and bytes of tables beyond which a file is no image, and strips or tiles: each takes a
+# fraction of a millisecond, more where it is a JPEG.
+_MOST_CHANNELS, _MOST_TABLES = 32, 2**16
+_MOST_PARTS, _MOST_JPEGS = 2**15, 2**13
+# Bytes that strips or tiles may have if they share some.
+_SHARED = 2**24
+
 _AS_GRAY = "save it as gray TIFF or PNG of 8 or 16 bits"
 
 
@@ -87,7 +94,10 @@ def read_layout(tags: Directory) -> Layout:
         name = _OTHER_COMPRESSIONS.get(compression, f"method {compression}")
         _refuse(f"compressed by {name}", "save it without compression or with LZW")
     channels = tags.number(277, 1)
+    if not 1 <= channels <= _MOST_CHANNELS:
+        _refuse(f"of {channels} channels", _AS_GRAY)
     bits, kind = _depth(tags, channels, compression)
+    require_size(height, width, cost=channels * _cost(bits))
     photometric = _photometric(tags, channels, compression)
     if photometric == CMYK and (bits not in (8, 16) or kind != "u"):
         _refuse(f"of CMYK colors of {bits} bits", _AS_GRAY)
@@ -111,10 +121,22 @@ def read_layout(tags: Directory) -> Layout:
         reverse_bits=tags.number(266, 1) == 2 and compression != JPEG,
         premultiplied=premultiplied,
         palette=_palette(tags, bits) if photometric == PALETTE else np.empty((0, 3), np.int64),
-        jpeg_tables=tags.content(347),
+        jpeg_tables=_jpeg_tables(tags),
         fax_options={tag: tags.number(tag, 0) for tag in (292, 293) if len(tags.numbers(tag))},
-        **_chunks(tags, height, width, stored, planes),
+        **_chunks(tags, (height, width), stored, planes, compression),
     )
+
+
+def _cost(bits: int) -> float:
+    """Return the memory and time that samples take, relative to 8 bits."""
+    return 1 if bits == 8 else 2 if bits <= 16 else 3 if bits == 32 else 5
+
+
+def _jpeg_tables(tags: Directory) -> bytes:
+    # They are put before each strip or tile.
+    if len(tags.numbers(347, _MOST_TABLES + 1)) > _MOST_TABLES:
+        _refuse(f"of more than {_MOST_TABLES} bytes of tables", _AS_GRAY)
+    return tags.content(347)
 
 
 def _stored_by_plane(tags: Directory) -> bool:
@@ -205,8 +227,11 @@ def _palette(tags: Directory, bits: int) -> NDArray[np.int64]:
     return colors if colors.max() < 256 else colors >> 8
 
 
-def _chunks(tags: Directory, height: int, width: int, stored: int, planes: int) -> dict[str, Any]:
+def _chunks(
+    tags: Directory, shape: tuple[int, int], stored: int, planes: int, compression: int
+) -> dict[str, Any]:
     """Return what the layout says of strips or tiles, in the first of the stored planes."""
+    height, width = shape
     tiled = len(tags.numbers(322)) > 0
     if tiled:
         rows, columns = tags.number(323, 0), tags.number(322, 0)
@@ -217,6 +242,8 @@ def _chunks(tags: Directory, height: int, width: int, stored: int, planes: int) 
     require_size(rows, columns)
     per_plane = -(-height // rows) * -(-width // columns)
     wanted = per_plane * stored
+    if per_plane * planes > (_MOST_JPEGS if compression == JPEG else _MOST_PARTS):
+        _refuse(f"of {per_plane * planes} strips or tiles", "save it with larger ones")
     if len(offsets) < wanted or (len(offsets) > wanted and not tiled and rows == height):
         _refuse(
             f"of {len(offsets)} strips or tiles instead of {wanted}",
@@ -225,6 +252,8 @@ def _chunks(tags: Directory, height: int, width: int, stored: int, planes: int) 
     offsets, counts = (places[: per_plane * planes] for places in (offsets, counts))
     if offsets.min() <= 0:
         _refuse("without some of its pixels", "leave it out")
+    if counts.clip(0).sum(dtype=np.float64) > max(_SHARED, tags.size):
+        _refuse("of strips or tiles that share their bytes", "save it with another program")
     return {"chunk": (rows, columns), "tiled": tiled, "offsets": offsets, "counts": counts}
 
 

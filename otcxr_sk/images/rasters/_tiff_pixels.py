@@ -85,7 +85,10 @@ def _with_strips_joined(layout: Layout) -> Layout:
 def _jpeg(content: bytes, layout: Layout) -> Iterator[Block]:
     shared = shared_tables(layout.jpeg_tables, ycbcr=layout.photometric == YCBCR)
     for places, top, left, rows, columns in _chunks(layout):
-        images = [decode_stream(bytes(_chunk(content, layout, place)), shared) for place in places]
+        images = [
+            decode_stream(bytes(_chunk(content, layout, place)), shared, layout.chunk)
+            for place in places
+        ]
         for image in images:
             width, height = image.size
             if (

@@ -1,0 +1,73 @@
+"""The segments of JPEG streams, where libjpeg finds them, and how many scans there are."""
+
+import re
+from collections.abc import Iterator
+
+from otcxr_sk.images._errors import ImageReadError, require_size
+
+SCAN, END_OF_IMAGE = 0xDA, 0xD9
+_START = 0xD8
+_BASELINE, _PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC0, 0xC2, 0xC3, 0xF7
+_EXTENDED = 0xC1
+# Between them are the markers of Huffman tables, extensions and arithmetic conditioning.
+FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
+
+# What libjpeg takes for the start of a segment, in whatever comes before. There may be any number
+# of restart markers among the pixels.
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+
+# Usual files have up to 18 scans and some hundred segments.
+_MOST_SCANS, _MOST_SEGMENTS = 64, 10_000
+
+
+def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and stop of each segment from `at` to the end of the image.
+
+    A scan stops where its pixels start, and the last segment may stop beyond the stream.
+    """
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(stream, at)
+        if found is None:
+            return
+        marker, at = found[1][0], found.end()
+        if marker not in (_START, END_OF_IMAGE):
+            at += int.from_bytes(stream[at : at + 2])
+        yield marker, found.start(), at
+        if marker == END_OF_IMAGE:
+            return
+    raise ImageReadError(
+        f"it is a JPEG of more than {_MOST_SEGMENTS} parts, unlike an image; leave it out"
+    )
+
+
+def require_few_scans(stream: bytes, at: int, frame: int, shape: tuple[int, int, int]) -> None:
+    """Raise an error for a stream that takes too long to decode, or too much memory.
+
+    Each scan may take the time of a whole image, however few bytes it has.
+
+    Parameters
+    ----------
+    stream : bytes
+    at : int
+        Where its first scan starts.
+    frame : int
+        Marker of the frame.
+    shape : tuple (height, width, channels)
+    """
+    height, width, channels = shape
+    scans = 0
+    for marker, *_ in segments(stream, at):
+        scans += marker == SCAN
+        if scans > _MOST_SCANS:
+            raise ImageReadError(
+                f"it is a JPEG of more than {_MOST_SCANS} scans, each of which takes the time of "
+                "an image; if it is genuine, save it as PNG"
+            )
+    cost: float = channels
+    if frame not in (_BASELINE, _EXTENDED, _LOSSLESS, _JPEG_LS, _PROGRESSIVE):
+        # Of arithmetic coding, no byte is needed for many pixels.
+        cost *= 3
+    elif scans > 1 or frame == _PROGRESSIVE:
+        # All frequencies are kept until the last scan.
+        cost *= 1.5
+    require_size(height, width, cost=cost + scans / 20 * (scans > 1))
