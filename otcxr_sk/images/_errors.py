@@ -76,7 +76,8 @@ def reading(path: str) -> Iterator[None]:
     # for programmers, and whether the file or the decoder is to blame is not known here.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageReadError(f"cannot read {path!r}: {_not_opened(path, error)}") from error
+            why = _not_opened(path, error.errno, reason(error))
+            raise ImageReadError(f"cannot read {path!r}: {why}") from error
         raise ImageReadError(
             f"cannot read {path!r}: its content cannot be decoded; if another program shows it, "
             "save it from there as PNG, otherwise replace it with an intact copy or leave it out"
@@ -92,15 +93,15 @@ def doubt(message: str) -> None:
     _doubts.get().append(message)
 
 
-def _not_opened(path: str, error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+def _not_opened(path: str, number: int, why: str) -> str:
+    if number in (errno.ENOENT, errno.ENOTDIR):
         return "there is no such file; check the path"
     if os.path.isdir(path):
         return "this is a folder; pass the paths of the images in it"
     # Of pipes and devices; the others are said of sockets, and of devices that are not there.
-    if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
+    if number in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
         return "this is not a regular file; copy the image to a file first"
-    return f"the system says: {reason(error)}"
+    return f"the system says: {why}"
 
 
 def require_content(head: bytes) -> None:

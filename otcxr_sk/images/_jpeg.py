@@ -17,7 +17,7 @@ FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 
 # Usual files have up to 18 scans and some hundred segments.
-_MOST_SCANS, _MOST_SEGMENTS = 64, 10_000
+MOST_SCANS, _MOST_SEGMENTS = 64, 10_000
 
 
 def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, int]]:
@@ -40,7 +40,9 @@ def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, int]]:
     )
 
 
-def require_few_scans(stream: bytes, at: int, frame: int, shape: tuple[int, int, int]) -> None:
+def require_few_scans(
+    stream: bytes, at: int, frame: int, shape: tuple[int, int, int], most: int = MOST_SCANS
+) -> None:
     """Raise an error for a stream that takes too long to decode, or too much memory.
 
     Each scan may take the time of a whole image, however few bytes it has.
@@ -53,14 +55,16 @@ def require_few_scans(stream: bytes, at: int, frame: int, shape: tuple[int, int,
     frame : int
         Marker of the frame.
     shape : tuple (height, width, channels)
+    most : int, default=64
+        Scans that it may have.
     """
     height, width, channels = shape
     scans = 0
     for marker, *_ in segments(stream, at):
         scans += marker == SCAN
-        if scans > _MOST_SCANS:
+        if scans > most:
             raise ImageReadError(
-                f"it is a JPEG of more than {_MOST_SCANS} scans, each of which takes the time of "
+                f"it is a JPEG of more than {most} scans, each of which takes the time of "
                 "an image; if it is genuine, save it as PNG"
             )
     cost: float = channels
@@ -70,4 +74,4 @@ def require_few_scans(stream: bytes, at: int, frame: int, shape: tuple[int, int,
     elif scans > 1 or frame == _PROGRESSIVE:
         # All frequencies are kept until the last scan.
         cost *= 1.5
-    require_size(height, width, cost=cost + scans / 20 * (scans > 1))
+    require_size(height, width, cost=cost + scans / 10 * (scans > 1))

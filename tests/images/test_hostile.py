@@ -267,6 +267,83 @@ def test_mutated_real_files_are_images_or_errors_in_bounds(real_data, tmp_path):
         assert ends.count((kind, "image")) > 10, kind
 
 
+def jpeg_of(side, n_scans):
+    """Return a small progressive JPEG of a black image, most of whose scans bring nothing."""
+    blocks = (side // 8) ** 2
+
+    def segment(marker, content):
+        return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
+
+    sides = side.to_bytes(2) + side.to_bytes(2)
+    head = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, b"\x08" + sides + b"\1\1\x11\0")
+    # One code each: no difference, and the end of the next 2**14 or more blocks.
+    head += segment(0xC4, b"\x00\1" + bytes(16)) + segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0")
+    bits = ""
+    while blocks > 0:
+        run = max(min(blocks, 2**15 - 1), 2**14)
+        bits += "0" + format(run - 2**14, "014b")
+        blocks -= run
+    runs = int(bits + "1" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8))
+    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes(side**2 // 512 + 1)
+    other = segment(0xDA, b"\1\1\0\1\x3f\0") + runs.replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8" + head + first + other * n_scans + b"\xff\xd9"
+
+
+def tiled_tiff(side, tile):
+    """Return an uncompressed TIFF whose tiles are all the same bytes."""
+    n_tiles = (side // tile) ** 2
+    tags = {256: [side], 257: [side], 258: [8], 259: [1], 262: [1], 277: [1], 322: [tile]}
+    tags |= {323: [tile], 324: [8] * n_tiles, 325: [tile**2] * n_tiles}
+    raw = b"II*\0\0\0\0\0" + bytes(tile**2)
+    entries = b""
+    for tag, values in tags.items():
+        packed = np.array(values, "<u4").tobytes()
+        value = packed if len(values) == 1 else len(raw).to_bytes(4, "little")
+        raw += packed if len(values) > 1 else b""
+        head = np.array([tag, 4], "<u2").tobytes() + len(values).to_bytes(4, "little")
+        entries += head + value
+    directory = len(tags).to_bytes(2, "little") + entries + bytes(4)
+    return raw[:4] + len(raw).to_bytes(4, "little") + raw[8:] + directory
+
+
+def png_with(name, content, count):
+    small = png_of(8)
+    part = len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
+    return small[:33] + part * count + small[33:]
+
+
+BOMB = b"Raw profile type exif\0\0" + zlib.compress(b"\n\n\n" + b"z" * 2**20)
+SMALL_JPEG = jpeg_of(256, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: jpeg_of(8000, 2000), "more than 64 scans"),
+        (lambda: jpeg_of(8000, 60), "limit of"),
+        (lambda: SMALL_JPEG[:2] + b"\xff\xdb\0\2" * 10**6 + SMALL_JPEG[2:], "10000 parts"),
+        (lambda: png_with(b"tEXt", b"", 300_000), "262144 parts"),
+        (lambda: tiled_tiff(1000, 1), "strips or tiles"),
+        (lambda: tiled_tiff(8192, 1024), "share their bytes"),
+        (lambda: b"II*\0\x08\0\0\0\xff\xff" + bytes(800_000), "claims 65535 tags"),
+        (lambda: npy_of((1, 2**17), "|u1", bytes(2**17)), "on a side"),
+    ],
+)
+def test_a_count_in_a_header_is_bounded_before_it_costs_anything(tmp_path, content, words):
+    path = tmp_path / "file"
+    path.write_bytes(content())
+    began = time.process_time()
+    with pytest.raises(ImageReadError, match=words):
+        read_image(path)
+    assert time.process_time() - began < SECONDS
+
+
+def test_metadata_cannot_make_a_small_file_slow(tmp_path):
+    (tmp_path / "texts.png").write_bytes(png_with(b"zTXt", BOMB, 2000))
+    (tmp_path / "filled.jpg").write_bytes(SMALL_JPEG[:2] + b"\xff\0" * 10**6 + SMALL_JPEG[2:])
+    in_bounds(read_all(tmp_path))
+
+
 @pytest.mark.slow
 def test_the_largest_images_allowed_stay_in_bounds(tmp_path):
     side = int(Image.MAX_IMAGE_PIXELS**0.5)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images.dicom._jpeg2000 import require_few_blocks
 from otcxr_sk.images.dicom._streams import END, Stream
 
 _ELSEWHERE = (
@@ -49,6 +50,8 @@ def decode_stream(stream: Stream, syntax: str) -> NDArray[Any]:
         If no codec is installed, or none can decode the stream.
     """
     decode = _codec(stream, syntax)
+    if stream.codec in _JPEG_2000:
+        require_few_blocks(stream.data)
     try:
         if stream.ended:
             pixels = decode(stream)

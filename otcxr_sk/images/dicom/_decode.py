@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import UID, RLELossless
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.images._errors import ImageReadError, doubt
 from otcxr_sk.images.dicom._codecs import decode_stream
 from otcxr_sk.images.dicom._elements import Element
@@ -96,7 +97,7 @@ def _require_standard(syntax: str) -> None:
     # Private ones may swap the bytes of pixels.
     if syntax and not syntax.startswith(_STANDARD):
         raise ImageReadError(
-            f"its transfer syntax, {syntax}, is not one of the standard; convert it"
+            f"its transfer syntax, {quoted(syntax)}, is not one of the standard; convert it"
         )
 
 
@@ -157,7 +158,8 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
 
 def _name(syntax: str) -> str:
     # Without validation, which warns or not by a setting of pydicom.
-    return UID(syntax, validation_mode=0).name or "(none)"
+    name = UID(syntax, validation_mode=0).name
+    return "(none)" if not name else quoted(name) if name == syntax else name
 
 
 def _decode_stream(stream: Stream, whole: bool, syntax: str, layout: Layout) -> Samples:

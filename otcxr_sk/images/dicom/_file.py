@@ -90,14 +90,15 @@ def find_dicom(opened: BinaryIO) -> DicomFile:
 def _read_meta(file: ElementFile) -> tuple[str, int]:
     """Return the transfer syntax, and where the data set starts."""
     start = _PREAMBLE + 4 if file.read(_PREAMBLE, 4) == b"DICM" else 0
-    syntax = ""
+    syntax: Element | None = None
     for element, end in file.elements(start, file.size, file.encoding_at(start, "<")):
         if element.tag >> 16 != _META_GROUP:
             break
         start = end
         if element.tag == _TRANSFER_SYNTAX:
-            syntax = Header(file, {element.tag: element}).code("TransferSyntaxUID")
-    return syntax, start
+            syntax = element
+    found = {} if syntax is None else {_TRANSFER_SYNTAX: syntax}
+    return Header(file, found).code("TransferSyntaxUID"), start
 
 
 def _deflated_form(file: ElementFile, start: int, syntax: str) -> int | None:

@@ -19,6 +19,8 @@ from otcxr_sk.images.dicom._elements import Element, ElementFile
 
 # Larger values are not read whole: lookup tables, the largest, have 2**16 entries of 16 bits.
 _MOST_BYTES = 2**18
+# Of texts, whose encoding may change with every few bytes.
+_MOST_TEXT = 2**14
 
 # Of group 6000; further overlays have the even groups up to 601E.
 _OVERLAY_BIT_POSITION, _OVERLAY_DATA = 0x60000102, 0x60003000
@@ -66,7 +68,7 @@ class Header:
         numbers = [] if element is None else self._binary(keyword, element)
         if numbers:
             return "\\".join(str(number) for number in numbers)
-        return _decode(self.data(keyword), self._codec()).strip(_PADDING)
+        return _decode(self.data(keyword)[:_MOST_TEXT], self._codec()).strip(_PADDING)
 
     def code(self, keyword: str) -> str:
         """Return the first value of an element in upper case, empty if it is absent."""

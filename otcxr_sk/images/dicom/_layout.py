@@ -14,7 +14,7 @@ _SAMPLES = {
 }
 
 # Memory per sample, relative to 8-bit samples of other files: the largest image takes 512 MiB.
-_COST = 4 / 3
+_COST = 3 / 2
 
 
 class Layout(NamedTuple):

@@ -16,6 +16,7 @@ from pydicom.uid import (
 from otcxr_sk._files import open_file
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
+from otcxr_sk._quote import quoted
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
 from otcxr_sk.images.dicom._decode import decode_frame
 from otcxr_sk.images.dicom._display import display_values
@@ -144,7 +145,7 @@ def as_modalities(modalities: Any) -> tuple[str, ...] | None:
 def dicom_pixels(
     file: BinaryIO, *, modalities: Collection[str] | None = None, frame: int | None = None
 ) -> NDArray[np.float32]:
-    """Read an open file as `read_dicom` does, but with errors and warnings that do not name the file.
+    """Read an open file as `read_dicom` does; errors and warnings do not name it.
 
     `modalities` are those that `as_modalities` returns.
     """
@@ -168,8 +169,8 @@ def _require_modality(header: Header, allowed: Collection[str] | None) -> None:
     if modality and modality not in allowed:
         names = ", ".join(sorted(filter(None, allowed)))
         raise ImageReadError(
-            f"its modality is {modality!r}, not {kinds} ({names}); leave it out, or pass "
-            f"modalities={{{modality!r}}} to read_dicom"
+            f"its modality is {quoted(modality)}, not {kinds} ({names}); leave it out, or pass "
+            f"modalities={{{quoted(modality)}}} to read_dicom"
         )
 
 

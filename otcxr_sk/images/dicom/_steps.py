@@ -1,6 +1,7 @@
 """Turn the values of pixels into grays, step by step (PS3.3, C.11.1 and C.11.2)."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ _ONE_GRAY, _SAME = 1 / 256, 1e-6
 
 # Beyond it, differences may not be numbers any more.
 _LARGEST = 1e100
+
+# Steps that are tried in vain, each on all pixels, and windows or tables that are looked at.
+_MOST_STEPS, _MOST_LISTED = 5, 20
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -70,7 +74,7 @@ def _first_useful(
 
     Results that differ by no more than `by` are one gray.
     """
-    for name, result in steps:
+    for name, result in islice(steps, _MOST_STEPS):
         if seen.differ(result, by) or not seen.differ(values):
             return result
         doubt(f"its {name} leaves one gray of pixels that differ, and was ignored")
@@ -131,7 +135,7 @@ def _rescale(header: Header, part: str) -> float | None:
 
 
 def _voi_steps(values: NDArray[Any], header: Header) -> Iterator[_Step]:
-    for item in header.items("VOILUTSequence"):
+    for item in header.items("VOILUTSequence")[:_MOST_LISTED]:
         table = read_table(item, "VOI LUT", "LUT", values)
         if table is not None:
             yield "VOI LUT", table.apply(values) / (2**table.bits - 1)
@@ -148,7 +152,7 @@ def _voi_steps(values: NDArray[Any], header: Header) -> Iterator[_Step]:
 
 def _windows(header: Header, narrowest: float) -> Iterator[tuple[float, float]]:
     pairs = zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False)
-    for center, width in pairs:
+    for center, width in islice(pairs, _MOST_LISTED):
         if center is None or width is None or width < narrowest or not width:
             continue
         if np.isfinite(center) and np.isfinite(width):

@@ -8,7 +8,14 @@ import numpy as np
 from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError
-from otcxr_sk.images._jpeg import END_OF_IMAGE, FRAMES, SCAN, require_few_scans, segments
+from otcxr_sk.images._jpeg import (
+    END_OF_IMAGE,
+    FRAMES,
+    MOST_SCANS,
+    SCAN,
+    require_few_scans,
+    segments,
+)
 from otcxr_sk.images._pillow import GrayImage, in_bands, to_gray
 from otcxr_sk.images.rasters._exif import orientation
 from otcxr_sk.images.rasters._tags import require_inside
@@ -67,7 +74,9 @@ def shared_tables(tables: bytes, *, ycbcr: bool) -> bytes:
     return adobe + header.tables
 
 
-def decode_stream(stream: bytes, shared: bytes, shape: tuple[int, int]) -> Image.Image:
+def decode_stream(
+    stream: bytes, shared: bytes, shape: tuple[int, int], most_scans: int
+) -> Image.Image:
     """Decode a stream of a TIFF file for a strip or tile of this height and width.
 
     Four channels come inverted, as Adobe's files have them.
@@ -79,14 +88,15 @@ def decode_stream(stream: bytes, shared: bytes, shape: tuple[int, int]) -> Image
             f"it is damaged: a part of {shape[0]} x {shape[1]} pixels has {header.height} x "
             f"{header.width}; {_REPLACE}"
         )
-    _require_readable(stream, header)
+    _require_readable(stream, header, most_scans)
     start = b"\xff\xd8" + shared + header.tables
     stream, header.scan = start + stream[header.scan :], len(start)
     return _decode(stream, header)
 
 
 def _parse(stream: bytes) -> _Header:
-    header, tables = _Header(), []
+    header = _Header()
+    tables: list[bytes] = []
     for marker, start, stop in segments(stream, 2):
         if marker in (SCAN, END_OF_IMAGE):
             header.scan = start if marker == SCAN else 0
@@ -186,7 +196,7 @@ def _may_be_cut(image: Image.Image, header: _Header) -> bool:
     return bool(126 <= block.min() <= block.max() <= 130)
 
 
-def _require_readable(stream: bytes, header: _Header) -> None:
+def _require_readable(stream: bytes, header: _Header, most_scans: int = MOST_SCANS) -> None:
     if not (header.scan and header.frame):
         raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
     if header.frame == _JPEG_LS:
@@ -201,6 +211,6 @@ def _require_readable(stream: bytes, header: _Header) -> None:
         what = "of four channels that does not say which colors they are"
     else:
         shape = header.height, header.width, header.components
-        require_few_scans(stream, header.scan, header.frame, shape)
+        require_few_scans(stream, header.scan, header.frame, shape, most_scans)
         return
     raise ImageReadError(f"it is a JPEG {what}, which is not read; save it as gray PNG")

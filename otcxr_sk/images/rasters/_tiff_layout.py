@@ -39,7 +39,7 @@ NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
 # Channels and bytes of tables beyond which a file is no image, and strips or tiles: each takes a
 # fraction of a millisecond, more where it is a JPEG.
 _MOST_CHANNELS, _MOST_TABLES = 32, 2**16
-_MOST_PARTS, _MOST_JPEGS = 2**15, 2**13
+_MOST_PARTS, _MOST_JPEGS = 2**15, 2**12
 # Bytes that strips or tiles may have if they share some.
 _SHARED = 2**24
 

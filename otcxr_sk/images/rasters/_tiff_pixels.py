@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._jpeg import MOST_SCANS
 from otcxr_sk.images._pillow import in_bands
 from otcxr_sk.images.rasters._jpeg import decode_stream, shared_tables
 from otcxr_sk.images.rasters._tags import require_inside
@@ -84,9 +85,11 @@ def _with_strips_joined(layout: Layout) -> Layout:
 
 def _jpeg(content: bytes, layout: Layout) -> Iterator[Block]:
     shared = shared_tables(layout.jpeg_tables, ycbcr=layout.photometric == YCBCR)
+    # One for each channel, unless there is one strip.
+    most_scans = MOST_SCANS if len(layout.offsets) == 1 else 4
     for places, top, left, rows, columns in _chunks(layout):
         images = [
-            decode_stream(bytes(_chunk(content, layout, place)), shared, layout.chunk)
+            decode_stream(bytes(_chunk(content, layout, place)), shared, layout.chunk, most_scans)
             for place in places
         ]
         for image in images:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
 )
+
+from otcxr_sk.images import ImageReadError, read_dicom
 
 MUTANTS = 2000
 SECONDS, MEBIBYTES = 2, 512
@@ -111,7 +115,7 @@ def test_damaged_streams_of_every_codec_are_images_or_errors(coded_files, tmp_pa
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless])
 def test_the_largest_image_allowed_fits_into_memory(write_coded, syntax, samples):
     # Blank, so that it compresses to some kilobytes.
-    rows, columns = 8000, int(Image.MAX_IMAGE_PIXELS * 0.75 / samples / 8000)
+    rows, columns = 8000, int(Image.MAX_IMAGE_PIXELS / 1.5 / samples / 8000)
     pixels = np.zeros((rows, columns, 3)[: 2 + (samples == 3)], dtype=np.uint16)
     tags = {"Rows": rows, "Columns": columns, "BitsStored": 12}
     path = write_coded(pixels[:1, :1], syntax, ENCODERS[syntax](pixels), **tags)
@@ -120,3 +124,31 @@ def test_the_largest_image_allowed_fits_into_memory(write_coded, syntax, samples
     outcome, peak = done.stdout.split()
     assert outcome == "image"
     assert float(peak) < MEBIBYTES
+
+
+@pytest.mark.parametrize(
+    ("elements", "what"),
+    [
+        ([("WindowCenter", "UT", "9e9\\" * 50_000), ("WindowWidth", "UT", "1.5\\" * 50_000)], None),
+        ([("WindowCenter", "UT", b"\x1b" * 200_000)], None),
+        ([("NumberOfFrames", "IS", "99999999999 ")], "make"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_long_value_costs_no_more_than_a_short_one(raw, elements, what):
+    tags = {keyword: (vr, value) for keyword, vr, value in elements}
+    path = raw.image(np.arange(160_000, dtype=np.uint16).reshape(400, 400), **tags)
+    began = time.process_time()
+    with pytest.raises(ImageReadError, match=what) if what else nullcontext():
+        read_dicom(path, frame=0)
+    assert time.process_time() - began < SECONDS
+
+
+def test_a_jpeg_2000_stream_of_too_many_tiles_is_refused(raw):
+    pixels = np.zeros((400, 400), np.uint8)
+    stream = bytearray(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"))
+    # Of the size of a tile.
+    stream[24:32] = (1).to_bytes(4) * 2
+    path = raw.image(pixels, coded=raw.fragments(bytes(stream)), syntax=JPEG2000Lossless)
+    with pytest.raises(ImageReadError, match="more tiles"):
+        read_dicom(path)
