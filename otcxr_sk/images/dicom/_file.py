@@ -3,15 +3,13 @@
 import io
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from otcxr_sk._files import open_file
 from otcxr_sk.images._errors import ImageReadError, require_content
 from otcxr_sk.images.dicom._elements import Element, ElementFile
 from otcxr_sk.images.dicom._header import Header
@@ -65,13 +63,6 @@ class DicomFile:
     syntax: str
     pixels: Element | None
     ends_early: bool
-
-
-@contextmanager
-def open_dicom(path: str) -> Iterator[DicomFile]:
-    """Open a DICOM file and find its elements."""
-    with open_file(path) as opened:
-        yield find_dicom(opened)
 
 
 def find_dicom(opened: BinaryIO) -> DicomFile:

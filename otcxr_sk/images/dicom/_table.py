@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from otcxr_sk._columns import is_no_id, normal_id
 from otcxr_sk._files import open_file
 from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
-from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading
+from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading, require_content
 from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
-from otcxr_sk.images.dicom._file import DicomFile, looks_like_dicom, open_dicom
+from otcxr_sk.images.dicom._file import find_dicom, looks_like_dicom
 from otcxr_sk.images.dicom._header import Header
 
 _DAYS_PER_YEAR = 365.25
@@ -137,13 +137,9 @@ def read_dicom_texts(path: str, keywords: Sequence[str]) -> list[str]:
     ImageReadError
         If the file is not a DICOM file, or ends within its header.
     """
-    with reading(path):
-        with open_file(path) as file:
-            if not looks_like_dicom(file.read(132)):
-                raise ImageReadError("this is not a DICOM file; leave it out")
-        with open_dicom(path) as dicom:
-            _require_whole_header(dicom)
-            return [dicom.header.text(keyword) for keyword in keywords]
+    with reading(path), open_file(path) as file:
+        header = _read_header(file)
+        return [header.text(keyword) for keyword in keywords]
 
 
 def _key(salt: Any) -> bytes:
@@ -198,30 +194,31 @@ def _read_row(row: int, given: Any) -> dict[str, Any]:
         if not is_path(given):
             raise ImageReadError(f"row {row} is {shown(given)}, not the path of a file")
         path = as_path(given)
-        with reading(path):
-            with open_file(path) as file:
-                if not looks_like_dicom(file.read(132)):
-                    raise ImageReadError("this is not a DICOM file; leave it out")
-            with open_dicom(path) as dicom:
-                _require_whole_header(dicom)
-                columns = _columns(dicom.header)
-                if all(value is None for value in columns.values()):
-                    raise ImageReadError(
-                        "its header has none of the values of this table; if it is an image, "
-                        "replace it with an intact copy, otherwise leave it out"
-                    )
-                return {"path": path, **columns, "error": None}
+        with reading(path), open_file(path) as file:
+            columns = _columns(_read_header(file))
+            if all(value is None for value in columns.values()):
+                raise ImageReadError(
+                    "its header has none of the values of this table; if it is an image, replace "
+                    "it with an intact copy, otherwise leave it out"
+                )
+            return {"path": path, **columns, "error": None}
     # Also where `as_path` finds no home folder.
     except ValueError as error:
         return {"path": path, **_columns(Header()), "error": str(error)}
 
 
-def _require_whole_header(dicom: DicomFile) -> None:
+def _read_header(file: BinaryIO) -> Header:
+    head = file.read(132)
+    require_content(head)
+    if not looks_like_dicom(head):
+        raise ImageReadError("this is not a DICOM file; leave it out")
+    dicom = find_dicom(file)
     if dicom.ends_early and dicom.pixels is None:
         raise ImageReadError(
             "the file ends within its header: it was cut short; replace it with an intact copy or "
             "leave it out"
         )
+    return dicom.header
 
 
 def _columns(header: Header) -> dict[str, Any]:
