@@ -264,6 +264,7 @@ def _is_run(there: Any) -> bool:
             all(isinstance(there[name], str) for name in ("otcxr_sk", "salt"))
             and all(type(number) is int for number in (there["seed"], there["n_training"], n))
             and isinstance(there["parameters"], dict)
+            and all(isinstance(one, list) for one in (rows, images["means"], found["unusable"]))
             and all(isinstance(images[name], str | None) for name in ("files", "patients"))
             and all(type(row) is int for row in rows)
             and len(rows) == len(images["means"]) <= _COMPARED
