@@ -67,7 +67,7 @@ def test_an_error_is_one_line_without_a_traceback(
     ("labels", "found"),
     [
         ({}, "found: none"),
-        ({"labels": [[0], [0], [1], [1]], "label_names": ["effusion"]}, "found: effusion"),
+        ({"labels": [[0], [0], [1], [1]], "label_names": ["effusion"]}, "found: 'effusion'"),
     ],
 )
 def test_without_both_classes_of_a_label_in_training_nothing_is_trained(

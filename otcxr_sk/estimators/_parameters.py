@@ -97,7 +97,7 @@ _OF_GROUPS: dict[str, dict[str, list[Any]]] = {
         "transport": [StrOptions({"inverse", "direct"})],
         "cv_sim_depth": [_at_least(0)],
     },
-    "cache": {"folder": _PATH, "max_gb": [_POSITIVE]},
+    "cache": {"folder": _PATH, "max_gb": [_POSITIVE], "shared": ["boolean"]},
     "checkpoint": {"folder": _PATH, "every": [_at_least(1), timedelta]},
 }
 

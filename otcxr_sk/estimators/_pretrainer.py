@@ -717,7 +717,7 @@ class OTCXRPretrainer(
             allow_unusable=self.on_error != "raise",
             cache=None
             if cache is None
-            else ImageCache(cache.folder, int(cache.max_gb * 1e9), shared=bool(cache.shared)),
+            else ImageCache(cache.folder, int(cache.max_gb * 1e9), shared=cache.shared),
         )
 
     def _usable(self, source: ImageSource, encoder: FittedEncoder) -> ImageSource:

@@ -157,7 +157,7 @@ def test_weights_that_leave_a_layer_at_random_are_refused(tmp_path, missing):
     model, file = weights_file(tmp_path, in_chans=1, num_classes=0)
     state = {k: v for k, v in model.state_dict().items() if missing and k != missing}
     save_file(state | {"unrelated": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=f"missing: {missing or ''}"):
+    with pytest.raises(ValueError, match=f"missing: '{missing or ''}"):
         build_encoder("resnet10t", size=32, match_stride=16, weights=file)
 
 

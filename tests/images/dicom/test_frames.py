@@ -94,7 +94,7 @@ def test_a_wrong_transfer_syntax_is_seen_through(raw, expected, real, label):
 
 @pytest.mark.parametrize("label", ["1.2.840.113619.5.2", "1.2.3"])
 def test_private_transfer_syntaxes_of_native_pixels_are_refused(raw, label):
-    with pytest.raises(ImageReadError, match=rf"{label}, is not one of the standard; convert it"):
+    with pytest.raises(ImageReadError, match=rf"'{label}', is not one of the standard; convert it"):
         read_dicom(raw.image(DEEP, syntax=label, **DEEP_WINDOW))
 
 
