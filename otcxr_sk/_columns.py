@@ -21,6 +21,8 @@ _VISIBLE_ASCII = re.compile(r"[!-~]*")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0000-\U000e0fff]"
 )
+# Spreadsheet programs put them in the place of a hyphen.
+_DASH = re.compile("[\u2010-\u2015\u2212]")
 
 
 def plain(name: str, values: Any) -> NDArray[np.object_]:
@@ -203,9 +205,9 @@ def is_no_id(value: Any) -> bool:
 def normal_id(text: str) -> str:
     """Return the one spelling of an id by which patients are told apart.
 
-    That is Unicode's form NFKC in upper case, without characters that nobody sees, and with single
-    spaces. Two patients taken for one cost little; one patient taken for two may be in both
-    training and test.
+    That is Unicode's form NFKC in upper case, without characters that nobody sees, with single
+    spaces and one kind of hyphen. Two patients taken for one cost little; one patient taken for two
+    may be in both training and test.
     """
     # Most ids, among hundreds of thousands.
     if _VISIBLE_ASCII.fullmatch(text):
@@ -213,7 +215,8 @@ def normal_id(text: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     if not text.isprintable() or _UNSEEN.search(text):
         text = "".join(filter(_is_seen, text))
-    return " ".join(unicodedata.normalize("NFKC", text.casefold().upper()).split())
+    text = _DASH.sub("-", unicodedata.normalize("NFKC", text.casefold().upper()))
+    return " ".join(text.split())
 
 
 def _is_seen(character: str) -> bool:

@@ -25,8 +25,11 @@ PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 
 _ASIDE = re.compile(r"\.otcxr-[0-9a-f]{32}\.part")
 
-# Seconds after which a file is taken for abandoned where no lock tells.
-_ABANDONED = 3600
+# Seconds after which a file is taken for abandoned where no lock tells: clocks may differ by hours.
+_ABANDONED = 86_400
+
+# How often to create what others remove at once.
+_TRIES = 100
 
 # Those that a system lacks are zero.
 _CLOSED_ON_EXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -109,15 +112,20 @@ def replacing(
 
     Raises
     ------
-    RuntimeError
-        Another process has removed or replaced the unfinished file; what is there is left alone.
+    OSError
+        What is there is a folder or a device, or a link to one. Or it cannot be written, or another
+        process has taken the unfinished file.
     """
     folder = os.path.dirname(os.path.abspath(path))
+    _require_replaceable(path)
     if sweep:
         remove_leftovers(folder)
-    aside, file = _create_beside(folder, mode)
-    with file:
+    with _naming(path):
+        aside, file = _create_beside(folder, mode)
+    with file, _naming(path):
         own = os.fstat(file.fileno())
+        opened = file.fileno()
+        _unfinished.add(opened)
         try:
             yield file
             file.flush()
@@ -127,16 +135,56 @@ def replacing(
                 # Windows renames no open file, and removes none.
                 file.close()
             if not _is(aside, own):
-                raise RuntimeError(
-                    f"another process has taken the unfinished file of {os.fspath(path)!r}; this "
-                    "one gives up"
-                )
+                raise OSError(errno.ESTALE, "another process has taken the unfinished file", path)
             os.replace(aside, path)
         except BaseException:
             _remove(aside, own)
             raise
+        finally:
+            _unfinished.discard(opened)
     if durable:
         _flush_folder(folder)
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raise OSError for a folder, and for a device, which a rename would remove."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a device", os.fspath(path))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of the system name a file, not the unfinished one beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (
+            error.filename is None or is_aside(os.path.basename(os.fsdecode(error.filename)))
+        ):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+# Open files that `replacing` has not finished. A forked process must not keep their locks.
+_unfinished: set[int] = set()
+
+
+def _close_unfinished() -> None:
+    for opened in _unfinished:
+        # The file of Python stays as it is, so that nothing is written twice.
+        with suppress(OSError):
+            os.close(opened)
+    _unfinished.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_unfinished)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -161,7 +209,7 @@ def continue_file(path: Path) -> BinaryIO:
         opened = os.open(path, os.O_RDWR | _NO_LINK | _NO_WAITING | _CLOSED_ON_EXEC)
         file = open(opened, "r+b")  # noqa: SIM115
         left = os.fstat(opened)
-        if stat.S_ISREG(left.st_mode) and left.st_nlink == 1 and _is_own(left) and _is(path, left):
+        if stat.S_ISREG(left.st_mode) and left.st_nlink == 1 and is_own(left) and _is(path, left):
             return file
         file.close()
     with suppress(FileNotFoundError):
@@ -169,11 +217,12 @@ def continue_file(path: Path) -> BinaryIO:
     return create_file(path)
 
 
-def _is_own(found: os.stat_result) -> bool:
-    """Return whether a file is this user's, and nobody else may write to it."""
+def is_own(found: os.stat_result) -> bool:
+    """Return whether a file or folder is this user's or the system's, and only they may write."""
+    # Windows has no such permissions.
     if not hasattr(os, "geteuid"):
         return True
-    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def create_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
@@ -189,8 +238,13 @@ def create_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
         if not os.path.isdir(path):
             raise
     else:
-        if mode != PRIVATE_FOLDER:
-            os.chmod(path, mode)
+        if mode != PRIVATE_FOLDER and hasattr(os, "fchmod"):
+            # By its name, something else might be meant by now.
+            opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+            try:
+                os.fchmod(opened, mode)
+            finally:
+                os.close(opened)
 
 
 def require_writable(folder: Path) -> None:
@@ -276,12 +330,12 @@ def remove_if_left(aside: Path) -> None:
 
 def _create_beside(folder: str, mode: int) -> tuple[str, BinaryIO]:
     """Create an unfinished file that `remove_if_left` leaves alone for as long as it is open."""
-    while True:
+    for _ in range(_TRIES):
         aside = os.path.join(folder, f".otcxr-{secrets.token_hex(16)}.part")
         file = create_file(aside)
         try:
             if mode != PRIVATE:
-                os.chmod(aside, mode)
+                os.fchmod(file.fileno(), mode)
             # Another process may have taken it for abandoned before it was locked.
             if _lock(file.fileno()) is not False and _is(aside, os.fstat(file.fileno())):
                 return aside, file
@@ -289,6 +343,7 @@ def _create_beside(folder: str, mode: int) -> tuple[str, BinaryIO]:
             file.close()
             raise
         file.close()
+    raise OSError(errno.EBUSY, "other processes remove what is created there", folder)
 
 
 def _lock(opened: int) -> bool | None:

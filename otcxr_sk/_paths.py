@@ -18,6 +18,8 @@ def as_path(path: Any) -> str:
         raise TypeError("expected a path: text, bytes, or an object such as pathlib.Path")
     # The system takes strings of NumPy for bytes.
     given = str(os.fsdecode(path))
+    if "\0" in given:
+        raise ValueError(f"{given!r} is no path: it has a character NUL")
     whole = os.path.expanduser(given)
     # Python leaves the sign as it is where no home folder is known, as in some containers.
     if whole == given and given.replace(os.sep, "/").split("/")[0] == "~":

@@ -208,7 +208,9 @@ def _save(
 
     with replacing(file) as opened:
         joblib.dump(pipelines, opened, compress=1)
-    name, reloaded = next(iter(joblib.load(file).items()))
+        opened.seek(0)
+        # Before it has a name by which somebody could exchange it.
+        name, reloaded = next(iter(joblib.load(opened).items()))
     if not np.allclose(reloaded.predict_proba(X)[:, 1], predictions[name], rtol=1e-4, atol=1e-6):
         sys.exit("otcxr-sk: the predictions of the reloaded model differ")
 

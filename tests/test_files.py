@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from functools import partial
 from multiprocessing import get_context
 
@@ -104,8 +105,7 @@ def remove(folder):
 @pytest.mark.parametrize(("meddle", "left"), [(take_over, [b"theirs"]), (remove, [])])
 def test_an_unfinished_file_that_another_process_took_is_left_alone(path, meddle, left):
     before = content(path)
-    message = r"another process has taken the unfinished file of '.*result\.bin'"
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(OSError, match=r"another process has taken the unfinished.*result\.bin"):
         write(path, meddle, path.parent)
     assert content(path) == before
     assert [content(aside) for aside in asides(path.parent)] == left
@@ -179,6 +179,55 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one_that_writes_there
     assert len(asides(path.parent)) == 1
     write(path.with_name("other"), lambda: None)
     assert not asides(path.parent)
+
+
+def wait_to_be_killed(pipe):
+    pipe.send(os.getpid())
+    time.sleep(60)
+
+
+def die_with_a_child(path, pipe):
+    with replacing(path):
+        get_context("fork").Process(target=wait_to_be_killed, args=(pipe,)).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_is_removed_even_if_a_child_of_it_lives(path):
+    ours, theirs = get_context("fork").Pipe(duplex=False)
+    with ours, theirs:
+        assert in_a_process(die_with_a_child, path, theirs) == -signal.SIGKILL
+        child = ours.recv()
+        try:
+            assert len(asides(path.parent)) == 1
+            remove_leftovers(path.parent)
+            assert not asides(path.parent)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_pipe_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "it")
+    write(tmp_path / "it", lambda: None)
+    assert content(tmp_path / "it") == b"new"
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to a device"])
+def test_folders_and_devices_are_not_replaced(kind, tmp_path):
+    SPECIAL[kind](tmp_path / "it")
+    before = (tmp_path / "it").lstat()
+    with pytest.raises(OSError, match=r"it is a (folder|device)"):
+        write(tmp_path / "it", lambda: None)
+    assert (tmp_path / "it").lstat().st_ino == before.st_ino
+    assert not asides(tmp_path)
+
+
+def test_a_full_disk_is_told_of_with_the_name_of_the_file(path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left.*result\.bin"):
+        write(path, lambda: None)
 
 
 def test_what_another_process_is_writing_is_not_removed(path):

@@ -45,6 +45,7 @@ from otcxr_sk.images import (
     leave_out,
     unusable_table,
     warn_unusable,
+    without_names,
 )
 from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, Views, matching_accuracy
 from otcxr_sk.training import Callback, NonFiniteLossError, Optimizer, evaluate, put_on
@@ -664,8 +665,7 @@ class OTCXRPretrainer(
         state = {**super().__getstate__(), "_otcxr_sk_version": __version__}
         state.pop("_beside", None)
         if "skipped_" in state:
-            # Names of files may be names of patients.
-            state["skipped_"] = [{**problem, "file": None} for problem in state["skipped_"]]
+            state["skipped_"] = [without_names(problem) for problem in state["skipped_"]]
         return {**state, "_otcxr_sk_format": _STATE_FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -171,7 +171,11 @@ def describe_run(
     if weights is not None:
         parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
     # They decide when a run ends, and with which weights.
-    early = [repr(each) for each in settings.callbacks if isinstance(each, EarlyStopping)]
+    early = [
+        repr(each) if type(each) is EarlyStopping else _plain(each)
+        for each in settings.callbacks
+        if isinstance(each, EarlyStopping)
+    ]
     parameters["callbacks"] = early or None
     held_out = settings.validation_fraction > 0
     rows = np.unique(np.linspace(0, len(source) - 1, _COMPARED).astype(np.intp))

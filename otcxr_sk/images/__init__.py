@@ -11,6 +11,7 @@ from otcxr_sk.images._errors import (
     require_usable,
     unusable_table,
     warn_unusable,
+    without_names,
 )
 from otcxr_sk.images._folder import list_images
 from otcxr_sk.images._loading import read_batches, read_usable_batches
@@ -60,4 +61,5 @@ __all__ = [
     "spread",
     "unusable_table",
     "warn_unusable",
+    "without_names",
 ]

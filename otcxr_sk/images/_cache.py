@@ -1,5 +1,6 @@
 """A cache on disk for decoded and resized images."""
 
+import errno
 import os
 import stat
 import struct
@@ -17,6 +18,7 @@ from otcxr_sk._files import (
     PRIVATE_FOLDER,
     create_folder,
     is_aside,
+    is_own,
     open_file,
     remove_if_left,
     replacing,
@@ -112,10 +114,10 @@ class ImageCache:
         if shared:
             self._mode, self._folder_mode = _SHARED, _SHARED_FOLDER
         try:
-            create_folder(os.path.dirname(self._folder))
             create_folder(self._folder, self._folder_mode)
             if not shared:
                 _require_private(self._folder)
+            _require_folder(self._folder)
             tag = os.path.join(self._folder, "CACHEDIR.TAG")
             if not os.path.lexists(tag):
                 with replacing(tag, mode=self._mode, durable=False) as file:
@@ -142,12 +144,9 @@ class ImageCache:
         folder = os.path.dirname(place)
         try:
             create_folder(folder, self._folder_mode)
+            _require_folder(folder)
             _make_room(folder, self._share - len(content))
-            # Where the disk has no locks, another process takes it for abandoned after an hour.
-            with (
-                suppress(RuntimeError),
-                replacing(place, mode=self._mode, durable=False, sweep=False) as file,
-            ):
+            with replacing(place, mode=self._mode, durable=False, sweep=False) as file:
                 file.write(content)
         except OSError as error:
             self._warn(reason(error))
@@ -194,18 +193,20 @@ class Entry:
 
 def _require_private(folder: str) -> None:
     """Raise an error unless a folder is this user's alone."""
-    # Windows has no such permissions.
-    if not hasattr(os, "geteuid"):
-        return
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode):
-        raise ValueError(f"the cache folder {folder!r} is a link; remove it, or use another folder")
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    found, above = os.lstat(folder), os.stat(os.path.dirname(folder))
+    may_rename = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    if not is_own(found) or may_rename or (os.name == "posix" and found.st_mode & 0o077):
         raise ValueError(
             f"the cache folder {folder!r} belongs to another user, or is open to others, who could "
             "see and replace the images in it; use a folder of your own, remove this one, or share "
             "it knowingly by Cache(folder, shared=True)"
         )
+
+
+def _require_folder(folder: str) -> None:
+    """Raise an error if what lies at the name of a folder is a link that somebody has laid."""
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise OSError(errno.ENOTDIR, "it is a link; remove it, or use another folder", folder)
 
 
 def _state(path: str) -> tuple[int, ...] | None:

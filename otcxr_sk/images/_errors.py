@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -146,6 +147,15 @@ def unusable_table(problems: Sequence[Unusable]) -> list[dict[str, Any]]:
         {"row": problem.row, "file": problem.file, "reason": problem.reason}
         for problem in sorted(problems, key=lambda problem: problem.row)
     ]
+
+
+def without_names(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of `unusable_table` without what may be the name of a patient.
+
+    That is the file, and whatever the reason quotes.
+    """
+    why, *quotes = re.split("['\"]", problem["reason"], maxsplit=1)
+    return {**problem, "file": None, "reason": f"{why}..." if quotes else why}
 
 
 def warn_unusable(problems: Sequence[Unusable], n_images: int, on_error: str, fate: str) -> None:

@@ -35,6 +35,9 @@ _LOOK, _GRACE = 5, 1
 # A process that is started at the same time by another thread would keep a pipe open.
 _starting = threading.Lock()
 
+# The ends of pipes from which this process reads.
+_read_here: set[Connection] = set()
+
 
 class CannotStart(Exception):
     """Processes cannot be started here; the message says why."""
@@ -86,8 +89,8 @@ class Team:
 
         context: Any = multiprocessing.get_context(METHOD)
         self._owner = os.getpid()
-        self._forks = context.get_start_method() == "fork"
-        given = (work, tasks) if self._forks else (_pack(work, tasks),)
+        self._forks = forks = context.get_start_method() == "fork"
+        given = (work, tasks) if forks else (_pack(work, tasks),)
         self._n_tasks = len(tasks)
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
@@ -97,7 +100,7 @@ class Team:
         self._ended: set[int] = set()
         try:
             for first in range(n):
-                self._start(context, _serve if self._forks else _unpack, (*given, first, n))
+                self._start(context, _inherit if forks else _unpack, (*given, first, n))
         except OSError as error:
             self.dismiss(at_once=True)
             raise CannotStart(f"the system refuses to start any: {error.strerror}") from error
@@ -106,6 +109,7 @@ class Team:
         with _starting:
             ours, theirs = context.Pipe(duplex=False)
             self._pipes.append(ours)
+            _read_here.add(ours)
             # Otherwise, its end would not be the end of the pipe.
             with theirs:
                 process = context.Process(target=target, args=(*given, theirs), daemon=True)
@@ -192,6 +196,7 @@ class Team:
         if os.getpid() != self._owner:
             return
         for pipe in self._pipes:
+            _read_here.discard(pipe)
             pipe.close()
         for process in self._processes:
             if not at_once:
@@ -207,6 +212,14 @@ def _pack(work: Work, tasks: Sequence[Any]) -> bytes:
     # Any error, because data sets are written by anybody.
     except Exception as error:
         raise CannotStart("they get copies of the images by pickle, which fails") from error
+
+
+def _inherit(*given: Any) -> None:
+    # A pipe that a worker could read from itself would not break when the process that has started
+    # it is killed, and whoever writes to it would wait for ever.
+    for pipe in _read_here:
+        pipe.close()
+    _serve(*given)
 
 
 def _unpack(packed: bytes, first: int, n: int, pipe: Connection) -> None:

@@ -1,5 +1,6 @@
 """Reads weights of encoders from local files, under names that timm knows."""
 
+import os
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -63,9 +64,9 @@ def locate(path: str | Path) -> Path:
         There is no such file, or its format is not supported.
     """
     path = Path(as_path(path))
-    places = [path / name for name in _IN_FOLDERS] if path.is_dir() else [path]
-    file = next((place for place in places if place.is_file()), path)
-    if not file.is_file() or file.suffix not in (".safetensors", *_PICKLED):
+    places = [path / name for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
+    file = next(filter(os.path.isfile, places), path)
+    if not os.path.isfile(file) or file.suffix not in (".safetensors", *_PICKLED):
         raise ValueError(
             f"weights must be an existing .safetensors file, one of {', '.join(_PICKLED)}, or a "
             f"folder that holds {' or '.join(_IN_FOLDERS)}; got {str(path)!r}"

@@ -137,6 +137,7 @@ class CheckpointFolder:
                 has_locks = held.enter_context(locked(os.path.join(self.folder, _LOCK)))
                 # Better to learn before a run than after it that the folder is read-only.
                 require_writable(self.folder)
+                os.listdir(self.folder)
             except BlockingIOError as error:
                 raise ValueError(
                     f"the checkpoint folder {self.folder!r} is being used by another run; wait "
@@ -193,9 +194,10 @@ class CheckpointFolder:
             return
         finally:
             self._saved_at = time.monotonic()
-        others = [other for other in checkpoint_names(self.folder) if other != name]
-        for old in others[KEEP - 1 :]:
-            with suppress(OSError):
+        # Whatever has happened to the folder meanwhile, this one is saved.
+        with suppress(OSError, ValueError):
+            others = [other for other in checkpoint_names(self.folder) if other != name]
+            for old in others[KEEP - 1 :]:
                 os.unlink(os.path.join(self.folder, old))
 
     def load(self, accept: Callable[[RunState], None] | None = None) -> RunState | None:

@@ -268,14 +268,15 @@ def test_a_full_disk_is_a_single_warning(paths, tmp_path, monkeypatch):
 
 def remove_first(aside, _):
     os.unlink(aside)
-    raise RuntimeError("another process has taken the unfinished file")
+    raise OSError(errno.ESTALE, "another process has taken the unfinished file")
 
 
 def test_a_writer_that_slept_too_long_does_not_cache(paths, tmp_path, monkeypatch):
     source = cached(paths, tmp_path / "cache")
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", remove_first)
-        found = source.read([0], SIZE)
+        with pytest.warns(UserWarning, match="not cached.*another process has taken"):
+            found = source.read([0], SIZE)
     np.testing.assert_array_equal(found, source.read([0], SIZE))
 
 
@@ -351,8 +352,29 @@ def test_a_folder_that_is_open_to_others_is_not_used_unless_that_was_chosen(tmp_
 def test_a_folder_that_another_user_has_linked_is_not_used(tmp_path):
     (tmp_path / "mine").mkdir(0o700)
     (tmp_path / "otcxr-images").symlink_to(tmp_path / "mine")
-    with pytest.raises(ValueError, match="is a link"):
-        ImageCache(tmp_path, PLENTY)
+    for shared in (False, True):
+        with pytest.raises(ValueError, match=r"it is a link|is open to others"):
+            ImageCache(tmp_path, PLENTY, shared=shared)
+
+
+def test_a_group_shares_a_folder_that_was_made_for_it(tmp_path):
+    ImageCache(tmp_path / "made" / "cache", PLENTY, shared=True)
+    assert {
+        stat.S_IMODE(folder.stat().st_mode)
+        for folder in (tmp_path / "made").rglob("*")
+        if folder.is_dir()
+    } == {0o2770}
+
+
+def test_a_link_in_the_place_of_a_part_of_a_shared_cache_is_not_followed(paths, tmp_path):
+    cache = ImageCache(tmp_path / "cache", PLENTY, shared=True)
+    entry = Path(cache.entry(str(paths[0]), SIZE, "squash").place)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "old.image").write_bytes(b"precious")
+    entry.parent.symlink_to(tmp_path / "precious")
+    with pytest.warns(UserWarning, match="not cached.*it is a link"):
+        PathSource(paths, cache=cache).read([0], SIZE)
+    assert os.listdir(tmp_path / "precious") == ["old.image"]
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder"])

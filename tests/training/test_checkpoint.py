@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -179,6 +180,29 @@ def test_what_is_no_file_is_no_checkpoint(tmp_path, what):
         checkpoints.save(some(place), place)
     assert checkpoints.load().numbers["number"] == 2
     assert os.path.lexists(name)
+
+
+def test_a_checkpoint_that_a_cleaner_takes_while_it_is_written_ends_no_run(tmp_path, monkeypatch):
+    checkpoints = filled(tmp_path)
+    real = os.fsync
+
+    def clean(opened):
+        for file in tmp_path.glob(".otcxr-*"):
+            file.unlink()
+        real(opened)
+
+    monkeypatch.setattr(os, "fsync", clean)
+    with pytest.warns(CheckpointWarning, match="another process has taken the unfinished file"):
+        checkpoints.save(some(9), 9)
+    assert checkpoints.load().numbers["number"] == KEEP - 1
+
+
+def test_a_folder_that_vanishes_ends_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoints = filled(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.warns(CheckpointWarning, match="no checkpoint was written"):
+        checkpoints.save(some(9), 9)
 
 
 def test_what_was_just_saved_is_never_what_is_removed(tmp_path):

@@ -59,6 +59,8 @@ def fetch(url: str, path: Path, md5: str, most: int) -> BinaryIO:
             why = f"the server answers {error.code}"
         else:
             why = reason(error) if isinstance(error, OSError) and error.strerror else "it broke off"
+            if isinstance(error, OSError) and error.filename:
+                why = f"{shown(error.filename)}: {why}"
         raise OSError(
             f"cannot download {url} ({why}); call again to resume, or download it by hand to "
             f"{shown(path)}"

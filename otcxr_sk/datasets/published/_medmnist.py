@@ -1,5 +1,6 @@
 """ChestMNIST and PneumoniaMNIST, downloaded."""
 
+import errno
 import os
 import zlib
 from contextlib import suppress
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from otcxr_sk._files import create_folder, open_file, remove_leftovers, replacing
+from otcxr_sk._files import create_folder, is_own, open_file, remove_leftovers, replacing
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk.datasets._npz import Npz
 from otcxr_sk.datasets._radiographs import Radiographs
@@ -37,6 +38,7 @@ _MD5 = {
         224: "d6a3c71de1b945ea11211b03746c1fe1",
     },
 }
+_FOLDER = "medmnist"
 _SPLIT = {"train": "train", "val": "valid", "test": "test"}
 # More images than either set has, and bytes of their labels.
 _MOST_IMAGES, _MOST_LABELS = 2**17, 2**24
@@ -124,7 +126,7 @@ def fetch_medmnist(
         raise ValueError(f"name must be one of {', '.join(map(repr, _MD5))}, got {name!r}")
     if size not in _MD5[name]:
         raise ValueError(f"size must be one of {', '.join(map(str, _MD5[name]))}, got {size!r}")
-    folder = get_data_home(data_home) / "medmnist"
+    folder = get_data_home(data_home) / _FOLDER
     _create(folder)
     remove_leftovers(folder)
     file = folder / (f"{name}.npz" if size == 28 else f"{name}_{size}.npz")
@@ -159,6 +161,8 @@ def _members() -> list[str]:
 def _create(folder: Path) -> None:
     try:
         create_folder(folder)
+        if folder.is_symlink() and folder.name == _FOLDER:
+            raise OSError(errno.ELOOP, "it is a link")
     except OSError as error:
         raise OSError(
             f"cannot create {shown(folder)}: {reason(error)}; pass another data_home, or set "
@@ -183,7 +187,9 @@ def _map(archive: Npz, file: Path, size: int, unpacked: Path) -> NDArray[np.uint
         if unpack:
             _unpack(archive, start.getvalue(), unpacked)
         with suppress(OSError), open_file(unpacked, follow=False) as mapped:
-            if _is_whole(mapped, archive, start.getvalue()):
+            # Anybody can make another file with the same checksums.
+            own = is_own(os.fstat(mapped.fileno()))
+            if own and _is_whole(mapped, archive, start.getvalue()):
                 return np.memmap(mapped, np.uint8, "r", mapped.tell(), (total, size, size))
     raise OSError(f"another process has changed {shown(unpacked)}; call again")
 

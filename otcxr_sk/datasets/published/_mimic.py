@@ -1,6 +1,7 @@
 """MIMIC-CXR-JPG."""
 
 import os
+import re
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from otcxr_sk.datasets.published._download import Download
 
 SOURCE = "MIMIC-CXR-JPG, from PhysioNet (credentialed access)"
 _SPLIT = {"train": "train", "validate": "valid", "test": "test"}
+_ID = re.compile(r"[\w-]+", re.ASCII)
 # In the order of the published tables.
 _LABELS = tuple(sorted(OBSERVATIONS))
 
@@ -86,7 +88,8 @@ def load_mimic_cxr(
     paths = []
     for row, (name, patient, study) in enumerate(zip(names, patients, studies, strict=True)):
         path = below(files, f"p{patient[:2]}/p{patient}/s{study}/{name}.jpg")
-        if path is None:
+        # Two ids must not lead to one image.
+        if path is None or not all(map(_ID.fullmatch, (name, patient, study))):
             raise ValueError(f"{table.at(row)}: {quoted(name)} is outside {shown(files)}")
         paths.append(path if os.path.isfile(path) else None)
     given = read_mentions(mentions, _LABELS, uncertain, unmentioned)

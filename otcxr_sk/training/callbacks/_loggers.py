@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,9 @@ from otcxr_sk._paths import as_path, reason
 from otcxr_sk._quote import cell
 from otcxr_sk._warning import warn_user
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
+
+_EVENTS = "events.out.tfevents."
+_STAMP = re.compile(rf"{re.escape(_EVENTS)}(\d{{1,12}}(?:\.\d{{1,9}})?)\.", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,13 @@ class TensorBoardLogger(Callback):
         if state.is_main_process:
             folder = as_path(self.folder)
             create_folder(folder)
-            # TensorBoard reads files in the order of their names.
-            name = f"events.out.tfevents.{time.time():.6f}.{token_hex(16)}"
+            name = f"{_EVENTS}{_stamp_after_all(folder):.6f}.{token_hex(16)}"
             self._writer = RecordWriter(create_file(Path(folder) / name))
             self._write(self._writer, file_version="brain.Event:2")
             # What an interrupted run wrote of later epochs no longer counts.
             start = SessionLog(status=SessionLog.START)
             self._write(self._writer, step=state.epoch + 1, session_log=start)
+            self._writer.flush()
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch."""
@@ -163,11 +168,22 @@ class TensorBoardLogger(Callback):
         writer.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
+def _stamp_after_all(folder: str) -> float:
+    """Return the time, or a later one than that of any file of TensorBoard in a folder.
+
+    TensorBoard reads the files in the order of their names, and clocks are set back.
+    """
+    stamps = [
+        float(found[1]) for found in map(_STAMP.match, os.listdir(folder)) if found is not None
+    ]
+    return max([time.time(), *(stamp + 1 for stamp in stamps)])
+
+
 @contextmanager
 def _training_goes_on(path: Any) -> Iterator[None]:
     """Turn what keeps a log from being written into a warning."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "another process replaces it"
+    except OSError as error:
+        why = reason(error)
         warn_user(f"the log {as_path(path)!r} was not written: {why}; training goes on")
