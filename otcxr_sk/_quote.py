@@ -8,7 +8,8 @@ _LONGEST = 80
 _NAMED = 5
 
 # With these, a spreadsheet program begins a formula, also if they are wide.
-_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# Some separate cells by other characters than commas.
+_FORMULA = re.compile(r"(?:^|(?<=[;\t\r\n]))(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -47,6 +48,4 @@ def plain_text(text: str) -> str:
 def cell(value: Any) -> str:
     """Return a value as a cell of a CSV file, with a quote before what would be a formula."""
     text = str(value)
-    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
-        return f"'{text}"
-    return text
+    return text if _NUMBER.fullmatch(text) else _FORMULA.sub("'", text)

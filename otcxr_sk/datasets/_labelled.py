@@ -22,13 +22,14 @@ from otcxr_sk.datasets._tables import (
     read_table,
     shown,
 )
+from otcxr_sk.images import ImageReadError, require_size
 
 _MAX_CLASSES = 20
 _MAX_LENGTH = 64  # of a class name; longer values are free text
 _NAMED = 5
 _MAX_TARGETS, _MAX_COLUMNS = 1000, 10_000
 # Bytes of images and of the other arrays that a small .npz may hold, and per byte of a larger one.
-_IMAGES, _PER_BYTE = 2**28, 32
+_IMAGES, _PER_BYTE = 2**26, 32
 _OTHERS, _PER_VALUE = 2**23, 64
 _BLANK = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null")
 _WHY = "without patient IDs, a patient could be in both training and test"
@@ -216,6 +217,10 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{name}: images must have shape (n, h, w), got {images.shape}")
     if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
         raise ValueError(f"{name}: images must be uint8, uint16 or float, got {images.dtype}")
+    try:
+        require_size(*images.shape[1:])
+    except ImageReadError as error:
+        raise ValueError(f"{name}: {error}") from error
     for key in ("labels", "patient_ids", "file_names"):
         if key in stored and (shape := stored[key].shape)[:1] != images.shape[:1]:
             raise ValueError(f"{name}: {key} has shape {shape} for {len(images)} images")

@@ -97,6 +97,9 @@ class Npz:
             space[done : done + len(part)] = np.frombuffer(part, np.uint8)
             done += len(part)
         with self._reading():
+            # A stream may end early without an error, and the rest would be whatever was there.
+            if done != len(space):
+                raise ValueError
             if header.dtype.kind == "U":
                 codes = array.view(np.dtype("u4").newbyteorder(header.dtype.byteorder))
                 if codes.size and codes.max() > sys.maxunicode:

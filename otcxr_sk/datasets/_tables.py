@@ -27,7 +27,7 @@ _LONGEST_ROW = 2**20
 # Published lists have a few megabytes.
 _MOST_TEXT = 2**26
 # Tables deflate to about a tenth; small ones may be all alike.
-_MOST_INFLATED, _PER_BYTE, _SHORT = 2**23, 32, 32
+_MOST_INFLATED, _PER_BYTE, _SHORT, _PER_VALUE = 2**23, 32, 32, 4
 _MARKS = (BOM_UTF16_LE, BOM_UTF16_BE)
 _DELIMITERS = (",", ";", "\t")
 # The first line of some files from Excel, before the header.
@@ -210,13 +210,14 @@ def _rows(file: Path, text: TextIOWrapper, most: int | None) -> Iterator[tuple[i
     read = done = 0
     # Characters in all, and of the row being read.
     total = length = 0
+    delimiter = ""
 
     def lines() -> Iterator[str]:
         nonlocal read, total, length
         while line := text.readline(_LONGEST_ROW + 1):
             read += 1
             # The shortest take time, too.
-            total += max(len(line), _SHORT)
+            total += max(len(line), _SHORT) + _PER_VALUE * line.count(delimiter or ",")
             length += len(line)
             if length > _LONGEST_ROW:
                 raise ValueError(

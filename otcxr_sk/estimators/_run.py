@@ -44,8 +44,8 @@ _FREE = {
     "warm_start",
 }
 
-# Images that are compared with those of the run.
-_COMPARED = 16
+# Images that are compared with those of the run, and parameters that a message names.
+_COMPARED, _NAMED = 16, 20
 
 
 @dataclass
@@ -224,9 +224,10 @@ def require_same_run(
             "another folder, or the parameters and images of that run to continue it"
         )
     if there["otcxr_sk"] != here["otcxr_sk"]:
+        begun_by = brief(there["otcxr_sk"])
         warn_user(
-            f"checkpoint folder {folder!r}: the run was begun by otcxr-sk {there['otcxr_sk']} and "
-            f"continues with {here['otcxr_sk']}; it may end with other weights",
+            f"checkpoint folder {folder!r}: the run was begun by otcxr-sk {begun_by} and continues "
+            f"with {here['otcxr_sk']}; it may end with other weights",
             CheckpointWarning,
         )
 
@@ -267,12 +268,15 @@ def _is_run(there: Any) -> bool:
         return (
             all(isinstance(there[name], str) for name in ("otcxr_sk", "salt"))
             and all(type(number) is int for number in (there["seed"], there["n_training"], n))
+            and 0 <= there["seed"] <= np.iinfo(np.int32).max
+            and 0 < there["n_training"] <= n < 2**48
             and isinstance(there["parameters"], dict)
             and all(isinstance(one, list) for one in (rows, images["means"], found["unusable"]))
             and all(isinstance(images[name], str | None) for name in ("files", "patients"))
-            and all(type(row) is int for row in rows)
-            and len(rows) == len(images["means"]) <= _COMPARED
-            and all(type(row) is int and 0 <= row < n for row in found["unusable"])
+            and all(type(row) is int and 0 <= row < n for row in (*rows, *found["unusable"]))
+            and 0 < len(rows) == len(images["means"]) <= _COMPARED
+            and found["unusable"] == sorted(set(found["unusable"]))
+            and found["std"] > 0
             and all(
                 isinstance(number, float) and math.isfinite(number)
                 for number in (*images["means"], found["mean"], found["std"])
@@ -321,11 +325,14 @@ def _sha256(content: bytes = b"") -> Any:
 
 
 def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{brief(name)} is {quoted(there.get(name))} there and {quoted(here.get(name))} here"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
+    differing = [
+        name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)
     ]
+    told = [
+        f"{brief(name)} is {quoted(there.get(name))} there and {quoted(here.get(name))} here"
+        for name in differing[:_NAMED]
+    ]
+    return told + [f"and {len(differing) - _NAMED} more"] * (len(differing) > _NAMED)
 
 
 def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,8 @@ _OTHER_FORMATS = (
 # Files that a message names.
 _NAMED = 3
 
+_DEEPEST = 64
+
 Folder = str | os.PathLike[str]
 
 
@@ -62,7 +64,7 @@ def list_images(
     Raises
     ------
     ValueError
-        If there is no image.
+        If there is no image, or folders are more than 64 deep.
     OSError
         If a folder cannot be listed.
 
@@ -99,6 +101,8 @@ def list_images(
     others: list[str] = []
     seen = set()
     for current, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        if current.count(os.sep) - folder.count(os.sep) > _DEEPEST:
+            raise ValueError(f"the folders in {folder!r} are more than {_DEEPEST} deep; move some")
         stat = os.stat(current)
         if (stat.st_dev, stat.st_ino) in seen:
             folders.clear()

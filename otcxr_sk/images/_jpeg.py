@@ -16,16 +16,17 @@ FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 # of restart markers among the pixels.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 
-# Usual files have up to 18 scans and some hundred segments.
-MOST_SCANS, _MOST_SEGMENTS = 64, 10_000
+# Usual files have up to 18 scans and some hundred segments, and those in TIFF files a dozen.
+MOST_SCANS, _MOST_SEGMENTS, MOST_IN_TIFF = 64, 10_000, 50
 
 
-def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+def segments(stream: bytes, at: int, most: int = _MOST_SEGMENTS) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and stop of each segment from `at` to the end of the image.
 
-    A scan stops where its pixels start, and the last segment may stop beyond the stream.
+    A scan stops where its pixels start, and the last segment may stop beyond the stream. More than
+    `most` are an error.
     """
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(most):
         found = _MARKER.search(stream, at)
         if found is None:
             return
@@ -35,9 +36,7 @@ def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, int]]:
         yield marker, found.start(), at
         if marker == END_OF_IMAGE:
             return
-    raise ImageReadError(
-        f"it is a JPEG of more than {_MOST_SEGMENTS} parts, unlike an image; leave it out"
-    )
+    raise ImageReadError(f"it is a JPEG of more than {most} parts, unlike an image; leave it out")
 
 
 def require_few_scans(

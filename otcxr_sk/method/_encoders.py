@@ -173,11 +173,12 @@ def _create(name: str, size: int, **options: Any) -> Any:
 def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
         module.load_state_dict(weights)
-    except RuntimeError as error:
+    # PyTorch's message has all names as they are.
+    except RuntimeError:
         raise ValueError(
             f"the weights in the fitted encoder do not fit this {type(module).__name__} "
             f"({summary(module.state_dict(), weights)})"
-        ) from error
+        ) from None
 
 
 def _load(name: str, size: int, weights: str | Path | Mapping[str, Tensor], bare: Any) -> Any:
@@ -216,11 +217,11 @@ def _fill(name: str, size: int, weights: Mapping[str, Tensor], bare: Any, origin
         # Converting other names, timm may leave a layer random: two builds then differ in it.
         by_name = own.keys() <= state.keys() and (stem is None or stem.ndim == 4)
         again = dict((backbone if by_name else build()).named_parameters())
-    except Exception as error:  # timm's converters do not check names and shapes.
+    except Exception:  # timm's converters do not check names and shapes.
         raise ValueError(
             f"the weights in {origin} do not fit {name!r} ({summary(own, state)}). They must be "
             "all weights of this encoder under timm's names, and nothing else but its classifier"
-        ) from error
+        ) from None
     backbone.pretrained_cfg.pop("state_dict", None)
     for key, value in backbone.named_parameters():
         if not value.isfinite().all():

@@ -7,6 +7,7 @@ followed here, without their effects, and must be those that make a state dict.
 """
 
 import re
+from collections.abc import Iterator
 from pickletools import genops, markobject
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ OPTIONS, PLAIN = b"cargparse\nNamespace\n", b"ccollections\nOrderedDict\n"
 
 MOST_BYTES = 2**22
 # The largest networks of timm with their averages and optimizers have some 7,000 tensors.
-_MOST_COMMANDS, _MOST_CALLS = 400_000, 2**15
+MOST_COMMANDS, _MOST_CALLS = 200_000, 2**15
 # Bytes of text and values, each counted as often as it is found when all is written out.
 _LARGEST, _DEEPEST = 2**24, 32
 # Integers below never have the same hash.
@@ -79,7 +80,7 @@ class _Value:
         return self.kind in (*_TEXT, "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE")
 
 
-def check(file: BinaryIO, most: int) -> list[int]:
+def check(file: BinaryIO, most: int, commands: Iterator[int]) -> list[int]:
     """Read a pickle to its end, without making any of what it describes.
 
     Parameters
@@ -88,6 +89,8 @@ def check(file: BinaryIO, most: int) -> list[int]:
         In memory; left at the end of the pickle.
     most : int
         Bytes that there are for all storages.
+    commands : iterator
+        One is taken for each command; a file has so many.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def check(file: BinaryIO, most: int) -> list[int]:
                 stored += made.parts[4].argument
             if argument == _NAMESPACE and name == "GLOBAL":
                 options.append(place or 0)
-        if count > _MOST_COMMANDS or calls > _MOST_CALLS or stored > most:
+        if next(commands, None) is None or calls > _MOST_CALLS or stored > most:
             raise RefusedError(TOO_MUCH)
     raise ValueError
 

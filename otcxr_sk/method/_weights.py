@@ -19,7 +19,15 @@ from otcxr_sk._paths import as_path
 from otcxr_sk._quote import listed, quoted
 from otcxr_sk._safetensors import LONGEST_NAME, MOST_TENSORS, read_header
 from otcxr_sk.method._archive import open_archive
-from otcxr_sk.method._pickles import MOST_BYTES, OPTIONS, PLAIN, TOO_MUCH, RefusedError, check
+from otcxr_sk.method._pickles import (
+    MOST_BYTES,
+    MOST_COMMANDS,
+    OPTIONS,
+    PLAIN,
+    TOO_MUCH,
+    RefusedError,
+    check,
+)
 
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
@@ -237,7 +245,7 @@ def _check_archive(file: BinaryIO) -> BytesIO | None:
     if archive.getinfo(pickled).file_size > MOST_BYTES:
         raise RefusedError(TOO_MUCH)
     content = archive.read(pickled)
-    options = check(BytesIO(content), file.seek(0, 2))
+    options = check(BytesIO(content), file.seek(0, 2), iter(range(MOST_COMMANDS)))
     if not options:
         return None
     copy = BytesIO()
@@ -255,7 +263,8 @@ def _check_old(file: BinaryIO) -> BytesIO | None:
     most = file.seek(0, 2)
     file.seek(0)
     start = BytesIO(file.read(MOST_BYTES))
-    options = [place for _ in range(_OLD_PICKLES) for place in check(start, most)]
+    commands = iter(range(MOST_COMMANDS))
+    options = [place for _ in range(_OLD_PICKLES) for place in check(start, most, commands)]
     if not options:
         return None
     file.seek(0)

@@ -176,8 +176,8 @@ class Progress:
         }
         return RunState(tensors, numbers)
 
-    def unpack(self, saved: RunState) -> None:
-        """Continue a run from what `pack` collected.
+    def unpack(self, saved: RunState, folder: str | None = None) -> None:
+        """Continue a run from what `pack` collected; a message names the folder.
 
         Raises
         ------
@@ -186,10 +186,12 @@ class Progress:
         """
         try:
             self._unpack(saved)
-        except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        # PyTorch's message has names as they are.
+        except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError):
             raise ValueError(
-                "the checkpoint does not fit this run, or was changed; use another folder"
-            ) from error
+                f"the checkpoint in the folder {folder!r} does not fit this run, or was changed; "
+                "use another folder"
+            ) from None
 
     def _unpack(self, saved: RunState) -> None:
         groups: dict[str, dict[str, Tensor]] = {}
@@ -207,9 +209,13 @@ class Progress:
         self.tally.sums = {name: sums[name].to(device) for name in numbers["sums"]}
         self.tally.watched = [value.to(device) for value in groups.get("watched", {}).values()]
         self.random.go_on(groups["generator"])
-        self.earlier = numbers["earlier"]
-        self.epoch, self.step = int(numbers["epoch"]), int(numbers["step"])
-        if not (self.epoch >= 0 and 0 <= self.step < self.plan.steps):
+        counts = [numbers[name] for name in ("earlier", "epoch", "step")]
+        self.earlier, self.epoch, self.step = counts
+        if (
+            not all(type(count) is int and 0 <= count < 2**48 for count in counts)
+            or self.step >= self.plan.steps
+            or not all(type(numbers[name]) is bool for name in ("stopped", "kept is good"))
+        ):
             raise ValueError
         # A stream may go on with another precision, whose scaler starts anew.
         if self.precision is not None and numbers["precision"]:

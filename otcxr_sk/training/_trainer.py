@@ -142,7 +142,7 @@ class Trainer:
         random = random or Randomness(self.draw.seed, self.draw.device)
         progress = Progress(model, plain, plan, average, fabric.strategy.precision, random)
         if start is not None:
-            progress.unpack(start)
+            progress.unpack(start, checkpoints.folder if checkpoints else None)
         total = progress.earlier + plan.steps * self.epochs
         shown = self.verbose and self.processes.is_first
         bar = tqdm(total=total, initial=progress.done, unit="step", disable=not shown)

@@ -19,8 +19,9 @@ from otcxr_sk.training._epoch import EpochPlan
 from otcxr_sk.training._progress import Progress
 
 ODD = [
-    None, True, -1, 0, 7, 2**70, 1e300, float("nan"), float("inf"), "", "x", "\x1b[2J" * 10**4, [],
-    {}, [[]], [None], ["x"] * 100, {"x": {}}, [1, 2, 3],
+    None, True, -1, 0, 7, 2**70, 10**4000, 1e300, float("nan"), float("inf"), "", "x",
+    "\x1b[2J" * 10**4, [], {}, [[]], [None], ["x"] * 100, {"x": {}}, [1, 2, 3], [7, 7],
+    [0] * 10**4,
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from otcxr_sk.method._pickles import MOST_BYTES, check
+from otcxr_sk.method._pickles import MOST_BYTES, MOST_COMMANDS, check
 from otcxr_sk.method._weights import read_weights
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_the_largest_networks_is_within_the_limits():
     with zipfile.ZipFile(io.BytesIO(by_torch(content))) as archive:
         pickled = archive.read("archive/data.pkl")
     assert len(pickled) < MOST_BYTES
-    assert check(io.BytesIO(pickled), 4) == []
+    assert check(io.BytesIO(pickled), 4, iter(range(MOST_COMMANDS))) == []
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])

@@ -54,6 +54,7 @@ def fetch(url: str, path: Path, md5: str, most: int) -> BinaryIO:
         raise OSError(
             f"another process is downloading {shown(path)}; call again when it is done"
         ) from error
+    # The server's own words are not passed on.
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             why = f"the server answers {error.code}"
@@ -64,7 +65,7 @@ def fetch(url: str, path: Path, md5: str, most: int) -> BinaryIO:
         raise OSError(
             f"cannot download {url} ({why}); call again to resume, or download it by hand to "
             f"{shown(path)}"
-        ) from error
+        ) from None
     if file is None:
         raise OSError(f"another process has changed {shown(path)}; call again")
     return file

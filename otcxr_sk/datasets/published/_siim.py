@@ -23,6 +23,8 @@ SOURCE = (
 _HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "Rows", "Columns")
 _NONE = "-1"
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+# How often the masks of an image may cover all of it.
+_MOST_OVERLAPS = 8
 _TRAIN = "dicom-images-train"
 
 
@@ -156,6 +158,7 @@ def _decode(runs: _Runs) -> Mask:
     """Decode runs down the columns, each given by its distance from the end of the last one."""
     height, width = runs.shape
     mask = np.zeros(height * width, dtype=bool)
+    painted = 0
     for encoded in runs.encoded:
         if encoded == _NONE:
             continue
@@ -171,6 +174,9 @@ def _decode(runs: _Runs) -> Mask:
                 f"the mask of {quoted(runs.name)} ends at pixel {stops[-1]}, but the image has "
                 f"{height} x {width}"
             )
+        painted += int(numbers[1::2].sum())
+        if painted > _MOST_OVERLAPS * len(mask):
+            raise ValueError(f"the masks of {quoted(runs.name)} are more than its image can have")
         for stop, length in zip(stops, numbers[1::2], strict=True):
             mask[stop - length : stop] = True
     return mask.reshape(width, height).T[None]

@@ -11,6 +11,7 @@ from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._jpeg import (
     END_OF_IMAGE,
     FRAMES,
+    MOST_IN_TIFF,
     MOST_SCANS,
     SCAN,
     require_few_scans,
@@ -81,7 +82,7 @@ def decode_stream(
 
     Four channels come inverted, as Adobe's files have them.
     """
-    header = _parse(stream)
+    header = _parse(stream, MOST_IN_TIFF)
     header.adobe = True
     if header.height > shape[0] + _FILLED_UP or header.width > shape[1] + _FILLED_UP:
         raise ImageReadError(
@@ -94,10 +95,10 @@ def decode_stream(
     return _decode(stream, header)
 
 
-def _parse(stream: bytes) -> _Header:
+def _parse(stream: bytes, *most: int) -> _Header:
     header = _Header()
     tables: list[bytes] = []
-    for marker, start, stop in segments(stream, 2):
+    for marker, start, stop in segments(stream, 2, *most):
         if marker in (SCAN, END_OF_IMAGE):
             header.scan = start if marker == SCAN else 0
             header.tables = b"".join(tables)
