@@ -14,6 +14,7 @@ from PIL import Image
 
 from otcxr_sk import Cache, Checkpoint, OTCXRPretrainer
 from otcxr_sk.cli import main
+from otcxr_sk.images import without_names
 from otcxr_sk.training import CSVLogger, TensorBoardLogger
 
 N = 24
@@ -140,6 +141,12 @@ def test_copies_do_not_name_the_files_that_were_left_out(written):
     copied = joblib.load(written / "encoder.joblib")
     assert [(one["row"], one["file"]) for one in copied.skipped_] == [(row, None) for row in BROKEN]
     assert all("intact copy" in one["reason"] for one in copied.skipped_)
+
+
+def test_what_a_reason_quotes_is_not_in_a_dump():
+    problem = {"row": 1, "file": "a", "reason": "its item is '/data/PLANTED.png', not an image"}
+    assert without_names(problem) == {"row": 1, "file": None, "reason": "its item is ..."}
+    assert without_names({**problem, "reason": "it is empty"})["reason"] == "it is empty"
 
 
 def test_the_demo_writes_rows_instead_of_patients(folder, tmp_path):

@@ -71,6 +71,7 @@ def test_what_a_table_names_is_below_its_folder_or_refused(name):
     [
         ("mimic-cxr-2.0.0-metadata.csv", "../../../../../secret,10000,1"),
         ("mimic-cxr-2.0.0-metadata.csv", "secret,10/../../../../..,1"),
+        ("mimic-cxr-2.0.0-metadata.csv", "secret,10000,1/../s2"),
     ],
 )
 def test_mimic_leads_to_no_file_outside_its_folder(published, part, row):
@@ -166,6 +167,34 @@ def test_a_small_archive_never_becomes_large_arrays(tmp_path, name):
     assert time.process_time() - began < SECONDS
 
 
+def test_a_member_whose_stream_ends_early_is_refused_and_shows_no_memory(tmp_path):
+    start = io.BytesIO()
+    claimed = {"descr": "|u1", "fortran_order": False, "shape": (1, 1000, 1000)}
+    npy.write_array_header_1_0(start, claimed)
+    content = start.getvalue() + bytes(10)
+    file = npz_of(tmp_path / "data.npz")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", content)
+    written = file.read_bytes()
+    size, long = (n.to_bytes(4, "little") for n in (len(content), len(content) + 10**6 - 10))
+    # Where both headers of the member give its size.
+    places = [22, written.index(b"PK\1\2") + 24]
+    assert all(written[place : place + 4] == size for place in places)
+    changed = bytearray(written)
+    for place in places:
+        changed[place : place + 4] = long
+    file.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"data\.npz cannot be read as an \.npz of plain arrays"):
+        load_labelled(file)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2**20), (1, 2**20, 1), (1, 10**4, 10**4)])
+def test_images_of_an_archive_have_the_limits_of_those_in_files(tmp_path, shape):
+    np.savez(tmp_path / "data.npz", images=np.zeros(shape, np.uint8), patient_ids=["a"])
+    with pytest.raises(ValueError, match=r"data\.npz: .*pixels"):
+        load_labelled(tmp_path / "data.npz")
+
+
 def test_an_archive_with_two_lists_or_twins_or_thousands_of_members_is_refused(tmp_path):
     good = npz_of(tmp_path / "good.npz", images=member((1, 1, 1), "|u1", 1)).read_bytes()
     many = {f"x{number}": member((1,), "|u1", 1) for number in range(1001)}
@@ -229,6 +258,15 @@ def test_a_mask_is_no_larger_than_its_image(published, code, message):
     name = "1.2.276.0.7230010.3.1.4.8323329.6904"
     siim.tree.text("train-rle.csv", "ImageId,EncodedPixels", f"{name},{code}")
     with pytest.raises(ValueError, match=f"the mask of '{name}' ({message})"):
+        siim.load().lesion_masks[0]
+
+
+def test_the_masks_of_an_image_cannot_cover_it_a_thousand_times(published):
+    siim = published("siim")
+    name = "1.2.276.0.7230010.3.1.4.8323329.6904"
+    whole = f"0 {np.prod(siim.load().lesion_masks[0].shape)}"
+    siim.tree.text("train-rle.csv", "ImageId,EncodedPixels", *[f"{name},{whole}"] * 1000)
+    with pytest.raises(ValueError, match="are more than its image can have"):
         siim.load().lesion_masks[0]
 
 

@@ -20,6 +20,16 @@ def test_images_of_all_folders_are_sorted_by_path(tmp_path):
     assert list_images(str(tmp_path)) == paths
 
 
+def test_folders_nested_too_deep_are_an_error(tmp_path):
+    deep = tmp_path
+    for _ in range(70):
+        deep = deep / "a"
+        deep.mkdir()
+    save(deep / "b.png")
+    with pytest.raises(ValueError, match="are more than 64 deep"):
+        list_images(tmp_path)
+
+
 def test_files_with_the_content_of_an_image_are_listed_whatever_their_name(tmp_path, write_dicom):
     expected = [
         str(write_dicom(np.zeros((3, 3), np.uint8), name="IM0001")),

@@ -6,12 +6,12 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, BinaryIO
 
 from otcxr_sk._files import create_file, create_folder, replacing
 from otcxr_sk._paths import as_path, reason
@@ -107,6 +107,7 @@ class TensorBoardLogger(Callback):
 
     folder: Any
     _writer: Any = field(default=None, init=False, repr=False, compare=False)
+    _file: Any = field(default=None, init=False, repr=False, compare=False)
 
     def on_fit_begin(self, state: TrainingState) -> None:
         """Open the files.
@@ -128,7 +129,8 @@ class TensorBoardLogger(Callback):
             folder = as_path(self.folder)
             create_folder(folder)
             name = f"{_EVENTS}{_stamp_after_all(folder):.6f}.{token_hex(16)}"
-            self._writer = RecordWriter(create_file(Path(folder) / name))
+            self._file = create_file(Path(folder) / name)
+            self._writer = RecordWriter(self._file)
             self._write(self._writer, file_version="brain.Event:2")
             # What an interrupted run wrote of later epochs no longer counts.
             start = SessionLog(status=SessionLog.START)
@@ -142,7 +144,7 @@ class TensorBoardLogger(Callback):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         writer, self._writer = self._writer, None
-        with _training_goes_on(self.folder):
+        with _training_goes_on(self.folder, self._file):
             for name, values in state.history.items():
                 if not math.isnan(values[-1]):
                     value = Summary.Value(tag=name, simple_value=values[-1])
@@ -154,12 +156,13 @@ class TensorBoardLogger(Callback):
         """Close the files."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with _training_goes_on(self.folder):
+            with _training_goes_on(self.folder, self._file):
                 writer.close()
+            self._file = None
 
     def __getstate__(self) -> dict[str, Any]:
         # An estimator that another callback saves or clones during the run holds this one.
-        return {**vars(self), "_writer": None}
+        return {**vars(self), "_writer": None, "_file": None}
 
     @staticmethod
     def _write(writer: Any, **content: Any) -> None:
@@ -180,10 +183,13 @@ def _stamp_after_all(folder: str) -> float:
 
 
 @contextmanager
-def _training_goes_on(path: Any) -> Iterator[None]:
-    """Turn what keeps a log from being written into a warning."""
+def _training_goes_on(path: Any, file: BinaryIO | None = None) -> Iterator[None]:
+    """Turn what keeps a log from being written into a warning, and close the file then."""
     try:
         yield
     except OSError as error:
+        if file is not None:
+            with suppress(OSError):
+                file.close()
         why = reason(error)
         warn_user(f"the log {as_path(path)!r} was not written: {why}; training goes on")

@@ -1,8 +1,12 @@
 import csv
+import errno
 import math
 import pickle
 import sys
+import time
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from socket import gethostname
 
 import pytest
 
@@ -59,6 +63,57 @@ def test_a_path_that_cannot_be_written_fails_before_training(scripted, tmp_path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         scripted(CSVLogger(tmp_path / "file" / "run.csv")).go(_never())
+
+
+@contextmanager
+def full_disk(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("otcxr_sk._files.os.replace", full)
+        patch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.flush", full)
+        yield
+
+
+class FillTheDisk(Callback):
+    def __init__(self, monkeypatch):
+        self.monkeypatch, self.held = monkeypatch, ExitStack()
+
+    def on_epoch_end(self, state):
+        if state.epoch == 2:
+            self.held.enter_context(full_disk(self.monkeypatch))
+
+    def on_fit_end(self, state):
+        self.held.close()
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, TensorBoardLogger])
+def test_a_disk_that_is_full_later_is_a_warning_and_training_goes_on(
+    logger, scripted, tmp_path, monkeypatch
+):
+    run = scripted(FillTheDisk(monkeypatch), logger(tmp_path / "log"))
+    with pytest.warns(UserWarning, match=r"the log '.*log' was not written: No space .*goes on"):
+        run.go(ROWS)
+    assert len(run.progress.history["loss"]) == len(ROWS)
+
+
+def test_a_clock_that_was_set_back_does_not_change_the_order(scripted, tmp_path, monkeypatch):
+    scripted(TensorBoardLogger(tmp_path)).go(ROWS[:2], ended=False)
+    later = time.time()
+    monkeypatch.setattr("time.time", lambda: later - 10_000)
+    again = scripted(TensorBoardLogger(tmp_path))
+    again.progress.end_epoch(ROWS[0])
+    again.go([{"loss": 7.0}, {"loss": 8.0}])
+    assert [step for step, _ in scalars(tmp_path)["loss"]] == [1, 2, 3]
+
+
+def test_the_files_of_tensorboard_are_private_and_name_no_machine(scripted, tmp_path):
+    scripted(TensorBoardLogger(tmp_path / "a" / "b")).go(ROWS)
+    (file,) = (tmp_path / "a" / "b").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert gethostname() not in file.name
 
 
 def _never():
