@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from typing import BinaryIO
 
 try:
@@ -38,7 +39,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
-def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
+def open_file(path: Path, *, follow: bool = True) -> BufferedReader:
     """Open a regular file for reading.
 
     Parameters

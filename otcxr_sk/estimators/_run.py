@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest, sha256
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,7 +260,7 @@ def _unpack_scan(packed: Mapping[str, Any], source: ImageSource, size: int) -> S
     return Scan(packed["mean"], packed["std"], unusable)
 
 
-def _is_run(there: Any) -> bool:
+def _is_run(there: Any) -> TypeGuard[Mapping[str, Any]]:
     """Return whether a description is as `describe_run` and `Run.keep_scan` write it."""
     try:
         images, found = there["images"], there["scan"]

@@ -63,7 +63,7 @@ _DINOV2 = {
 }
 
 
-def locate(path: str | Path) -> Path:
+def locate(path: str | os.PathLike[str]) -> Path:
     """Return the file of weights at a path, which may be a folder from Hugging Face.
 
     Raises
@@ -71,13 +71,13 @@ def locate(path: str | Path) -> Path:
     ValueError
         There is no such file, or its format is not supported.
     """
-    path = Path(as_path(path))
-    places = [path / name for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
-    file = next(filter(os.path.isfile, places), path)
+    whole = Path(as_path(path))
+    places = [whole / name for name in _IN_FOLDERS] if os.path.isdir(whole) else [whole]
+    file = next(filter(os.path.isfile, places), whole)
     if not os.path.isfile(file) or file.suffix not in (".safetensors", *_PICKLED):
         raise ValueError(
             f"weights must be an existing .safetensors file, one of {', '.join(_PICKLED)}, or a "
-            f"folder that holds {' or '.join(_IN_FOLDERS)}; got {str(path)!r}"
+            f"folder that holds {' or '.join(_IN_FOLDERS)}; got {str(whole)!r}"
         )
     return file
 

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import file_digest, sha256
-from typing import TYPE_CHECKING, Any, BinaryIO
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any
 
 from otcxr_sk._files import (
     create_folder,
@@ -261,7 +262,7 @@ def checkpoint_names(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(filter(_NAME.fullmatch, names), reverse=True)
 
 
-def is_whole(file: BinaryIO, name: str) -> bool:
+def is_whole(file: BufferedReader, name: str) -> bool:
     """Return whether an open file is a checkpoint, and as it was when it got its name."""
     try:
         # Before all is read of a file that may be huge.

@@ -1,6 +1,7 @@
 """Read the headers of DICOM files as a table."""
 
 import hmac
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -193,6 +194,8 @@ def _read_row(row: int, given: Any) -> dict[str, Any]:
             raise ImageReadError(f"row {row}: there is no path")
         if not is_path(given):
             raise ImageReadError(f"row {row} is {shown(given)}, not the path of a file")
+        if "\0" in os.fsdecode(given):
+            raise ImageReadError(f"row {row}: no path has a character NUL")
         path = as_path(given)
         with reading(path), open_file(path) as file:
             columns = _columns(_read_header(file))
