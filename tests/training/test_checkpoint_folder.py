@@ -1,4 +1,4 @@
-"""A checkpoint folder among other users and programs: private, locked, and taken for itself only."""
+"""A checkpoint folder among other users and programs: private, locked, and never misread."""
 
 import errno
 import os
