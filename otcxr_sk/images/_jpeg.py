@@ -60,7 +60,8 @@ def require_few_scans(
     height, width, channels = shape
     scans = 0
     # The usual ones end with the first scan that has all channels, and are not searched for others.
-    in_one = frame in (_BASELINE, _EXTENDED) and stream[at + 4 : at + 5] == bytes([channels])
+    first = int.from_bytes(stream[at + 4 : at + 5])
+    in_one = frame in (_BASELINE, _EXTENDED, _LOSSLESS) and first == channels
     for marker, *_ in () if in_one else segments(stream, at):
         scans += marker == SCAN
         if scans > most:
