@@ -10,7 +10,7 @@ import otcxr_sk
 FOLDER = Path(otcxr_sk.__file__).parent
 
 # These choose among the words of a foreign error.
-CHOOSING = {"reason", "summary"}
+CHOOSING = {"reason"}
 
 # The errors that these pass on are of this library's own calls, or are for its developers.
 PASSED_ON = {

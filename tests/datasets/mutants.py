@@ -1,7 +1,7 @@
 """Read data sets whose tables are damaged, in a process with limited memory, and report on each.
 
-Arguments: a JSON file with the folder, the reader and the damaged files of each set, how many times
-to damage each, and the mebibytes that reading may take.
+Arguments: a JSON file with the folder, the reader and the damaged files of each set, and how many
+times to damage each.
 """
 
 import gzip
@@ -9,7 +9,6 @@ import io
 import json
 import random
 import re
-import resource
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+from bounded import damaged, limit_memory
 from words import foreign
 
 from otcxr_sk import datasets
@@ -52,28 +52,10 @@ def reword(chance, text):
     return "".join(parts)
 
 
-def damage(chance, whole):
-    """Change, remove, repeat or cut off bytes."""
-    raw = bytearray(whole) or bytearray(1)
-    for _ in range(chance.randrange(1, 8)):
-        place = chance.randrange(len(raw))
-        match chance.randrange(4):
-            case 0:
-                raw[place] ^= 1 << chance.randrange(8)
-            case 1:
-                raw[place : place + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\n", b'"'])
-            case 2:
-                raw[place : place + chance.randrange(64)] = b""
-            case 3:
-                raw[place:place] = raw[place : place + chance.randrange(1, 64)]
-        raw = raw or bytearray(1)
-    return bytes(raw[: chance.randrange(len(raw))] if chance.random() < 0.2 else raw)
-
-
 def mutated(chance, name, whole):
     """Damage a file, or what is in it."""
     if chance.random() < 0.3:
-        return damage(chance, whole)
+        return damaged(chance, whole)
     if name.endswith(".gz"):
         return gzip.compress(mutated(chance, name.removesuffix(".gz"), gzip.decompress(whole)))
     if not name.endswith(".npz"):
@@ -90,7 +72,7 @@ def mutated(chance, name, whole):
                     length = len(told).to_bytes(4, "little")[:2]
                     content = content[:8] + length + told + content[head:]
                 else:
-                    content = content[:head] + damage(chance, content[head:])
+                    content = content[:head] + damaged(chance, content[head:])
             new.writestr(member, content)
     return file.getvalue()
 
@@ -126,13 +108,12 @@ def end_of(reader, folder):
 
 
 def main():
-    sets, times, mebibytes = json.loads(Path(sys.argv[1]).read_text()), *map(int, sys.argv[2:])
+    sets, times = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", datasets.PatientsUnknownWarning)
     for folder, reader, _ in sets:
         assert end_of(reader, Path(folder)) == "result", (reader, end_of(reader, Path(folder)))
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20,) * 2)
+    limit_memory()
     for folder, reader, files in sets:
         for number in range(times):
             name = files[number % len(files)]

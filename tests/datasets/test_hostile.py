@@ -1,17 +1,14 @@
 """Hostile and damaged tables and archives: a result or an error that names the file, in bounds."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bounded import SECONDS, reports_of
 
 from otcxr_sk.datasets import load_kermany, load_labelled, load_montgomery, load_nih
 
-SECONDS, MEBIBYTES = 2, 512
 TABLES = (".csv", ".csv.gz", ".txt", ".json", ".npz")
 READERS = {
     "nih": "load_nih",
@@ -71,11 +68,7 @@ def read_mutants(published, tmp_path, times):
     ]  # fmt: skip
     (tmp_path / "sets.json").write_text(json.dumps(sets))
     script = Path(__file__).with_name("mutants.py")
-    command = [sys.executable, script, tmp_path / "sets.json", str(times), str(MEBIBYTES)]
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
-    reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
+    reports = reports_of(script, tmp_path / "sets.json", times)
     assert len(reports) == times * len(sets)
     return reports
 

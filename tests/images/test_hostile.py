@@ -1,10 +1,6 @@
 """Hostile and damaged files: an image or an error that names the file, in bounded resources."""
 
 import io
-import json
-import os
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -13,11 +9,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from bounded import MEBIBYTES, SECONDS, reports_of
 from PIL import Image
 
 from otcxr_sk.images import ImageReadError, read_image
 
-SECONDS, MEBIBYTES = 2, 512
 MUTANTS = 1200
 
 # Reads the files of a folder one by one, in a process with limited memory, and reports on each.
@@ -26,6 +22,7 @@ READER = textwrap.dedent("""
     import json, os, resource, sys, time, warnings
     import numpy as np
     from otcxr_sk.images import ImageReadError, ImageReadWarning, read_image
+    from bounded import limit_memory
     from words import foreign
 
     warnings.simplefilter("error")
@@ -34,14 +31,11 @@ READER = textwrap.dedent("""
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
-    folder, start, bounded = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    folder = sys.argv[1]
     read_image(os.path.join(folder, "first.png"))
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    limit = used + bounded * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory()
     before = peak()
-    for name in sorted(os.listdir(folder))[start:]:
+    for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         began = time.process_time()
         try:
@@ -59,11 +53,7 @@ READER = textwrap.dedent("""
 def read_all(folder):
     """Return (name, end, seconds, MiB) for every file; fail if one of them ends the process."""
     Image.new("L", (4, 4)).save(folder / "first.png")
-    command = [sys.executable, "-c", READER, str(folder), "0", str(MEBIBYTES)]
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
-    reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
+    reports = reports_of("-c", READER, folder)
     assert len(reports) == len(list(folder.iterdir()))
     return reports
 

@@ -1,15 +1,21 @@
 """Hostile files of weights and of runs: a result or an error that names the file, in bounds."""
 
 import argparse
+import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
+from functools import partial
 
 import mutants
 import pytest
 import torch
+from bounded import MEBIBYTES, SECONDS, damaged
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save
 
 from otcxr_sk.method._pickles import MOST_BYTES, MOST_COMMANDS, check
@@ -22,7 +28,7 @@ RUN = {
         "otcxr_sk": "0.2.0",
         "seed": 1,
         "images": {"number": 10},
-        "scan": {"unusable": [[3, "x.png", "broken"]]},
+        "scan": {"unusable": [3]},
         "n_training": 9,
         "parameters": {"epochs": 3, "encoder": "resnet18", "weights": None, "alpha": 1.0},
     },
@@ -45,7 +51,7 @@ NESTED = {"state_dict": TENSORS, "args": argparse.Namespace(lr=1.0), "epoch": 3}
 KINDS = {
     "w.safetensors": (mutants.of_safetensors, save(TENSORS, {"format": "pt"})),
     "w.pth": (mutants.of_zip, by_torch(NESTED)),
-    "w.pt": (mutants.damaged, by_torch(TENSORS, archive=False)),
+    "w.pt": (damaged, by_torch(TENSORS, archive=False)),
     "config.json": (mutants.of_json, json.dumps({"num_attention_heads": 12, "a": [1]}).encode()),
     "run": (mutants.of_safetensors, save(TENSORS, {"format": "2", "numbers": json.dumps(RUN)})),
 }
@@ -59,8 +65,8 @@ def test_a_mutant_is_a_result_or_an_error_in_bounds(number, tmp_path):
     reports = mutants.reports_on(tmp_path)
     for kind, name, end, seconds, mebibytes in reports:
         assert end in ("result", "error"), (kind, name, end)
-        assert seconds < mutants.SECONDS, (kind, name, seconds)
-        assert mebibytes < mutants.MEBIBYTES, (kind, name, mebibytes)
+        assert seconds < SECONDS, (kind, name, seconds)
+        assert mebibytes < MEBIBYTES, (kind, name, mebibytes)
     # The damage must neither be too light to matter nor always be found.
     ends = [(kind, end) for kind, _, end, *_ in reports]
     for kind in KINDS:
@@ -199,3 +205,95 @@ def test_tensors_that_share_their_numbers_do_not_become_a_large_network(tmp_path
     torch.save({f"layer{i}": shared for i in range(1000)}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth' claims far more numbers"):
         read_weights(tmp_path / "w.pth")
+
+
+class Code:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        partial(by_torch, archive=True),
+        partial(by_torch, archive=False),
+        partial(pickle.dumps, protocol=2),
+    ],
+    ids=["archive", "before 1.6", "pickle"],
+)
+@pytest.mark.parametrize("forced", [False, True])
+def test_code_is_refused_and_not_run(write, forced, tmp_path, monkeypatch):
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    trace, file = tmp_path / "trace", tmp_path / "weights.pth"
+    code = Code(f"echo > {trace}")
+    file.write_bytes(write({"state_dict": {}, "extra": code}))
+    with pytest.raises(
+        ValueError, match=r"weights\.pth' is refused: it asks for \S*system"
+    ) as caught:
+        read_weights(file)
+    assert "None of its code was run" in str(caught.value)
+    assert caught.value.__suppress_context__  # PyTorch's advice is to run it.
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(code))
+    assert trace.exists()
+
+
+FILES = {name: whole for name, (_, whole) in KINDS.items() if name.startswith("w.")}
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_a_file_truncated_anywhere_is_refused_by_name(name, data, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / name
+    whole = FILES[name]
+    file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(ValueError, match=name):
+        read_weights(file)
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_a_file_with_wrong_bytes_is_refused_or_gives_tensors(name, data, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / name
+    content = bytearray(FILES[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(content)
+    # A changed header may name other numbers; what is not refused are tensors all the same.
+    with contextlib.suppress(ValueError):
+        assert all(isinstance(value, torch.Tensor) for value in read_weights(file).values())
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", bytes(100_000_000))
+    assert packed.stat().st_size < 200_000
+    overlapping = tmp_path / "overlapping.pth"
+    with zipfile.ZipFile(overlapping, "w") as archive:
+        archive.writestr("w/data.pkl", bytes(1000))
+        archive.filelist += 100 * archive.filelist
+    for file in (packed, overlapping):
+        with pytest.raises(
+            ValueError, match=rf"{file.name}' is refused: it unpacks to more than its size"
+        ):
+            read_weights(file)
+
+
+def test_a_header_that_claims_more_than_the_file_has_is_refused(tmp_path):
+    file = tmp_path / "w.safetensors"
+    for tensor in (
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [1] * 200_000, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+    ):
+        header = json.dumps({"a": tensor}).encode()
+        file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(ValueError, match=r"w\.safetensors' is damaged"):
+            read_weights(file)

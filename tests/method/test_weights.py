@@ -1,13 +1,9 @@
 """Weights come from other people's files, under other people's names, and run no code."""
 
 import argparse
-import contextlib
-import io
 import json
 import os
-import pickle
 import warnings
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,9 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save_file
 from timm.models import _registry
 from torch import nn
 
@@ -253,104 +247,10 @@ def test_a_classifier_is_left_out_in_every_family(name, tmp_path):
     assert all(value.equal(expected[key]) for key, value in loaded.items())
 
 
-class Code:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def by_torch(content, archive):
-    stream = io.BytesIO()
-    torch.save(content, stream, _use_new_zipfile_serialization=archive)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        partial(by_torch, archive=True),
-        partial(by_torch, archive=False),
-        partial(pickle.dumps, protocol=2),
-    ],
-    ids=["archive", "before 1.6", "pickle"],
-)
-@pytest.mark.parametrize("forced", [False, True])
-def test_code_is_refused_and_not_run(write, forced, tmp_path, monkeypatch):
-    if forced:
-        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    trace, file = tmp_path / "trace", tmp_path / "weights.pth"
-    code = Code(f"echo > {trace}")
-    file.write_bytes(write({"state_dict": {}, "extra": code}))
-    with pytest.raises(
-        ValueError, match=r"weights\.pth' is refused: it asks for \S*system"
-    ) as caught:
-        build(file)
-    assert "None of its code was run" in str(caught.value)
-    assert caught.value.__suppress_context__  # PyTorch's advice is to run it.
-    assert not trace.exists()
-    pickle.loads(pickle.dumps(code))
-    assert trace.exists()
-
-
 def test_a_whole_module_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"it asks for torch\.nn.*Linear.*save only its weights"):
         build(tmp_path / "model.pt")
-
-
-def small_files():
-    tensors = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
-    return {
-        "w.safetensors": save(tensors),
-        "w.pth": by_torch({"state_dict": tensors}, True),
-        "w.pt": by_torch(tensors, False),
-    }
-
-
-FILES = small_files()
-
-
-@pytest.mark.parametrize("name", FILES)
-@given(data=st.data())
-def test_a_file_truncated_anywhere_is_refused_by_name(name, data, tmp_path_factory):
-    file = tmp_path_factory.getbasetemp() / name
-    whole = FILES[name]
-    file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    with pytest.raises(ValueError, match=name):
-        read_weights(file)
-
-
-@pytest.mark.parametrize("name", FILES)
-@given(data=st.data())
-def test_a_file_with_wrong_bytes_is_refused_or_gives_tensors(name, data, tmp_path_factory):
-    file = tmp_path_factory.getbasetemp() / name
-    content = bytearray(FILES[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    file.write_bytes(content)
-    # A changed header may name other numbers; what is not refused are tensors all the same.
-    with contextlib.suppress(ValueError):
-        assert all(isinstance(value, torch.Tensor) for value in read_weights(file).values())
-
-
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
-    packed = tmp_path / "packed.pth"
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("w/data.pkl", bytes(100_000_000))
-    assert packed.stat().st_size < 200_000
-    overlapping = tmp_path / "overlapping.pth"
-    with zipfile.ZipFile(overlapping, "w") as archive:
-        archive.writestr("w/data.pkl", bytes(1000))
-        archive.filelist += 100 * archive.filelist
-    for file in (packed, overlapping):
-        with pytest.raises(
-            ValueError, match=rf"{file.name}' is refused: it unpacks to more than its size"
-        ):
-            read_weights(file)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -461,19 +361,6 @@ def test_names_of_any_length_are_cut_in_no_time():
     assert len(text) < 400
     assert text.isprintable()
     assert summary(one, one) == "they are those of another kind of network"
-
-
-def test_a_header_that_claims_more_than_the_file_has_is_refused(tmp_path):
-    file = tmp_path / "w.safetensors"
-    for tensor in (
-        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
-        {"dtype": "F32", "shape": [1] * 200_000, "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
-    ):
-        header = json.dumps({"a": tensor}).encode()
-        file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-        with pytest.raises(ValueError, match=r"w\.safetensors' is damaged"):
-            read_weights(file)
 
 
 def test_a_kernel_as_large_as_an_image_is_not_resampled(tmp_path):

@@ -6,10 +6,8 @@ Measures processor time, since the machine may be shared.
 
 import io
 import json
-import os
 import random
 import resource
-import subprocess
 import sys
 import time
 import zipfile
@@ -17,39 +15,13 @@ from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
+from bounded import damaged, limit_memory, reports_of
 from words import foreign
-
-SECONDS, MEBIBYTES = 2, 512
 
 _NASTY = [
     None, True, -1, 0, 2**31, 2**63, 2**70, 10**400, -0.5, 1e308, float("nan"), float("inf"), "",
     "x" * 5000, "\x1b]0;x\x07\n", "\ud800", [], {}, [[]], [2**40] * 20, "F32", [0, 2**47],
 ]  # fmt: skip
-
-
-def damaged(draw, whole):
-    """Flip, overwrite, cut out, double or exchange some bytes."""
-    raw = bytearray(whole)
-    # Headers do the most harm; here they lie at the start or at the end.
-    for _ in range(draw.choice([1, 1, 2, 5])):
-        size = len(raw)
-        reach = draw.choice([(0, size), (0, min(size, 120)), (max(0, size - 120), size)])
-        place, length = draw.randrange(*reach) if size else 0, draw.randint(1, 64)
-        match draw.randrange(6):
-            case 0 if size:
-                raw[place] ^= 1 << draw.randrange(8)
-            case 1:
-                raw[place : place + 1] = bytes([draw.randrange(256)])
-            case 2:
-                raw[place : place + 4] = draw.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f"])
-            case 3:
-                del raw[place : place + length]
-            case 4:
-                raw[place:place] = raw[place : place + length]
-            case 5:
-                other = draw.randrange(size) if size else 0
-                raw[place : place + length] = raw[other : other + length]
-    return bytes(raw[: draw.randint(0, len(raw))] if draw.random() < 0.1 else raw)
 
 
 def edited(draw, content):
@@ -129,11 +101,7 @@ def write_mutants(folder, kind, mutate, whole, number):
 
 def reports_on(folder):
     """Return (kind, name, end, seconds, MiB) for each; fail if one of them ends the process."""
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
-    reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
+    reports = reports_of(__file__, folder)
     assert len(reports) == len(list(folder.glob("*/*")))
     return reports
 
@@ -174,10 +142,7 @@ def _report(read, folder, before):
 
 def _main(folder):
     readers = {kind.name: _reader(kind.name) for kind in Path(folder).iterdir()}
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    limit = used + MEBIBYTES * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory()
     before = _peak()
     for one in sorted(Path(folder).glob("*/*")):
         _report(readers[one.parent.name], one, before)
