@@ -55,8 +55,8 @@ class OneStep:
         """The tokens of both views that are matched."""
         with torch.no_grad():
             dense = self.maps[0][0].float().flatten(2).transpose(1, 2)
-            matched = self.model.infuse(*self.model.dense_head(dense).chunk(2))
-        return [q.clone().requires_grad_() for q in matched]
+            matched = self.model.infuse(self.model.dense_head(dense))
+        return matched.clone().requires_grad_()
 
     @property
     def arithmetic(self):
@@ -87,12 +87,12 @@ class OneStep:
 
     def transport(self):
         """Compute cost, true plan, plan and divergence, forward and backward."""
-        matching = self.model.match(*self.tokens, self.views_and_affine[1])
+        matching = self.model.match(self.tokens, self.views_and_affine[1])
         matching.loss.mean().backward()
 
     def longest_plan(self):
         """Compute a plan with all iterations allowed; tokens of an untrained model need fewer."""
-        cost = cosine_cost(*(q.detach() for q in self.tokens))
+        cost = cosine_cost(*self.tokens.detach())
         truth = true_plan(self.views_and_affine[1], self.model.grid)
         transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=self.model.epsilon, tol=0)
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from otcxr_sk.estimators._encoder import Embedder, FittedEncoder
+from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, come
 from otcxr_sk.estimators._output import Output
 from otcxr_sk.estimators._workers import Embedded, embed_by_workers, offered_workers
-from otcxr_sk.images import FITTED, ImageSource, Spreads, Unusable, spread, warn_unusable
+from otcxr_sk.images import FITTED, ImageSource, Spreads, Unusable, behind, warn_unusable
 from otcxr_sk.method import OTCXRModel
 
 
@@ -22,7 +22,7 @@ def embed(
     *,
     dense: bool,
     out: Any,
-    num_workers: int,
+    num_workers: int | str,
     progress: bool,
 ) -> tuple[NDArray[np.float32], list[Unusable]]:
     """Do the work of `transform` and `transform_dense`.
@@ -37,7 +37,7 @@ def embed(
         Whether to return dense maps.
     out : None, path or ndarray
         See `Output`.
-    num_workers : int
+    num_workers : int or "auto"
         Processes that read images.
     progress : bool
         Whether to show a progress bar.
@@ -59,7 +59,7 @@ def embed(
     ):
         for start, values, found, _, seen in pieces:
             assert values is not None
-            spreads.values[:, start : start + len(values)] = seen
+            spreads.note(slice(start, start + len(values)), seen)
             output.write(start, values)
             bar.update(len(values))
             # Workers may know a file by another path.
@@ -77,7 +77,7 @@ def _pieces(
     source: ImageSource,
     shape: tuple[int, ...],
     dense: bool,
-    num_workers: int,
+    num_workers: int | str,
 ) -> Generator[Embedded, None, None]:
     starts = range(0, len(source), encoder.step)
     n_workers = offered_workers() if len(starts) > 1 else 1
@@ -87,7 +87,8 @@ def _pieces(
         )
         return
     embedder = Embedder(encoder, model)
-    loaded = encoder.read(source, 0, len(source), num_workers)
-    for start, (images, found) in zip(starts, loaded, strict=True):
-        values = embedder((images, found), start, dense)
-        yield Embedded(start, values, found, seen=spread(images))
+    loaded = encoder.read(source, 0, len(source), num_workers, embedder.device)
+    begun = ((embedder(images, dense), found) for images, found in loaded)
+    for start, (coming, found) in zip(starts, behind(begun, embedder.device), strict=True):
+        values, seen = come(coming, start, found)
+        yield Embedded(start, values, found, seen=seen)

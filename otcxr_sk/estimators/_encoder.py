@@ -1,6 +1,6 @@
 """A fitted encoder as a value, and at work on a device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,17 @@ from otcxr_sk._files import replacing
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk._torch_defaults import TorchDefaults, inference
+from otcxr_sk._transfer import Arriving, send
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._state import Weights, part_of, unpack
-from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches
+from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches, spread
 from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder, pool
 from otcxr_sk.training import Draw, Randomness, choose_device, choose_precision, put_on
 
 Loaded = tuple[Tensor, list[Unusable]]
+
+# Embeddings, and what `spread` finds of their images.
+Coming = tuple[Arriving, Arriving]
 
 # Up to this size, in pixels, a CPU embeds several images at once: each by itself takes longer.
 SMALL = 160
@@ -81,14 +85,20 @@ class FittedEncoder:
         return Draw(views, self.mean, self.std, seed, choose_device(self.device))
 
     def read(
-        self, source: ImageSource, start: int, stop: int, num_workers: int
+        self,
+        source: ImageSource,
+        start: int,
+        stop: int,
+        num_workers: int | str,
+        device: torch.device | None = None,
     ) -> Iterator[Loaded]:
         """Read rows in batches, each with its unusable images unless these are errors."""
         step, size = self.step, self.architecture["image_size"]
         batches = [np.arange(first, min(first + step, stop)) for first in range(start, stop, step)]
+        given = source, batches, size, num_workers, device
         if self.on_error == "raise":
-            return ((batch, []) for batch in read_batches(source, batches, size, num_workers))
-        return read_usable_batches(source, batches, size, num_workers)
+            return ((batch, []) for batch in read_batches(*given))
+        return read_usable_batches(*given)
 
     def save(self, path: Any) -> None:
         """Write the backbone to a safetensors file.
@@ -129,31 +139,47 @@ class Embedder:
     """
 
     def __init__(self, encoder: FittedEncoder, model: OTCXRModel) -> None:
-        self._device = choose_device(encoder.device)
-        self._dtype = choose_precision(encoder.precision, self._device)
-        self._encoder = put_on(self._device, model.encoder)
+        self.device = choose_device(encoder.device)
+        self._dtype = choose_precision(encoder.precision, self.device)
+        self._encoder = put_on(self.device, model.encoder)
         self._mean, self._std = encoder.mean, encoder.std
-        self._piece = encoder.piece if self._device.type == "cpu" else encoder.step
+        self._piece = encoder.piece if self.device.type == "cpu" else encoder.step
 
     @inference()
-    def __call__(self, loaded: Loaded, start: int, dense: bool) -> NDArray[np.float32]:
-        """Embed a batch whose first image is row `start`; unusable images become NaN."""
-        images, problems = loaded
+    def __call__(self, images: Tensor, dense: bool) -> Coming:
+        """Begin to embed a batch of images."""
+        images = send(images, self.device)
         # One context for all pieces, because it keeps the weights that it converted.
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             pieces = [self._embed(piece, dense) for piece in images.split(self._piece)]
-        embedded: NDArray[np.float32] = torch.cat(pieces).numpy()
-        embedded[[problem.row - start for problem in problems]] = np.nan
-        return embedded
+        values = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return Arriving(values), Arriving(spread(images))
 
     def _embed(self, images: Tensor, dense: bool) -> Tensor:
         # Every piece is full: some kernels round differently for another number of images, and an
         # embedding must not depend on the images beside it.
-        missing = self._piece - len(images)
-        piece = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).to(self._device)
-        last = self._encoder((piece - self._mean) / self._std)[1]
-        values = last.float().permute(0, 2, 3, 1) if dense else pool(last)
-        return values[: len(images)].cpu()
+        n = len(images)
+        if n < self._piece:
+            images = torch.cat([images, images[-1:].expand(self._piece - n, -1, -1, -1)])
+        last = self._encoder((images - self._mean) / self._std)[1]
+        return (last.float().permute(0, 2, 3, 1) if dense else pool(last))[:n]
+
+
+def come(
+    coming: Coming, start: int, problems: Sequence[Unusable]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return what an `Embedder` has made of a batch whose first image is row `start`.
+
+    Returns
+    -------
+    values : ndarray of shape (b, C) or (b, h, w, C), float32
+        NaN for images that cannot be used.
+    seen : ndarray of shape (2, b)
+        What `spread` has found.
+    """
+    values, seen = (one.read().numpy() for one in coming)
+    values[[problem.row - start for problem in problems]] = np.nan
+    return values, seen
 
 
 def name_of(encoder: str | nn.Module) -> str:

@@ -150,7 +150,7 @@ def _train(
         num_workers=settings.num_workers,
         refuse_unusable=settings.on_error == "raise",
         progress=settings.verbose > 0,
-        look=seen.look,
+        note=seen.note,
     )
     seen.values = np.sum(processes.gather(seen.values), axis=0)
     if processes.is_first:

@@ -61,7 +61,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "image_shape": [tuple, list, None],
     "device": [str],
     "precision": [StrOptions({"auto", *PRECISIONS})],
-    "num_workers": [_at_least(0)],
+    "num_workers": [_at_least(0), StrOptions({"auto"})],
     "on_error": [StrOptions(set(ON_ERROR))],
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "callbacks": [None, list, tuple],

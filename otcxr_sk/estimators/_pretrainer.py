@@ -43,12 +43,20 @@ from otcxr_sk.images import (
     Resize,
     Spreads,
     leave_out,
+    spread,
     unusable_table,
     warn_unusable,
     without_names,
 )
 from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, Views, matching_accuracy
-from otcxr_sk.training import Callback, NonFiniteLossError, Optimizer, evaluate, put_on
+from otcxr_sk.training import (
+    Callback,
+    NonFiniteLossError,
+    Optimizer,
+    choose_device,
+    evaluate,
+    put_on,
+)
 
 # Format of pickles. Those of version 0.1 name none.
 _STATE_FORMAT = 2
@@ -109,8 +117,10 @@ class OTCXRPretrainer(
         Arithmetic of the encoder. "auto" takes bfloat16 where the device computes it natively,
         and float32 elsewhere. "float16" is for GPUs without bfloat16, and scales gradients.
         Heads, transport and losses are always float32.
-    num_workers : int, default=0
-        Processes that read images, for each process that trains.
+    num_workers : int or "auto", default="auto"
+        Processes that read images, for each process that trains; 0 reads in this one. "auto" is 0,
+        but for files on a GPU the number of processors, up to 16, shared by the processes that
+        train on one machine.
     on_error : {"raise", "warn", "nan"}, default="raise"
         What happens to images that cannot be used. "raise" stops with their names. Otherwise
         `fit` leaves them out (`skipped_`) and `transform` returns rows of NaN for them
@@ -256,7 +266,7 @@ class OTCXRPretrainer(
         image_shape: tuple[int, int] | None = None,
         device: str = "auto",
         precision: str = "auto",
-        num_workers: int = 0,
+        num_workers: int | str = "auto",
         on_error: str = "raise",
         validation_fraction: float = 0.0,
         callbacks: Sequence[Callback] | None = None,
@@ -491,7 +501,7 @@ class OTCXRPretrainer(
                 batch_size=self.batch_size,
                 precision=self.precision,
                 num_workers=self.num_workers,
-                look=seen.look,
+                note=seen.note,
             )["loss"]
             seen.warn(source, encoder.mean, encoder.std, FITTED)
             return -loss
@@ -542,13 +552,14 @@ class OTCXRPretrainer(
             draw = encoder.draw(draw_seed(random_state), erase=0.0)
             model = put_on(draw.device, self._model(encoder))
             rows = np.arange(len(source))
-            images = torch.from_numpy(source.read(rows, encoder.architecture["image_size"]))
+            pixels = source.read(rows, encoder.architecture["image_size"])
+            images = torch.from_numpy(pixels).to(draw.device)
             seen = Spreads(len(source))
-            seen.look(rows, images)
+            seen.note(rows, spread(images).cpu())
             seen.warn(source, encoder.mean, encoder.std, FITTED)
             with inference():
                 views, affine = draw(images, 0, 0)
-                plan = model.match(*model.infuse(*model.dense_tokens(views)), affine).plan
+                plan = model.match(model.infuse(model.dense_tokens(views)), affine).plan
                 accuracy, chance = matching_accuracy(plan, affine, model.grid)
             if not plan.isfinite().all():
                 raise NonFiniteLossError(
@@ -725,7 +736,8 @@ class OTCXRPretrainer(
         self._unsaved.unusable = []
         if self.on_error == "raise":
             return source
-        loaded = encoder.read(source, 0, len(source), self.num_workers)
+        device = choose_device(self.device)
+        loaded = encoder.read(source, 0, len(source), self.num_workers, device)
         problems = [problem for _, found in loaded for problem in found]
         fate = "They are left out of the score."
         warn_unusable(problems, len(source), self.on_error, fate)

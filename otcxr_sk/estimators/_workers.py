@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import reason
 from otcxr_sk._version import __version__
-from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, Loaded
+from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, Loaded, come
 from otcxr_sk.estimators._state import Weights
-from otcxr_sk.images import ImageSource, PathSource, Unusable, spread
+from otcxr_sk.images import ImageSource, PathSource, Unusable
 
 _NO_WEIGHTS = np.empty(0, np.uint8)
 
@@ -89,7 +89,7 @@ def embed_by_workers(
     *,
     dense: bool,
     n_workers: int,
-    num_workers: int,
+    num_workers: int | str,
 ) -> Iterator[Embedded]:
     """Have parts of the images embedded by workers, and yield them as they come.
 
@@ -172,7 +172,7 @@ def _pack(encoder: FittedEncoder) -> bytes:
 
 
 def _parts(
-    encoder: FittedEncoder, source: ImageSource, starts: range, num_workers: int
+    encoder: FittedEncoder, source: ImageSource, starts: range, num_workers: int | str
 ) -> Iterator[tuple[int, PathSource | Sent]]:
     if isinstance(source, PathSource):
         folder = os.getcwd()
@@ -365,7 +365,8 @@ def embed_part(
             )
         except ValueError as error:
             return Embedded(start, None, [], error)
-        values.append(embedder((images, found), row, call.dense))
+        part_values, part_seen = come(embedder(images, call.dense), row, found)
+        values.append(part_values)
         problems += found
-        seen.append(spread(images))
+        seen.append(part_seen)
         row += len(images)

@@ -15,7 +15,7 @@ from otcxr_sk.images._errors import (
     without_names,
 )
 from otcxr_sk.images._folder import list_images
-from otcxr_sk.images._loading import read_batches, read_usable_batches
+from otcxr_sk.images._loading import behind, read_batches, read_usable_batches
 from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import RESIZES, Resize
 from otcxr_sk.images._ranges import FITTED, ImageRangeWarning, Spreads, spread
@@ -46,6 +46,7 @@ __all__ = [
     "Unusable",
     "UnusableImageWarning",
     "as_source",
+    "behind",
     "is_lazy",
     "leave_out",
     "list_images",

@@ -3,14 +3,24 @@
 import math
 from collections.abc import Iterator
 from numbers import Integral
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcxr_sk.images._errors import ImageReadError
-from otcxr_sk.images._pixels import Resize, Squares, luma, to_float
+from otcxr_sk.images._pixels import (
+    Numbers,
+    Resize,
+    Squares,
+    luma,
+    tensor_to_float,
+    to_float,
+)
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ArraySource(ImageSource):
@@ -90,13 +100,30 @@ class ArraySource(ImageSource):
         """Return the number of images."""
         return int(self._array.shape[0])
 
+    @property
+    def raw_bytes(self) -> int | None:  # type: ignore[override]
+        """Bytes of each image as it is, if all are integers of 8 or 16 bits."""
+        kind = self._array.dtype
+        if kind.kind not in "iu" or kind.itemsize > 2 or not kind.isnative:
+            return None
+        return int(math.prod(self._array.shape[1:]) * kind.itemsize)
+
+    def read_raw(self, indices: Indices) -> NDArray[Any]:
+        """Read images as they are."""
+        return self._rows(np.asarray(indices, dtype=np.intp))
+
+    def gray(self, raw: "Tensor") -> "Tensor":
+        """Turn what `read_raw` returned, on any device, into gray floats (k, height, width)."""
+        return self._one_channel(tensor_to_float(raw))
+
     def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
-        stack = to_float(self._rows(np.asarray(indices, dtype=np.intp)))
-        if self._image_shape is not None:
-            stack = stack.reshape(-1, *self._image_shape)
-        elif "c" in self._layout:
-            stack = luma(stack, self._layout.index("c"))
+        stack = self._one_channel(to_float(self.read_raw(indices)))
         yield self._fit(stack, indices, size, finite=self._array.dtype.kind in "biu")
+
+    def _one_channel(self, stack: Numbers) -> Numbers:
+        if self._image_shape is not None:
+            return stack.reshape(-1, *self._image_shape)
+        return luma(stack, self._layout.index("c")) if "c" in self._layout else stack
 
     def _rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
         if isinstance(self._array, np.ndarray):

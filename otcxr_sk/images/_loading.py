@@ -1,25 +1,40 @@
 """Read batches of images in order, by worker processes if asked to."""
 
+import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from multiprocessing import current_process
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 
+from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import Unusable
-from otcxr_sk.images._processes import PATIENCE, CannotStart, Died, Team
+from otcxr_sk.images._processes import METHOD, PATIENCE, CannotStart, Died, Team
 from otcxr_sk.images._source import ImageSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+Item = TypeVar("Item")
 Rows = NDArray[np.intp]
 Read = Callable[[Rows], Any]
 Describe = Callable[[int], str]
+
+# Beyond these, one process cannot take in what workers send.
+_MOST_WORKERS = 16
+
+# Bytes of a batch that is larger are not sent as they are: it is resized first.
+_MOST = 2**29
 
 # Images of a batch that a message names.
 _NAMED = 20
@@ -35,27 +50,164 @@ _told: set[str] = set()
 
 
 def read_batches(
-    source: ImageSource, batches: Sequence[Rows], size: int, num_workers: int
+    source: ImageSource,
+    batches: Sequence[Rows],
+    size: int,
+    num_workers: int | str,
+    device: "torch.device | None" = None,
 ) -> Generator["Tensor", None, None]:
-    """Yield images (b, 1, size, size), float32, for each array of rows, in order."""
-    from torch import from_numpy
+    """Yield images (b, 1, size, size), float32, for each array of rows, in order.
 
-    read = partial(source.read, size=size)
-    with closing(read_ahead(read, batches, num_workers, source.describe)) as found:
-        for images in found:
-            yield from_numpy(images)
+    Parameters
+    ----------
+    source : ImageSource
+    batches : sequence of ndarray of int
+    size : int
+    num_workers : int or "auto"
+        See `choose_workers`.
+    device : torch.device, default=None
+        Where the images are wanted; None is the CPU. For a GPU, batches are read and brought to
+        pinned memory by a thread while the GPU works, and integers travel as they are.
+    """
+    read = Reader(source, size, usable=False)
+    with closing(load(read, batches, num_workers, device)) as found:
+        for pixels, _ in found:
+            yield read.finish(pixels)
 
 
 def read_usable_batches(
-    source: ImageSource, batches: Sequence[Rows], size: int, num_workers: int
+    source: ImageSource,
+    batches: Sequence[Rows],
+    size: int,
+    num_workers: int | str,
+    device: "torch.device | None" = None,
 ) -> Generator[tuple["Tensor", list[Unusable]], None, None]:
-    """Yield what `ImageSource.read_usable` returns for each array of rows, in order."""
+    """Yield what `ImageSource.read_usable` returns for each array of rows, as `read_batches`."""
+    read = Reader(source, size, usable=True)
+    with closing(load(read, batches, num_workers, device)) as found:
+        for pixels, problems in found:
+            yield read.finish(pixels), problems
+
+
+@dataclass
+class Reader:
+    """How images of a source are read; `for_gpu`, integers stay as they are."""
+
+    source: ImageSource
+    size: int
+    usable: bool
+    refuse_constant: bool = False
+    for_gpu: bool = False
+
+    def __call__(self, rows: Rows) -> tuple[NDArray[Any], list[Unusable]]:
+        source = self.source
+        if self.for_gpu and len(rows) * (source.raw_bytes or _MOST) < _MOST:
+            try:
+                return source.read_raw(rows), []
+            except ValueError:
+                if not self.usable:
+                    raise
+        if self.usable:
+            return source.read_usable(rows, self.size, refuse_constant=self.refuse_constant)
+        return source.read(rows, self.size), []
+
+    def finish(self, pixels: "Tensor") -> "Tensor":
+        """Scale and resize integers."""
+        if pixels.is_floating_point():
+            return pixels
+        return self.source.squares(pixels, self.size)
+
+
+def choose_workers(num_workers: int | str, source: ImageSource, gpu: bool) -> int:
+    """Return the number of processes that read images.
+
+    "auto" stands for one per processor where a GPU waits for files to be decoded, and for none
+    elsewhere: training on the CPU leaves them no processor, and arrays need no decoding.
+    """
+    if not isinstance(num_workers, str):
+        return num_workers
+    in_files = len(source) > 0 and source.file(0) is not None
+    if not (gpu and in_files and METHOD == "fork") or current_process().daemon:
+        return 0
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(cpu_count() // beside, _MOST_WORKERS))
+
+
+def load(
+    read: Reader, batches: Sequence[Rows], num_workers: int | str, device: "torch.device | None"
+) -> Generator[tuple["Tensor", list[Unusable]], None, None]:
+    """Yield what `read` returns for each array of rows, in order, on a device."""
+    from torch import device as torch_device
     from torch import from_numpy
 
-    read = partial(source.read_usable, size=size)
-    with closing(read_ahead(read, batches, num_workers, source.describe)) as found:
-        for images, problems in found:
-            yield from_numpy(images), problems
+    place = device or torch_device("cpu")
+    gpu = place.type == "cuda"
+    read = replace(read, for_gpu=gpu)
+    num_workers = choose_workers(num_workers, read.source, gpu)
+    found = read_ahead(read, batches, num_workers, read.source.describe)
+    if not gpu:
+        with closing(found):
+            for pixels, problems in found:
+                images = from_numpy(pixels)
+                yield images if device is None else images.to(device), problems
+        return
+
+    import torch
+
+    from otcxr_sk._transfer import pinned, send
+
+    def to_pinned() -> Generator[tuple["Tensor", list[Unusable]], None, None]:
+        # Threads have a current device each, and pinned memory belongs to that of its thread.
+        with closing(found), torch.cuda.device(device):
+            for pixels, problems in found:
+                yield pinned(from_numpy(pixels)), problems
+
+    with closing(in_thread(to_pinned())) as ready:
+        for pixels, problems in ready:
+            yield send(pixels, place), problems
+
+
+def in_thread(items: Generator[Item, None, None], ahead: int = 2) -> Generator[Item, None, None]:
+    """Have a thread make items while the caller uses the ones before, in order, errors included.
+
+    Parameters
+    ----------
+    items : generator
+    ahead : int, default=2
+        Items that are made before they are asked for, at most.
+    """
+    end = object()
+
+    def make() -> Any:
+        # Threads have settings of their own.
+        with ordinary():
+            return next(items, end)
+
+    with ThreadPoolExecutor(1, "otcxr-sk-reads") as thread:
+        coming = deque(thread.submit(make) for _ in range(ahead))
+        try:
+            while (item := coming.popleft().result()) is not end:
+                coming.append(thread.submit(make))
+                yield item
+        finally:
+            for future in coming:
+                future.cancel()
+            thread.submit(items.close).result()
+
+
+def behind(
+    items: Iterable[Item], device: "torch.device | None", by: int = 1
+) -> Generator[Item, None, None]:
+    """Yield items unchanged, on a GPU only after `by` more are made.
+
+    Their numbers have then come while the GPU goes on.
+    """
+    made: deque[Item] = deque()
+    for item in items:
+        made.append(item)
+        if device is None or device.type == "cpu" or len(made) > by:
+            yield made.popleft()
+    yield from made
 
 
 def read_ahead(

@@ -1,11 +1,17 @@
 """How integers become floats, color becomes gray, and any shape becomes a square."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk.images._errors import ImageReadError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Arrays of NumPy and tensors of torch.
+Numbers = TypeVar("Numbers", NDArray[np.float32], "Tensor")
 
 Resize = Literal["squash", "pad", "crop"]
 RESIZES: tuple[str, ...] = get_args(Resize)
@@ -34,19 +40,31 @@ def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
     return floats
 
 
-def luma(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def tensor_to_float(pixels: "Tensor") -> "Tensor":
+    """Do the same as `to_float` to a tensor of 8 or 16 bits, where it is."""
+    import torch
+
+    limit = torch.iinfo(pixels.dtype).max
+    # Not every device computes with uint16.
+    if pixels.dtype == torch.uint16:
+        pixels = pixels.view(torch.int16).to(torch.int32).bitwise_and_(limit)
+    return pixels.to(torch.float32).div_(limit)
+
+
+def luma(image: Numbers, axis: int) -> Numbers:
     """Return the luma (ITU-R BT.601) of three channels along `axis`, or the only channel.
 
     0.299 R + 0.587 G + 0.114 B.
     """
-    channels = np.moveaxis(image, axis, 0)
-    if len(channels) == 1:
-        return channels[0]
-    red, green, blue = channels
+    axis %= image.ndim
+    red, *others = (image[(slice(None),) * axis + (c,)] for c in range(image.shape[axis]))
+    if not others:
+        return red
+    green, blue = others
     # Of floats that are not finite, callers report.
     with np.errstate(over="ignore", invalid="ignore"):
         # In terms of differences from green, so that R = G = B gives exactly that value.
-        return green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
+        return green + 0.299 * (red - green) + 0.114 * (blue - green)
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:
@@ -81,6 +99,15 @@ def gray_pixels(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def to_squares(stack: NDArray[np.float32], size: int, how: Resize) -> NDArray[np.float32]:
+    """Resize a stack (k, height, width) to (k, size, size), as `tensor_to_squares` does."""
+    if stack.shape[1:] == (size, size):
+        return stack
+    import torch
+
+    return tensor_to_squares(torch.from_numpy(stack), size, how).numpy()
+
+
+def tensor_to_squares(stack: "Tensor", size: int, how: Resize) -> "Tensor":
     """Resize a stack (k, height, width) to (k, size, size), bilinear with antialiasing.
 
     - "squash" keeps the whole image, but not its proportions.
@@ -101,19 +128,15 @@ def to_squares(stack: NDArray[np.float32], size: int, how: Resize) -> NDArray[np
         return _interpolate(stack[:, top : top + side, left : left + side], size, size)
     longest = max(height, width)
     rows, columns = (max(1, round(side * size / longest)) for side in (height, width))
-    squares = np.empty((len(stack), size, size), dtype=np.float32)
-    squares[:] = stack.min(axis=(1, 2), keepdims=True)
+    squares = stack.amin((1, 2), keepdim=True).repeat(1, size, size)
     top, left = (size - rows) // 2, (size - columns) // 2
     squares[:, top : top + rows, left : left + columns] = _interpolate(stack, rows, columns)
     return squares
 
 
-def _interpolate(stack: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+def _interpolate(stack: "Tensor", rows: int, columns: int) -> "Tensor":
     if stack.shape[1:] == (rows, columns):
         return stack
-    import torch
+    from torch.nn.functional import interpolate
 
-    resized = torch.nn.functional.interpolate(
-        torch.from_numpy(stack)[:, None], size=(rows, columns), mode="bilinear", antialias=True
-    )
-    return resized[:, 0].numpy()
+    return interpolate(stack[:, None], (rows, columns), mode="bilinear", antialias=True)[:, 0]

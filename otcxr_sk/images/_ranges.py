@@ -1,12 +1,15 @@
 """Whether the values of images are like those of other images, such as those of `fit`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._source import ImageSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows and columns of the grid of pixels that are looked at. All pixels would take longer than
 # they are worth.
@@ -48,9 +51,9 @@ class Spreads:
     def __init__(self, n: int) -> None:
         self.values = np.zeros((2, n))
 
-    def look(self, rows: Any, images: Any) -> None:
-        """Note a batch of images, an array or a tensor (b, 1, size, size)."""
-        self.values[:, rows] = spread(images)
+    def note(self, rows: Any, found: Any) -> None:
+        """Note what `spread` has found of a batch of images."""
+        self.values[:, rows] = found
 
     def warn(self, source: ImageSource, mean: float, std: float, whole: str) -> None:
         """Warn once if images are unlike a whole of that mean and standard deviation.
@@ -87,12 +90,18 @@ class Spreads:
             )
 
 
-def spread(images: Any) -> NDArray[np.float64]:
-    """Return mean and standard deviation (2, b) of images (b, 1, size, size) on a grid."""
-    pixels = np.asarray(images)
-    steps = [max(1, length // _GRID) for length in pixels.shape[2:]]
-    few = pixels[:, 0, :: steps[0], :: steps[1]].reshape(len(pixels), -1).astype(np.float64)
-    return np.stack([few.mean(axis=1), few.std(axis=1)])
+def spread(images: "Tensor") -> "Tensor":
+    """Return mean and standard deviation (2, b) of images (b, 1, size, size) on a grid.
+
+    In float64, on their device.
+    """
+    import torch
+
+    steps = [max(1, length // _GRID) for length in images.shape[2:]]
+    few = images[:, 0, :: steps[0], :: steps[1]].flatten(1)
+    # MPS has no float64.
+    few = (few.cpu() if few.device.type == "mps" else few).double()
+    return torch.stack([few.mean(1), few.std(1, correction=0)])
 
 
 def _digits(number: float) -> str:

@@ -1,8 +1,8 @@
 """Check and measure all images before training."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,15 @@ from tqdm.auto import tqdm
 
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadWarning, Unusable, require_usable
-from otcxr_sk.images._loading import read_ahead
+from otcxr_sk.images._loading import Reader, behind, load
+from otcxr_sk.images._ranges import spread
 from otcxr_sk.images._source import ImageSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from otcxr_sk._transfer import Arriving
 
 # Radiographs in files have brighter pixels, at any size. Values of up to 14 bits do not, if they
 # were saved with 16 as they are. Where 0 is white, they have no pixels darker than 1 less this.
@@ -37,11 +44,12 @@ def scan(
     size: int,
     *,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | str = 0,
     refuse_unusable: bool = True,
     progress: bool = False,
     held_out: Sequence[int] | NDArray[np.intp] = (),
-    look: Callable[..., None] | None = None,
+    device: "torch.device | None" = None,
+    note: Callable[..., None] | None = None,
 ) -> Scan:
     """Read every image once: find those that cannot be used, and measure the others.
 
@@ -53,7 +61,7 @@ def scan(
         Height and width in training, in pixels.
     batch_size : int, default=64
         Number of images to read at a time.
-    num_workers : int, default=0
+    num_workers : int or "auto", default=0
         Number of worker processes that read images.
     refuse_unusable : bool, default=True
         Whether to raise an error if images cannot be used.
@@ -61,8 +69,10 @@ def scan(
         Whether to show a progress bar.
     held_out : sequence of int, default=()
         Rows that are checked but not measured.
-    look : callable, default=None
-        Called with the rows and images of each batch.
+    device : torch.device, default=None
+        A GPU that scales, resizes and measures integers of 8 and 16 bits; None is the CPU.
+    note : callable, default=None
+        Called with the rows of each batch and what `spread` finds of its images.
 
     Returns
     -------
@@ -101,27 +111,34 @@ def scan(
         for part in (np.flatnonzero(measured), np.flatnonzero(~measured))
         for start in range(0, len(part), batch_size)
     ]
-    read = partial(source.read_usable, size=size, refuse_constant=True)
-    with tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar:
-        reads = read_ahead(read, batches, num_workers, source.describe)
-        for rows, (images, found) in zip(batches, reads, strict=True):
+    read = Reader(source, size, usable=True, refuse_constant=True)
+    with (
+        tqdm(total=n, desc="reading", unit="img", disable=not progress) as bar,
+        closing(_measured(read, batches, num_workers, device)) as found,
+    ):
+        for rows, (numbers, unusable) in zip(batches, found, strict=True):
             bar.update(len(rows))
-            problems += found
-            if look is not None:
-                look(rows, images)
-            unusable = [problem.row for problem in found]
-            lowest[rows], highest[rows] = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
-            lowest[unusable], highest[unusable] = 0, 1
-            measured[unusable] = False
-            if not measured[rows].any():
+            low, high, means, sums, constant, *spreads = numbers.read().numpy()
+            unusable += [
+                Unusable(int(row), source.file(int(row)), source.constant_error(int(row), value))
+                for row, value in zip(rows[constant > 0], low[constant > 0], strict=True)
+            ]
+            problems += unusable
+            if note is not None:
+                note(rows, spreads)
+            bad = [problem.row for problem in unusable]
+            lowest[rows], highest[rows] = low, high
+            lowest[bad], highest[bad] = 0, 1
+            measured[bad] = False
+            means, sums = means[measured[rows]], sums[measured[rows]]
+            if not len(means):
                 continue
-            pixels = images[measured[rows]].astype(np.float64)
-            batch_mean = float(pixels.mean())
-            total = count + pixels.size
-            shift = batch_mean - mean
-            squares += float(np.square(pixels - batch_mean).sum())
-            squares += shift**2 * count * pixels.size / total
-            mean += shift * pixels.size / total
+            batch_mean, pixels = means.mean(), size**2 * len(means)
+            squares += float(sums.sum() + size**2 * np.square(means - batch_mean).sum())
+            total = count + pixels
+            shift = float(batch_mean) - mean
+            squares += shift**2 * count * pixels / total
+            mean += shift * pixels / total
             count = total
     problems.sort(key=lambda problem: problem.row)
     if refuse_unusable:
@@ -129,6 +146,37 @@ def scan(
     _warn_of_darkness(source, lowest, highest)
     std = (squares / count) ** 0.5 if count else 0.0
     return Scan(mean, std or 1.0, problems)
+
+
+def _measured(
+    read: Reader,
+    batches: Sequence[NDArray[np.intp]],
+    num_workers: int | str,
+    device: "torch.device | None",
+) -> Generator[tuple["Arriving", list[Unusable]], None, None]:
+    """Yield for each batch of b images the numbers (7, b) that `scan` needs, and the unusable.
+
+    They are the least and the greatest pixel, the mean, the sum of squared differences from it,
+    whether the image is constant as far as that was not checked in reading, and its `spread`.
+    """
+    import torch
+
+    from otcxr_sk._transfer import Arriving
+
+    def numbers(pixels: "Tensor") -> "Tensor":
+        images = read.finish(pixels)
+        flat = images.flatten(1).double()
+        mean = flat.mean(1)
+        constant = torch.zeros_like(mean)
+        if not pixels.is_floating_point():
+            constant += read.source.constant(pixels)
+        low, high = flat.aminmax(dim=1)
+        sums = flat.sub_(mean[:, None]).square_().sum(1)
+        return torch.stack([low, high, mean, sums, constant, *spread(images)])
+
+    with closing(load(read, batches, num_workers, device)) as found:
+        measured = ((Arriving(numbers(pixels)), unusable) for pixels, unusable in found)
+        yield from behind(measured, device)
 
 
 def _warn_of_darkness(

@@ -1,17 +1,23 @@
 """Sources of images: what they have in common, and parts of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk.images._errors import Unusable, listing
-from otcxr_sk.images._pixels import RESIZES, Resize, Squares, to_squares
+from otcxr_sk.images._pixels import RESIZES, Resize, Squares, tensor_to_squares, to_squares
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
+
+# Pixels that a device turns into floats at once.
+_AT_ONCE = 2**26
 
 # The quick check for constant images looks at one of this many rows and columns.
 _SAMPLED = 61
@@ -39,6 +45,10 @@ class ImageSource(ABC):
     # Whether reading many images at once is faster than reading them one by one.
     _in_stacks = False
 
+    # Bytes of each image before it is scaled and resized, if all have one shape and are integers
+    # of 8 or 16 bits; a GPU then does the rest.
+    raw_bytes: int | None = None
+
     def __init__(self, *, resize: Resize = DEFAULT_RESIZE) -> None:
         if resize not in RESIZES:
             raise ValueError(f"resize must be 'squash', 'pad' or 'crop', got {resize!r}")
@@ -55,6 +65,44 @@ class ImageSource(ABC):
     def file(self, index: int) -> str | None:
         """Return the path of the file that contains an image, or None."""
         return None
+
+    def read_raw(self, indices: Indices) -> NDArray[Any]:
+        """Read images as they are, where `raw_bytes` is a number."""
+        raise NotImplementedError
+
+    def gray(self, raw: "Tensor") -> "Tensor":
+        """Turn what `read_raw` returned, on any device, into gray floats (k, height, width)."""
+        raise NotImplementedError
+
+    def squares(self, raw: "Tensor", size: int) -> "Tensor":
+        """Turn what `read_raw` returned, on any device, into what `read` returns."""
+        return self._by_parts(
+            raw, lambda gray: tensor_to_squares(gray, size, self._resize)[:, None]
+        )
+
+    def constant(self, raw: "Tensor") -> "Tensor":
+        """Tell which of the images that `read_raw` returned are constant: bool, shape (k,)."""
+
+        def same(gray: "Tensor") -> "Tensor":
+            # A strip one pixel high is a row of a table rather than an image.
+            return (gray.amin((1, 2)) == gray.amax((1, 2))) & (min(gray.shape[1:]) > 1)
+
+        return self._by_parts(raw, same)
+
+    def constant_error(self, index: int, value: float) -> ValueError:
+        """Say that an image is constant."""
+        return ValueError(
+            f"{self.describe(index)}: the image is constant, every pixel is {value:g}; nothing can "
+            "be learned from it: leave it out"
+        )
+
+    def _by_parts(self, raw: "Tensor", make: "Callable[[Tensor], Tensor]") -> "Tensor":
+        import torch
+
+        # Floats of many large images would not fit into the memory of a GPU.
+        parts = raw.split(max(1, _AT_ONCE // raw[0].numel()))
+        made = [make(self.gray(part)) for part in parts]
+        return made[0] if len(made) == 1 else torch.cat(made)
 
     @abstractmethod
     def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
@@ -96,11 +144,7 @@ class ImageSource(ABC):
         for squares, constant in self._squares(indices, size):
             if refuse_constant and constant.any():
                 which = int(constant.argmax())
-                raise ValueError(
-                    f"{self.describe(int(indices[start + which]))}: the image is constant, every "
-                    f"pixel is {squares[which, 0, 0]:g}; nothing can be learned from it: leave it "
-                    "out"
-                )
+                raise self.constant_error(int(indices[start + which]), squares[which, 0, 0])
             batch[start : start + len(squares), 0] = squares
             start += len(squares)
         return batch
@@ -175,6 +219,19 @@ class Selection(ImageSource):
     def file(self, index: int) -> str | None:
         """Return the path of the file that contains an image, or None."""
         return self._source.file(int(self._rows[index]))
+
+    @property
+    def raw_bytes(self) -> int | None:  # type: ignore[override]
+        """Bytes of each image of the other source as it is, see `ImageSource`."""
+        return self._source.raw_bytes
+
+    def read_raw(self, indices: Indices) -> NDArray[Any]:
+        """Read images as they are."""
+        return self._source.read_raw(self._rows[np.asarray(indices)])
+
+    def gray(self, raw: "Tensor") -> "Tensor":
+        """Turn what `read_raw` returned into gray floats."""
+        return self._source.gray(raw)
 
     def _squares(self, indices: Indices, size: int) -> Iterator[Squares]:
         return self._source._squares(self._rows[np.asarray(indices)], size)

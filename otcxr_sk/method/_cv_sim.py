@@ -25,11 +25,12 @@ class CVSIM(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
 
-    def forward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Infuse the tokens (B, N, D) of both views into each other; shapes are kept."""
+    def forward(self, q: Tensor) -> Tensor:
+        """Infuse the tokens (2, B, N, D) of both views into each other; the shape is kept."""
         for block in self.blocks:
-            s, t = block(s, t), block(t, s)
-        return s, t
+            # Both directions at once.
+            q = block(q.flatten(0, 1), q.flip(0).flatten(0, 1)).view_as(q)
+        return q
 
 
 class _Block(nn.Module):

@@ -1,5 +1,7 @@
 """Where the tokens of a view lie in the original image."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,8 @@ FLOOR = 1e-3
 
 def axis_centers(size: int, like: Tensor) -> Tensor:
     """Return the centers of `size` equal cells of [-1, 1], with the dtype and device of `like`."""
-    return (torch.arange(size, device=like.device, dtype=like.dtype) * 2 + 1) / size - 1
+    end = 1 - 1 / size
+    return torch.linspace(-end, end, size, device=like.device, dtype=like.dtype)
 
 
 def token_centers(affine: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -55,15 +58,12 @@ def true_plan(affine: Tensor, grid: tuple[int, int]) -> Tensor:
         order.
     """
     lengths = []
-    for axis, size in ((1, grid[0]), (0, grid[1])):
-        scale, shift = affine[:, axis, axis, None], affine[:, axis, 2, None]
-        center = scale * axis_centers(size, affine) + shift
-        half = scale.abs() / size
-        low = torch.maximum(*_across(center - half))
-        high = torch.minimum(*_across(center + half))
+    for (s, t), _, (half_s, half_t) in _axes(affine, grid):
+        low = torch.maximum((s - half_s)[:, :, None], (t - half_t)[:, None])
+        high = torch.minimum((s + half_s)[:, :, None], (t + half_t)[:, None])
         # The geometric mean of both sizes favors neither view.
-        half_s, half_t = _across(half)
-        lengths.append((high - low).clamp(min=0) / (2 * (half_s * half_t).sqrt()))
+        size = 2 * (half_s * half_t).sqrt()
+        lengths.append((high - low).clamp(min=0) / size[:, None])
     rows, columns = lengths
     n = grid[0] * grid[1]
     shared = torch.einsum("bij,bkl->bikjl", rows, columns).reshape(-1, n, n)
@@ -71,29 +71,48 @@ def true_plan(affine: Tensor, grid: tuple[int, int]) -> Tensor:
     return plan / plan.sum((1, 2), keepdim=True)
 
 
-def _across(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return numbers (2 * B, n) of the first views as columns and of the second views as rows."""
-    s, t = numbers.chunk(2)
-    return s[:, :, None], t[:, None]
-
-
-def neighbors(affine_s: Tensor, affine_t: Tensor, grid: tuple[int, int]) -> Tensor:
+def neighbors(affine: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tell which tokens of `t` lie less than one token spacing of `t` from each token of `s`.
 
-    The distance is Euclidean, with each axis in units of the spacing of `t`.
+    The distance is Euclidean, with each axis in units of the spacing of `t`. `affine` and `grid`
+    are those of `true_plan`.
 
     Returns
     -------
     near : Tensor of bool, shape (B, N, N)
         ``near[b, i, j]`` for token `i` of view `s` and token `j` of view `t`.
     """
-    half = affine_t.diagonal(dim1=1, dim2=2).abs()
-    spacing = 2 * half / half.new_tensor(grid[::-1])
-    s, t = (token_centers(a, grid) / spacing[:, None] for a in (affine_s, affine_t))
-    return torch.cdist(s, t, compute_mode="donot_use_mm_for_euclid_dist") < 1
+    rows, columns = (
+        ((s[:, :, None] - t[:, None]) / (2 * half)[:, None]).square()
+        for (s, t), _, (_, half) in _axes(affine, grid)
+    )
+    n = grid[0] * grid[1]
+    squares = rows[:, :, None, :, None] + columns[:, None, :, None, :]
+    return (squares < 1).view(-1, n, n)
 
 
-def inside(affine_s: Tensor, affine_t: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tell which tokens of `s` have their center inside view `t`: Tensor of bool, shape (B, N)."""
-    centers = token_centers(affine_s, grid) - affine_t[:, None, :, 2]
-    return (centers.abs() <= affine_t.diagonal(dim1=1, dim2=2).abs()[:, None]).all(-1)
+def inside(affine: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tell which tokens of `s` have their center inside view `t`: Tensor of bool, shape (B, N).
+
+    `affine` and `grid` are those of `true_plan`.
+    """
+    rows, columns = (
+        (s - middle).abs() <= size * half
+        for ((s, _), (_, middle), (_, half)), size in zip(_axes(affine, grid), grid, strict=True)
+    )
+    return (rows[:, :, None] & columns[:, None]).flatten(1)
+
+
+def _axes(affine: Tensor, grid: tuple[int, int]) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
+    """Yield for rows, then for columns, three pairs of a number of `s` and one of `t`.
+
+    They are the centers of their tokens (B, n), their own centers (B, 1), and half the sizes of
+    their tokens (B, 1), all in the original image.
+    """
+    for axis, size in ((1, grid[0]), (0, grid[1])):
+        scale, middle = affine[:, axis, axis, None], affine[:, axis, 2, None]
+        centers = torch.addcmul(middle, scale, axis_centers(size, affine))
+        s, t = centers.chunk(2)
+        half_s, half_t = (scale.abs() / size).chunk(2)
+        middle_s, middle_t = middle.chunk(2)
+        yield (s, t), (middle_s, middle_t), (half_s, half_t)

@@ -12,7 +12,7 @@ from otcxr_sk.method._cv_sim import CVSIM
 from otcxr_sk.method._encoders import DenseEncoder, pool, tokens
 from otcxr_sk.method._geometry import true_plan
 from otcxr_sk.method._objective import Objective, regularizers
-from otcxr_sk.method._statistics import WHOLE_BATCH, BatchStatistics, matching_accuracy
+from otcxr_sk.method._statistics import WHOLE_BATCH, BatchStatistics, arrivals
 from otcxr_sk.method._transport import cosine_cost, divergence_from_truth, transport_plan
 
 
@@ -115,47 +115,66 @@ class OTCXRModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute the terms that `forward` returns from the encoder's two maps, in float32."""
         with torch.autocast(matched.device.type, enabled=False):
-            q_s, q_t = self.infuse(*self.dense_head(tokens(matched)).chunk(2))
-            matching = self.match(q_s, q_t, affine, statistics)
-            variance, covariance = regularizers(q_s, q_t, statistics)
-            p_s, p_t = self.projector(pool(last)).chunk(2)
-            global_variance, global_covariance = regularizers(p_s, p_t, statistics)
-            accuracy, chance = matching_accuracy(matching.plan, affine, self.grid, statistics)
+            q = self.infuse(self.dense_head(tokens(matched)))
+            matching = self.match(q, affine, statistics)
+            variance, covariance = regularizers(q, statistics)
+            p = _by_view(self.projector(pool(last)))
+            global_variance, global_covariance = regularizers(p, statistics)
+            arrived, by_chance, counts = arrivals(matching.plan, affine, self.grid)
+            transport, invariance, error, accuracy, chance = statistics.means(
+                (matching.loss, None),
+                ((p[0] - p[1]).square(), None),
+                (matching.error, None),
+                (arrived, counts),
+                (by_chance, counts),
+            )
         return {
-            "transport": statistics.mean(matching.loss),
+            "transport": transport,
             "variance": variance,
             "covariance": covariance,
-            "global_invariance": statistics.mean((p_s - p_t).square()),
+            "global_invariance": invariance,
             "global_variance": global_variance,
             "global_covariance": global_covariance,
-            "marginal_error": statistics.mean(matching.error),
+            "marginal_error": error,
             "matching_accuracy": accuracy,
             "matching_chance": chance,
         }
 
-    def dense_tokens(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens (B, N, D) of the first views and those of the second views."""
-        z_s, z_t = self.dense_head(tokens(self.encoder(views)[0])).chunk(2)
-        return z_s, z_t
+    def dense_tokens(self, views: Tensor) -> Tensor:
+        """Return the tokens (2 * B, N, D) of the views."""
+        return self.dense_head(tokens(self.encoder(views)[0]))
 
-    def infuse(self, z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens that are compared: centered on their view's mean, then infused.
+    def infuse(self, z: Tensor) -> Tensor:
+        """Return the tokens (2, B, N, D) that are compared, of both views.
 
-        Without centering, all tokens of an image could share one direction: variance between
-        images would then satisfy the variance term, and every plan would be optimal.
+        They are the tokens (2 * B, N, D) that `dense_tokens` returns, centered on their view's
+        mean, then infused. Without centering, all tokens of an image could share one direction:
+        variance between images would then satisfy the variance term, and every plan would be
+        optimal.
         """
-        return self.cv_sim(*(z - z.mean(1, keepdim=True) for z in (z_s, z_t)))
+        return self.cv_sim(_by_view(z - z.mean(1, keepdim=True)))
 
     def match(
-        self, q_s: Tensor, q_t: Tensor, affine: Tensor, statistics: BatchStatistics = WHOLE_BATCH
+        self, q: Tensor, affine: Tensor, statistics: BatchStatistics = WHOLE_BATCH
     ) -> Matching:
-        """Transport the tokens (B, N, D) of view `s` to those of view `t`."""
-        cost = cosine_cost(q_s, q_t)
+        """Transport the tokens of view `s` to those of view `t`, both in `q` (2, B, N, D)."""
+        cost = cosine_cost(*q)
         truth = true_plan(affine, self.grid)
-        marginals = truth.sum(2), truth.sum(1)
-        plan, error = transport_plan(cost, *marginals, epsilon=self.epsilon, statistics=statistics)
+        plan, error = transport_plan(
+            cost,
+            truth.sum(2),
+            truth.sum(1),
+            epsilon=self.epsilon,
+            between=(0.0, 2.0),
+            statistics=statistics,
+        )
         if self.transport == "inverse":
             loss = divergence_from_truth(cost, plan, truth, epsilon=self.epsilon)
         else:
             loss = (plan * cost).sum((1, 2))
         return Matching(loss, plan, error)
+
+
+def _by_view(values: Tensor) -> Tensor:
+    """Give the two views of a batch (2 * B, ...) an axis of their own: (2, B, ...)."""
+    return values.unflatten(0, (2, -1))

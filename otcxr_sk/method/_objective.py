@@ -97,43 +97,26 @@ class Objective(ParameterGroup):
         return torch.stack([w * terms[name] for name, w in self.weights.items()]).sum()
 
 
-def regularizers(
-    s: Tensor, t: Tensor, statistics: BatchStatistics = WHOLE_BATCH
-) -> tuple[Tensor, Tensor]:
-    """Return the variance term and the covariance term, each summed over both views.
+def regularizers(q: Tensor, statistics: BatchStatistics = WHOLE_BATCH) -> tuple[Tensor, Tensor]:
+    r"""Return the variance term and the covariance term, each summed over both views.
+
+    The variance term is :math:`\frac{1}{D} \sum_d \max(0, 1 - \sqrt{\mathrm{Var}(q_d) + 10^{-4}})`,
+    in [0, 1] for each view, VICReg eq. 1 and 2 (Bardes, Ponce, LeCun 2022); the covariance term is
+    :math:`\frac{1}{D} \sum_{d \neq d'} \mathrm{Cov}(q)_{dd'}^2`, eq. 3 and 4.
 
     Parameters
     ----------
-    s, t : Tensor of shape (..., D)
-        All leading axes are samples; at least two in the whole batch.
+    q : Tensor of shape (2, ..., D)
+        The two views. All axes between are samples; at least two in the whole batch.
     statistics : BatchStatistics
-        Takes variances and covariances over the batch.
+        Takes covariances over the batch.
 
     Returns
     -------
     variance, covariance : Tensor, scalar
-        Sums of `variance_loss` and of `covariance_loss`.
     """
-    moments = statistics.moments(s.flatten(0, -2), t.flatten(0, -2))
-    return (
-        torch.stack([variance_loss(variance) for variance, _ in moments]).sum(),
-        torch.stack([covariance_loss(matrix) for _, matrix in moments]).sum(),
-    )
-
-
-def variance_loss(variance: Tensor) -> Tensor:
-    r"""Return the hinge loss on the standard deviations of D coordinates, in [0, 1].
-
-    :math:`\frac{1}{D} \sum_d \max(0, 1 - \sqrt{\mathrm{Var}(q_d) + 10^{-4}})`, VICReg eq. 1 and 2
-    (Bardes, Ponce, LeCun 2022), from the variances (D,).
-    """
-    return (1 - (variance + 1e-4).sqrt()).clamp(min=0).mean()
-
-
-def covariance_loss(matrix: Tensor) -> Tensor:
-    r"""Return the sum of squared covariances of different coordinates over their number D.
-
-    :math:`\frac{1}{D} \sum_{d \neq d'} \mathrm{Cov}(q)_{dd'}^2`, VICReg eq. 3 and 4, from the
-    covariance matrix (D, D).
-    """
-    return (matrix.square().sum() - matrix.diagonal().square().sum()) / len(matrix)
+    matrix = statistics.covariance(q.flatten(1, -2))
+    variance = matrix.diagonal(dim1=1, dim2=2)
+    hinge = (1 - (variance + 1e-4).sqrt()).clamp(min=0)
+    width = q.shape[-1]
+    return hinge.sum() / width, (matrix.square().sum() - variance.square().sum()) / width

@@ -12,31 +12,30 @@ class BatchStatistics:
     Where several processes have a part each, training passes a subclass that combines all parts.
     """
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of all values, of any shape, that the images of the batch have."""
-        return values.mean()
+    def means(self, *samples: tuple[Tensor, Tensor | None]) -> list[Tensor]:
+        """Return the means of some values that the images of the batch have, each of any shape.
+
+        Beside the values stand their weights, of the same shape, or None for equal ones.
+        """
+        return [
+            values.mean() if weights is None else (values * weights).sum() / weights.sum()
+            for values, weights in samples
+        ]
 
     def largest(self, value: Tensor) -> Tensor:
         """Return the largest of the values that the parts of the batch have, one each."""
         return value
 
-    def moments(self, s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return unbiased variance (D,) and covariance (D, D) of samples (n, D) of each view."""
-        return [(q.var(0), covariance(q)) for q in (s, t)]
-
-
-def covariance(q: Tensor) -> Tensor:
-    """Return the unbiased covariance (D, D) of samples (n, D)."""
-    q = q - q.mean(0)
-    return q.T @ q / (len(q) - 1)
+    def covariance(self, q: Tensor) -> Tensor:
+        """Return the unbiased covariances (2, D, D) of samples (2, n, D) of the two views."""
+        q = q - q.mean(1, keepdim=True)
+        return q.transpose(1, 2) @ q / (q.shape[1] - 1)
 
 
 WHOLE_BATCH = BatchStatistics()
 
 
-def matching_accuracy(
-    plan: Tensor, affine: Tensor, grid: tuple[int, int], statistics: BatchStatistics = WHOLE_BATCH
-) -> tuple[Tensor, Tensor]:
+def matching_accuracy(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the share of transported mass that arrives where it belongs.
 
     For each token of view `s` whose center lies inside view `t`, this is the share of its row of
@@ -51,21 +50,30 @@ def matching_accuracy(
         Maps of all first views `s`, then of all second views `t`, as from `Views`.
     grid : tuple of int
         Rows and columns of the dense map, N = rows * columns.
-    statistics : BatchStatistics
-        Takes the mean over the batch.
 
     Returns
     -------
     accuracy, chance : Tensor, scalar
         In [0, 1]; `chance` is the accuracy of a uniform plan. NaN if there is no such token.
     """
-    s, t = affine.chunk(2)
-    near, counts = neighbors(s, t, grid), inside(s, t, grid)
-    rows = plan / plan.sum(2, keepdim=True)
-    return (
-        statistics.mean((rows * near).sum(2)[counts]),
-        statistics.mean(near.float().mean(2)[counts]),
-    )
+    arrived, by_chance, counts = arrivals(plan, affine, grid)
+    accuracy, chance = WHOLE_BATCH.means((arrived, counts), (by_chance, counts))
+    return accuracy, chance
+
+
+def arrivals(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `matching_accuracy` averages, for each token of `s`.
+
+    Returns
+    -------
+    arrived, by_chance : Tensor of shape (B, N)
+        Share of the token's mass, and of mass that is spread evenly.
+    counts : Tensor of shape (B, N)
+        1 for tokens whose center lies inside `t`, 0 for others.
+    """
+    near = neighbors(affine, grid).to(plan.dtype)
+    arrived = (plan * near).sum(2) / plan.sum(2)
+    return arrived, near.mean(2), inside(affine, grid).to(plan.dtype)
 
 
 def spread(embedding: Tensor) -> float:
@@ -85,9 +93,15 @@ def spectrum(embedding: Tensor) -> Tensor:
     """
     # On the CPU, since not every device has float64. In float32, rounding looks like a direction.
     cloud = embedding.cpu().double()
-    values = torch.linalg.svdvals(cloud - cloud.mean(0))
+    precision = torch.finfo(torch.float32).eps
+    limit = precision * cloud.norm()
+    cloud = cloud - cloud.mean(0)
+    # From the smaller of the two products, which takes half as long as from the cloud.
+    square = cloud @ cloud.T if len(cloud) < cloud.shape[1] else cloud.T @ cloud
+    values = torch.linalg.eigvalsh(square).flip(0).clamp(min=0).sqrt()
     # The embeddings themselves are float32: what is below its precision is rounding, too.
-    if values.sum() <= torch.finfo(torch.float32).eps * cloud.norm():
+    values[values <= precision * values[0]] = 0
+    if values.sum() <= limit:
         return torch.zeros_like(values)
     return values / values.sum()
 

@@ -1,11 +1,13 @@
 """Two views of every image of a batch, and the affine maps that made them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from otcxr_sk._parameters import ParameterGroup
+from otcxr_sk._transfer import send
 from otcxr_sk.method._geometry import axis_centers
 
 HOLES = 4
@@ -76,54 +78,66 @@ class Views(ParameterGroup):
         Parameters
         ----------
         images : Tensor of shape (B, 1, H, W)
-            Standardized images: zero mean and unit variance over the data set.
+            Standardized images: zero mean and unit variance over the data set. On any device.
         random : torch.Generator or Tensor of shape (B, 2, NUMBERS_PER_VIEW)
-            The only source of randomness, on the device of `images`: a generator, or random
-            numbers in [0, 1) for every view, with which an image gets the same views in any batch.
+            The only source of randomness, on the CPU: a generator, or random numbers in [0, 1) for
+            every view, with which an image gets the same views in any batch and on any device.
 
         Returns
         -------
         views : Tensor of shape (2 * B, 1, H, W)
-            The first views of all images, then their second views.
+            The first views of all images, then their second views; on the device of `images`.
         affine : Tensor of shape (2 * B, 2, 3)
             Maps from normalized view coordinates (x, y) in [-1, 1] to those of the image, in the
             convention of `torch.nn.functional.affine_grid` with ``align_corners=False``.
         """
         n = 2 * len(images)
-        height, width = images.shape[-2:]
+        sizes = images.shape[-2:]
         if isinstance(random, torch.Generator):
-            draw = torch.rand(NUMBERS_PER_VIEW, n, generator=random, device=images.device)
+            draw = torch.rand(NUMBERS_PER_VIEW, n, generator=random)
         else:
             draw = random.permute(2, 1, 0).reshape(NUMBERS_PER_VIEW, n)
+        # A few numbers for each view are computed here and sent at once: a GPU would take longer
+        # to be asked for each than to compute it.
+        places = send(self._places(draw.double(), sizes).float(), images.device)
+        affine = places[:, :6].reshape(-1, 2, 3)
+        contrast, brightness, *lines = places[:, 6:14].T[:, :, None, None]
+        rows = _interpolation(lines[0], lines[1], lines[2], sizes[0])
+        columns = _interpolation(lines[3], lines[4], lines[5], sizes[1])
+        both = images[:, 0].repeat(2, 1, 1)
+        views = torch.baddbmm(brightness, rows.mul_(contrast) @ both, columns.transpose(1, 2))
+        if self.erase:
+            first = views[: len(images)]
+            hidden = _hidden(places[: len(images), 14:], sizes)
+            first.copy_(torch.where(hidden, first.mean((1, 2), keepdim=True), first))
+        return views[:, None], affine
+
+    def _places(self, draw: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the numbers that make views, in rows, from random numbers (NUMBERS_PER_VIEW, n).
+
+        They are the affine map (6), contrast and brightness, three numbers for `_interpolation`
+        of rows and three of columns, and for `HOLES` holes their centers and half their sizes, in
+        the order y, x, y, x.
+        """
         affine = self._crops(draw[:5])
         # Half of the draws fall below zero and leave the view sharp.
         radius = 1 + (self.blur - 1) * (2 * draw[5] - 1).clamp(min=0)
         contrast = 1 + self.contrast * (2 * draw[6] - 1)
         brightness = self.brightness * (2 * draw[7] - 1)
-        rows = _interpolation(affine[:, 1, 1], affine[:, 1, 2], height, radius)
-        columns = _interpolation(affine[:, 0, 0], affine[:, 0, 2], width, radius)
-        both = images[:, 0].repeat(2, 1, 1)
-        views = torch.baddbmm(
-            brightness[:, None, None],
-            rows.mul_(contrast[:, None, None]) @ both,
-            columns.transpose(1, 2),
-        )
-        if self.erase:
-            first = views[: len(images)]
-            hidden = self._holes(first, draw[8:, : len(images)])
-            first.copy_(torch.where(hidden, first.mean((1, 2), keepdim=True), first))
-        return views[:, None], affine
-
-    def _holes(self, views: Tensor, draw: Tensor) -> Tensor:
-        sizes = views.shape[1:]
-        y, x, shape = (2 * draw[:-1].T - 1).chunk(3, dim=1)
+        lines = []
+        for axis, size in zip((1, 0), sizes, strict=True):
+            scale, shift = affine[:, axis, axis], affine[:, axis, 2]
+            # The place of the first pixel, in pixels of the image.
+            first = (1 + shift - scale * (1 - 1 / size)) * (size / 2) - 0.5
+            # A kernel narrower than one source pixel would miss all of them.
+            reach = (radius * scale.abs()).clamp(min=1)
+            lines += [first / reach, scale / reach, 1 / reach]
+        y, x, shape = (2 * draw[8:-1].T - 1).chunk(3, dim=1)
         area = self.erase * draw[-1][:, None] / HOLES
         ratio = HOLE_ASPECT**shape
-        rows, columns = (
-            (axis_centers(size, views) - center[:, :, None]).abs() < reach.sqrt()[:, :, None]
-            for size, center, reach in zip(sizes, (y, x), (area / ratio, area * ratio), strict=True)
-        )
-        return (rows[:, :, :, None] & columns[:, :, None, :]).any(1)
+        holes = [y, x, (area / ratio).sqrt(), (area * ratio).sqrt()]
+        numbers = torch.stack([*affine.flatten(1).T, contrast, brightness, *lines], 1)
+        return torch.cat([numbers, *holes], 1)
 
     def _crops(self, draw: Tensor) -> Tensor:
         low, high = self.crop_scale
@@ -140,12 +154,23 @@ class Views(ParameterGroup):
         return torch.stack([scale_x, zero, x, zero, height, y], dim=1).view(-1, 2, 3)
 
 
-def _interpolation(scale: Tensor, shift: Tensor, size: int, radius: Tensor) -> Tensor:
-    """Return matrices (n, size, size) that resample one axis under ``x -> scale * x + shift``."""
-    place = scale[:, None] * axis_centers(size, scale) + shift[:, None]
-    pixel = (place + 1) * (size / 2) - 0.5
-    # A kernel narrower than one source pixel would miss all of them.
-    reach = (radius * scale.abs()).clamp(min=1)[:, None]
-    grid = torch.arange(size, device=scale.device, dtype=scale.dtype) / reach
-    weights = (grid[:, None, :] - (pixel / reach)[:, :, None]).abs_().neg_().add_(1).clamp_(min=0)
+def _interpolation(first: Tensor, step: Tensor, narrowness: Tensor, size: int) -> Tensor:
+    """Return matrices (n, size, size) that resample one axis.
+
+    Pixel i of a view is a mean of the pixels around ``(first + i * step) / narrowness``, with
+    weights that fall to zero at a distance of ``1 / narrowness``; all (n, 1, 1).
+    """
+    pixels = torch.arange(size, device=first.device, dtype=first.dtype)
+    places = torch.addcmul(first, step, pixels[:, None])
+    weights = (narrowness * pixels - places).abs_().neg_().add_(1).clamp_(min=0)
     return weights.div_(weights.sum(2, keepdim=True))
+
+
+def _hidden(holes: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Tell which pixels (n, height, width) lie in the holes of `Views._places`."""
+    y, x, half_height, half_width = holes[:, :, None].chunk(4, 1)
+    rows, columns = (
+        (axis_centers(size, holes) - center).abs() < half
+        for size, center, half in zip(sizes, (y, x), (half_height, half_width), strict=True)
+    )
+    return (rows[:, :, :, None] & columns[:, :, None, :]).any(1)

@@ -188,15 +188,16 @@ def scan(
     held_out: NDArray[np.intp],
     refuse_unusable: bool = True,
     progress: bool = False,
-    look: Callable[..., None] | None = None,
+    note: Callable[..., None] | None = None,
     **options: Any,
 ) -> Scan:
     """Scan all images like `otcxr_sk.images.scan`, each process a share of them.
 
     All processes return the same result, or raise the same error.
     """
+    options["device"] = processes.device
     if processes.count == 1:
-        options |= {"refuse_unusable": refuse_unusable, "progress": progress, "look": look}
+        options |= {"refuse_unusable": refuse_unusable, "progress": progress, "note": note}
         return scan_alone(source, size, held_out=held_out, **options)
     n = len(source)
     seen: list[tuple[int, Scan]] = []
@@ -205,7 +206,7 @@ def scan(
         # In pieces, so that a slow process is waited for before the others are far ahead.
         for rows in np.array_split(np.arange(n), math.ceil(n / (LOOKED_AT * processes.count))):
             share = np.array_split(rows, processes.count)[processes.rank]
-            seen += processes.gather(_scan_rows(source, share, held_out, size, look, options))
+            seen += processes.gather(_scan_rows(source, share, held_out, size, note, options))
             bar.update(len(rows))
     problems = [problem for _, found in seen for problem in found.unusable]
     if refuse_unusable:
@@ -223,7 +224,7 @@ def _scan_rows(
     rows: NDArray[np.intp],
     held_out: NDArray[np.intp],
     size: int,
-    look: Callable[..., None] | None,
+    note: Callable[..., None] | None,
     options: dict[str, Any],
 ) -> tuple[int, Scan]:
     """Scan some rows, and count those that were measured."""
@@ -233,7 +234,7 @@ def _scan_rows(
         size,
         held_out=np.flatnonzero(is_held_out),
         refuse_unusable=False,
-        look=None if look is None else lambda local, images: look(rows[local], images),
+        note=None if note is None else lambda local, found: note(rows[local], found),
         **options,
     )
     measured = ~is_held_out

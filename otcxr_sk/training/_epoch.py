@@ -1,7 +1,7 @@
 """An epoch: its batches and steps, its reproducible views, and the loss on them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from otcxr_sk._torch_defaults import inference
-from otcxr_sk.images import ImageSource, read_batches
+from otcxr_sk._transfer import Arriving
+from otcxr_sk.images import ImageSource, behind, read_batches, spread
 from otcxr_sk.method import NUMBERS_PER_VIEW, Objective, Views
 from otcxr_sk.training._device import choose_precision, put_on
 
@@ -103,7 +104,7 @@ class Draw:
         Mean and standard deviation of the pixels of the training images.
     seed : int
     device : torch.device
-        Where views are drawn.
+        Where views are made; their random numbers are drawn on the CPU.
     """
 
     views: Views
@@ -118,13 +119,14 @@ class Draw:
         Parameters
         ----------
         batch : Tensor of shape (b, 1, H, W)
+            On the device.
         epoch : int
         start : int
             Place of the first image in the order of the epoch.
         """
         numbers = uniform((self.seed, epoch), start, start + len(batch), 2 * NUMBERS_PER_VIEW)
-        random = torch.from_numpy(numbers).view(-1, 2, NUMBERS_PER_VIEW).to(self.device)
-        return self.views((batch.to(self.device) - self.mean) / self.std, random)
+        random = torch.from_numpy(numbers).view(-1, 2, NUMBERS_PER_VIEW)
+        return self.views((batch - self.mean) / self.std, random)
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -154,8 +156,8 @@ def evaluate(
     size: int,
     batch_size: int,
     precision: str,
-    num_workers: int = 0,
-    look: Callable[..., None] | None = None,
+    num_workers: int | str = 0,
+    note: Callable[..., None] | None = None,
 ) -> dict[str, float]:
     """Compute the loss and its terms on the views of epoch 0, as means over images.
 
@@ -171,10 +173,10 @@ def evaluate(
     batch_size : int
     precision : {"auto", "bfloat16", "float16", "float32"}
         Arithmetic of the encoder.
-    num_workers : int, default=0
+    num_workers : int or "auto", default=0
         Processes that read images; 0 reads in this one.
-    look : callable, default=None
-        Called with the rows and images of each batch.
+    note : callable, default=None
+        Called with the rows of each batch and what `spread` finds of its images.
 
     Returns
     -------
@@ -190,23 +192,31 @@ def evaluate(
     dtype = choose_precision(precision, draw.device)
     plan = EpochPlan(len(source), batch_size)
     batches = plan.batches(np.arange(len(source)))
-    sums: dict[str, float] = {}
-    images = read_batches(source, batches, size, num_workers)
-    for rows, start, batch in zip(batches, plan.starts, images, strict=True):
-        if look is not None:
-            look(rows, batch)
-        mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
-        with inference(), mixed:
-            terms, _ = model(*draw(batch, 0, start))
-            values = {"loss": objective.total(terms), **terms}
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(source)
-    if not math.isfinite(sums["loss"]):
+    names: list[str] = []
+
+    def computed() -> Iterator[tuple[Arriving, Arriving]]:
+        images = read_batches(source, batches, size, num_workers, draw.device)
+        for start, batch in zip(plan.starts, images, strict=True):
+            mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
+            with inference(), mixed:
+                terms, _ = model(*draw(batch, 0, start))
+                values = {"loss": objective.total(terms), **terms}
+                names[:] = values
+                yield Arriving(torch.stack([*values.values()])), Arriving(spread(batch))
+
+    sums = np.zeros(0)
+    for rows, (values, seen) in zip(batches, behind(computed(), draw.device), strict=True):
+        if note is not None:
+            note(rows, seen.read())
+        part = values.read().numpy().astype(np.float64) * len(rows) / len(source)
+        sums = sums + part if len(sums) else part
+    means = dict(zip(names, sums.tolist(), strict=True))
+    if not math.isfinite(means["loss"]):
         raise NonFiniteLossError(
             "the loss on these images is not finite: use precision='float32', and check that "
             "their pixels are scaled like those of the training images"
         )
-    return sums
+    return means
 
 
 def uniform(key: tuple[int, int], start: int, stop: int, width: int) -> NDArray[np.float32]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from otcxr_sk._transfer import Arriving
 from otcxr_sk.method import effective_rank, spectrum, spread
 from otcxr_sk.training._checkpoint import RunState
 from otcxr_sk.training._epoch import EpochPlan
@@ -20,38 +23,88 @@ if TYPE_CHECKING:
 # Spread and effective rank of an epoch are computed from at most this many embeddings.
 WATCHED = 2048
 
+# Batches that a GPU is asked for before a loss is looked at.
+LATE = 2
+
 
 class Tally:
-    """Sums over the batches of an epoch so far."""
+    """Sums over the batches of an epoch so far.
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.watched: list[Tensor] = []
+    Parameters
+    ----------
+    sums : mapping of str to Tensor, default={}
+        By term, its sum over earlier batches, all on one device.
+    watched : sequence of Tensor, default=()
+        Embeddings of earlier batches.
+    """
+
+    def __init__(
+        self, sums: Mapping[str, Tensor] | None = None, watched: Sequence[Tensor] = ()
+    ) -> None:
+        self._names = list(sums or ())
+        self._totals = torch.stack([*sums.values()]) if sums else None
+        self.watched = list(watched)
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """By term, its sum over the images so far."""
+        if self._totals is None:
+            return {}
+        return {name: one.clone() for name, one in zip(self._names, self._totals, strict=True)}
 
     @property
     def watches(self) -> bool:
         """Whether the next embedding is needed."""
         return sum(map(len, self.watched)) < WATCHED
 
-    def add(self, terms: dict[str, Tensor], embedding: Tensor, n_images: int) -> None:
+    def add(self, terms: Mapping[str, Tensor], embedding: Tensor, n_images: int) -> None:
         """Add the terms of a batch of `n_images`, and the embedding of its views."""
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach() * n_images
+        values = torch.stack([value.detach() for value in terms.values()])
+        if self._totals is None:
+            self._names, self._totals = list(terms), torch.zeros_like(values)
+        self._totals.add_(values, alpha=n_images)
         if self.watches:
             self.watched.append(embedding[:n_images])
 
     def is_finite(self) -> bool:
         """Whether the embeddings have no NaN and no infinity."""
-        return all(embedding.isfinite().all() for embedding in self.watched)
+        return bool(torch.cat(self.watched).isfinite().all())
 
     def means(self, n_images: int) -> dict[str, float]:
         """Return the means over an epoch of `n_images`, and the health of its embeddings."""
-        seen = torch.cat(self.watched)[:WATCHED].float()
+        assert self._totals is not None
+        totals = self._totals.tolist()
+        seen = torch.cat(self.watched)[:WATCHED].float().cpu()
         return {
-            **{name: float(value) / n_images for name, value in self.sums.items()},
+            **{name: total / n_images for name, total in zip(self._names, totals, strict=True)},
             "spread": spread(seen),
             "effective_rank": effective_rank(spectrum(seen)),
         }
+
+
+class Losses:
+    """Whether the losses of the batches so far are finite.
+
+    A GPU is not waited for: a loss is looked at when those of a few more batches are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._coming: deque[Arriving] = deque()
+
+    def add(self, loss: Tensor) -> bool:
+        """Take in the loss of a batch, and return whether those that have come are finite."""
+        self._coming.append(Arriving(loss.detach()))
+        return self._are_finite(LATE if loss.is_cuda else 0)
+
+    def are_finite(self) -> bool:
+        """Wait for all losses, and return whether they are finite."""
+        return self._are_finite(0)
+
+    def _are_finite(self, left: int) -> bool:
+        while len(self._coming) > left:
+            if not self._coming.popleft().read().isfinite():
+                return False
+        return True
 
 
 class Progress:
@@ -82,6 +135,8 @@ class Progress:
         By name, a number for every epoch completed.
     tally : Tally
         Sums over the epoch under way.
+    losses : Losses
+        Of the batches so far.
     good : dict of str to Tensor
         Weights of `outcome` after the last epoch that ended well, on the CPU.
     kept : dict of str to Tensor
@@ -106,7 +161,7 @@ class Progress:
         self.random = random or Randomness(0, torch.device("cpu"))
         self.earlier, self.epoch, self.step = 0, 0, 0
         self.history: dict[str, list[float]] = {}
-        self.tally = Tally()
+        self.tally, self.losses = Tally(), Losses()
         self.good = snapshot(self.outcome)
         self.kept: dict[str, Tensor] = {}
         self.stopped = self.paused = False
@@ -204,10 +259,11 @@ class Progress:
         self.good = groups.get("good", groups.get("average", groups["model"]))
         _load_optimizer(self.optimizer, groups)
         device = next(self.model.parameters()).device
-        self.tally = Tally()
         sums, numbers = groups.get("sums", {}), saved.numbers
-        self.tally.sums = {name: sums[name].to(device) for name in numbers["sums"]}
-        self.tally.watched = [value.to(device) for value in groups.get("watched", {}).values()]
+        self.tally = Tally(
+            {name: sums[name].to(device) for name in numbers["sums"]},
+            [value.to(device) for value in groups.get("watched", {}).values()],
+        )
         self.random.go_on(groups["generator"])
         counts = [numbers[name] for name in ("earlier", "epoch", "step")]
         self.earlier, self.epoch, self.step = counts

@@ -68,11 +68,16 @@ class SharedStatistics(BatchStatistics):
     Processes exchange sums, never samples, so the traffic does not grow with the batch.
     """
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of the numbers of all processes, which may have different counts."""
-        count = values.new_tensor(values.numel())
-        total, count = add_up(torch.stack([values.sum(), count]))
-        return total / count
+    def means(self, *samples: tuple[Tensor, Tensor | None]) -> list[Tensor]:
+        """Return the means of the numbers of all processes, which may have different counts."""
+        numbers = []
+        for values, weights in samples:
+            total = (values if weights is None else values * weights).sum()
+            # Filled in where it is: a number that is sent would be waited for.
+            number = torch.full_like(total, values.numel()) if weights is None else weights.sum()
+            numbers.append(torch.stack([total, number]))
+        totals = add_up(torch.stack(numbers))
+        return list(totals[:, 0] / totals[:, 1])
 
     def largest(self, value: Tensor) -> Tensor:
         """Return the largest number of all processes, so that all iterate equally long."""
@@ -80,15 +85,13 @@ class SharedStatistics(BatchStatistics):
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return value
 
-    def moments(self, s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return variance (D,) and covariance (D, D) over all processes, of `s` and of `t`."""
-        q = torch.stack([s, t])
+    def covariance(self, q: Tensor) -> Tensor:
+        """Return the covariances (2, D, D) of both views over all processes."""
         count = q.new_full((2, 1), q.shape[1])
         sums = add_up(torch.cat([q.sum(1), count], 1))
         count = sums[0, -1].detach()
         q = q - (sums[:, :-1] / count).unsqueeze(1)
-        matrices = add_up(q.transpose(1, 2) @ q) / (count - 1)
-        return [(matrix.diagonal(), matrix) for matrix in matrices]
+        return add_up(q.transpose(1, 2) @ q) / (count - 1)
 
 
 def add_up(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource, read_batches
@@ -37,6 +39,9 @@ _MIXED: dict[torch.dtype, Any] = {torch.bfloat16: "bf16-mixed", torch.float16: "
 # Below this scale it does not.
 _LEAST_SCALE = 1e-4
 
+# Steps between two looks at that scale, which wait for the GPU.
+_LOOK = 50
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -61,7 +66,7 @@ class Trainer:
         Batches per step of the optimizer.
     schedule : WarmupConstant, default=None
         None is a linear warm-up and a cosine decay to zero over all epochs.
-    num_workers : int, default=0
+    num_workers : int or "auto", default=0
         Processes that read images; 0 reads in this one.
     verbose : bool, default=False
         Whether to show a progress bar.
@@ -85,7 +90,7 @@ class Trainer:
     precision: str
     accumulate: int = 1
     schedule: WarmupConstant | None = None
-    num_workers: int = 0
+    num_workers: int | str = 0
     verbose: bool = False
     processes: Processes = SINGLE_PROCESS
     callbacks: Sequence[Callback] = ()
@@ -136,7 +141,7 @@ class Trainer:
         plan = EpochPlan(len(source), self.batch_size, self.accumulate, rank, count)
         fabric = self._fabric(model)
         model.train().to(memory_format=torch.channels_last)
-        plain = self.optimizer.build(model)
+        plain = self.optimizer.build(model, on_gpu=self.draw.device.type == "cuda")
         network, optimizer = fabric.setup(self.processes.share(model, self.objective), plain)
         average = self.optimizer.build_average(model)
         random = random or Randomness(self.draw.seed, self.draw.device)
@@ -156,8 +161,7 @@ class Trainer:
                     if any(self.processes.any(interrupt.asked, due)):
                         break
                 (stop,) = self.processes.any(interrupt.asked)
-                # A finite loss can have a gradient that is not finite.
-                if not all(value.isfinite().all() for value in model.parameters()):
+                if _is_lost(fabric, progress):
                     raise _failed(progress)
                 if progress.step == plan.steps:
                     self._end_epoch(progress, len(source), state)
@@ -190,7 +194,8 @@ class Trainer:
         # Anew in every epoch, because callbacks may have changed the network.
         passes = TrainingPasses(progress.model, progress.random)
         optimizer.zero_grad()
-        with closing(read_batches(source, batches, self.size, self.num_workers)) as images:
+        images = read_batches(source, batches, self.size, self.num_workers, self.draw.device)
+        with closing(images):
             for index, batch in enumerate(images, first):
                 views = self.draw(batch, progress.epoch, plan.starts[index])
                 key = self.draw.seed, progress.epoch, plan.starts[index]
@@ -213,7 +218,7 @@ class Trainer:
         with fabric.no_backward_sync(network, enabled=not plan.ends_step(index)):
             terms, embedding = network(*views)
             loss = self.objective.total(terms)
-            if not torch.isfinite(loss):
+            if not progress.losses.add(loss):
                 raise _failed(progress)
             try:
                 fabric.backward(loss * plan.share(index))
@@ -236,7 +241,7 @@ class Trainer:
         progress.step += 1
         if progress.average is not None:
             progress.average.update(progress.model, progress.done)
-        if fabric.strategy.precision.state_dict().get("scale", 1) < _LEAST_SCALE:
+        if progress.step % _LOOK == 0 and _has_no_scale(fabric):
             raise _failed(progress)
 
     def _end_epoch(self, progress: Progress, n_images: int, state: TrainingState) -> None:
@@ -290,6 +295,7 @@ class Trainer:
 
     def _fabric(self, model: OTCXRModel) -> Fabric:
         from lightning_fabric import Fabric
+        from lightning_fabric.accelerators import CUDAAccelerator
         from lightning_fabric.plugins import MixedPrecision, Precision
         from lightning_fabric.strategies import DDPStrategy
 
@@ -302,16 +308,23 @@ class Trainer:
                 # Fabric would give it the default dtype of the program.
                 return data
 
+        class Quiet(CUDAAccelerator):
+            def setup_device(self, device: torch.device) -> None:
+                # Fabric would print advice on settings that belong to the program, and change the
+                # current device for good.
+                pass
+
         device = self.draw.device
+        accelerator: Any = Quiet() if device.type == "cuda" else device.type
         mixed = _MIXED.get(choose_precision(self.precision, device))
         plugin = Autocast(mixed, device.type) if mixed else Precision()
         if self.processes.count == 1:
             index = [device.index or 0] if device.type == "cuda" else 1
-            return Fabric(accelerator=device.type, devices=index, plugins=plugin)
+            return Fabric(accelerator=accelerator, devices=index, plugins=plugin)
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         idle = has_idle_parameters(model, self.objective, self.size)
         fabric = Fabric(
-            accelerator=device.type,
+            accelerator=accelerator,
             strategy=DDPStrategy(find_unused_parameters=idle),
             devices=here,
             num_nodes=self.processes.count // here,
@@ -344,6 +357,18 @@ def _failed(progress: Progress, what: str = "the loss or its gradient") -> NonFi
         epoch,
         progress.history,
     )
+
+
+def _is_lost(fabric: Fabric, progress: Progress) -> bool:
+    """Whether training has failed, which may not have been noticed so far."""
+    # A finite loss can have a gradient that is not finite.
+    largest = get_total_norm([*progress.model.parameters()], math.inf)
+    return _has_no_scale(fabric) or not (progress.losses.are_finite() and largest.isfinite())
+
+
+def _has_no_scale(fabric: Fabric) -> bool:
+    """Whether the gradients of float16 overflow at every scale."""
+    return fabric.strategy.precision.state_dict().get("scale", 1) < _LEAST_SCALE
 
 
 def _interrupted(progress: Progress, folder: str | None) -> TrainingInterrupted:

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from otcxr_sk import OTCXRPretrainer, __version__
-from otcxr_sk.estimators._encoder import Embedder, FittedEncoder
+from otcxr_sk.estimators._encoder import Embedder, come, FittedEncoder
 from otcxr_sk.estimators._state import part_of, unpack
 from otcxr_sk.method import DenseEncoder
 
@@ -52,7 +52,7 @@ def standardized(X, estimator):
 def test_a_copy_of_the_value_embeds_the_same(value, exact, X):
     images = torch.from_numpy(X[:8].astype(np.float32))[:, None]
     for each in (value, pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
-        embedded = Embedder(each, each.load())((images, []), 0, dense=False)
+        embedded, _ = come(Embedder(each, each.load())(images, dense=False), 0, [])
         np.testing.assert_array_equal(embedded, exact.transform(X[:8]))
 
 

@@ -40,7 +40,7 @@ def pairs(n=8, seed=0, **options):
 
 def token_pairs(n=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, n, 16, DIM, generator=generator, dtype=torch.float64).unbind()
+    return torch.randn(2, n, 16, DIM, generator=generator, dtype=torch.float64)
 
 
 def halves():
@@ -84,9 +84,9 @@ def test_swapping_the_views_changes_no_term():
 
 def test_a_direction_shared_by_all_tokens_of_an_image_is_not_compared():
     model = make_model().double()
-    z_s, z_t = token_pairs()
-    shared = torch.randn(3, 1, DIM, generator=torch.Generator().manual_seed(1)).double()
-    torch.testing.assert_close(model.infuse(z_s + shared, z_t), model.infuse(z_s, z_t))
+    z = token_pairs().flatten(0, 1)
+    shared = torch.randn(6, 1, DIM, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(model.infuse(z + shared), model.infuse(z))
 
 
 def test_bfloat16_stays_inside_the_encoder():
@@ -119,7 +119,7 @@ def test_without_its_weight_the_image_level_term_teaches_nothing():
 
 
 def test_a_token_weighs_as_much_as_the_other_view_shows_of_it():
-    matching = make_model().double().match(*token_pairs(1), halves())
+    matching = make_model().double().match(token_pairs(1), halves())
     rows = matching.plan.sum(2)[0].view(GRID)
     assert rows[:, :2].sum() < 2 * FLOOR
     torch.testing.assert_close(rows[:, 2:], torch.full((4, 2), 1 / 8).double(), atol=1e-3, rtol=0)
@@ -129,10 +129,10 @@ def test_a_token_weighs_as_much_as_the_other_view_shows_of_it():
 
 def test_what_the_other_view_does_not_show_costs_nothing():
     model = make_model(transport="direct").double()
-    q_s, q_t = token_pairs(1)
-    changed = q_s.clone()
-    changed[:, torch.arange(16) % 4 < 2] *= -1
-    losses = [model.match(q, q_t, halves()).loss.item() for q in (q_s, changed)]
+    q = token_pairs(1)
+    changed = q.clone()
+    changed[0, :, torch.arange(16) % 4 < 2] *= -1
+    losses = [model.match(tokens, halves()).loss.item() for tokens in (q, changed)]
     assert losses[0] == pytest.approx(losses[1], abs=0.01)
 
 
@@ -142,7 +142,8 @@ def test_tokens_that_know_their_place_have_no_loss_and_equal_tokens_have_that_of
     placed = torch.eye(16, DIM).double()[None]
     equal = torch.ones(1, 16, DIM).double()
     learned, ignorant = (
-        make_model(epsilon=0.1).double().match(q, q, affine).loss.item() for q in (placed, equal)
+        make_model(epsilon=0.1).double().match(torch.stack([q, q]), affine).loss.item()
+        for q in (placed, equal)
     )
     assert learned < 0.02
     # All plans cost the same, so the entropic plan is the product of the marginals.
@@ -151,9 +152,9 @@ def test_tokens_that_know_their_place_have_no_loss_and_equal_tokens_have_that_of
 
 
 def test_the_direct_loss_is_the_cost_of_the_plan():
-    q_s, q_t = token_pairs(2)
-    matching = make_model(transport="direct").double().match(q_s, q_t, torch.cat([halves()] * 2))
-    cosine = nn.functional.cosine_similarity(q_s[:, :, None], q_t[:, None], dim=-1)
+    q = token_pairs(2)
+    matching = make_model(transport="direct").double().match(q, torch.cat([halves()] * 2))
+    cosine = nn.functional.cosine_similarity(q[0, :, :, None], q[1, :, None], dim=-1)
     torch.testing.assert_close(matching.loss, (matching.plan * (1 - cosine)).sum((1, 2)))
 
 
@@ -167,9 +168,7 @@ def train(loss, steps=60, **options):
         loss(model(views, affine)[0]).backward()
         optimizer.step()
     with torch.no_grad():
-        rank = effective_rank(
-            spectrum(torch.cat(model.infuse(*model.dense_tokens(views))).flatten(0, 1))
-        )
+        rank = effective_rank(spectrum(model.infuse(model.dense_tokens(views)).flatten(0, 2)))
         projections = model.projector(model.encoder(views)[1].mean((2, 3)))
         return rank, projections.std(0).mean().item()
 

@@ -15,11 +15,11 @@ shapes = st.tuples(st.integers(2, 9), st.integers(1, 5))
 
 
 def variance_loss(q):
-    return regularizers(q, q)[0] / 2
+    return regularizers(torch.stack([q, q]))[0] / 2
 
 
 def covariance_loss(q):
-    return regularizers(q, q)[1] / 2
+    return regularizers(torch.stack([q, q]))[1] / 2
 
 
 def samples(seed, shape=(8, 4)):
@@ -96,11 +96,12 @@ def test_gradient_of_the_variance_term_of_a_constant_is_finite():
 
 def test_regularizers_take_each_view_on_its_own():
     s, t = samples(0), 0.3 * samples(1)
-    variance, covariance = regularizers(s, t)
+    variance, covariance = regularizers(torch.stack([s, t]))
     torch.testing.assert_close(variance, variance_loss(s) + variance_loss(t))
     torch.testing.assert_close(covariance, covariance_loss(s) + covariance_loss(t))
     # Views that are constant, though far apart, have no variance.
-    assert regularizers(torch.zeros(8, 4), torch.ones(8, 4))[0].item() == pytest.approx(2 * 0.99)
+    apart = torch.stack([torch.zeros(8, 4), torch.ones(8, 4)])
+    assert regularizers(apart)[0].item() == pytest.approx(2 * 0.99)
 
 
 TERMS = {

@@ -99,12 +99,12 @@ def test_bfloat16_is_kept_and_averaged_in_float32():
 
 def test_statistics_of_one_process_are_those_of_its_batch():
     shared = SharedStatistics()
-    values, s, t = numbers(3, 4), numbers(9, 5), numbers(9, 5, seed=1)
-    torch.testing.assert_close(shared.mean(values), WHOLE_BATCH.mean(values))
-    assert shared.mean(values[:0]).isnan()
+    values, weights, q = numbers(3, 4), numbers(3, 4, seed=1).abs(), numbers(2, 9, 5)
+    samples = (values, None), (values, weights)
+    torch.testing.assert_close(shared.means(*samples), WHOLE_BATCH.means(*samples))
+    assert shared.means((values, 0 * values))[0].isnan()
     assert shared.largest(values.max()) == WHOLE_BATCH.largest(values.max())
-    for found, expected in zip(shared.moments(s, t), WHOLE_BATCH.moments(s, t), strict=True):
-        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(shared.covariance(q), WHOLE_BATCH.covariance(q))
 
 
 def test_padding_is_dropped_when_parts_are_joined():
