@@ -71,7 +71,7 @@ def true_plan(affine: Tensor, grid: tuple[int, int]) -> Tensor:
     return plan / plan.sum((1, 2), keepdim=True)
 
 
-def neighbors(affine: Tensor, grid: tuple[int, int]) -> Tensor:
+def neighbors(affine: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Tell which tokens of `t` lie less than one token spacing of `t` from each token of `s`.
 
     The distance is Euclidean, with each axis in units of the spacing of `t`. `affine` and `grid`
@@ -81,26 +81,17 @@ def neighbors(affine: Tensor, grid: tuple[int, int]) -> Tensor:
     -------
     near : Tensor of bool, shape (B, N, N)
         ``near[b, i, j]`` for token `i` of view `s` and token `j` of view `t`.
+    inside : Tensor of bool, shape (B, N)
+        Whether the center of a token of `s` lies inside view `t`.
     """
-    rows, columns = (
-        ((s[:, :, None] - t[:, None]) / (2 * half)[:, None]).square()
-        for (s, t), _, (_, half) in _axes(affine, grid)
-    )
+    distances, within = [], []
+    for ((s, t), (_, middle), (_, half)), size in zip(_axes(affine, grid), grid, strict=True):
+        distances.append(((s[:, :, None] - t[:, None]) / (2 * half)[:, None]).square())
+        within.append((s - middle).abs() <= size * half)
     n = grid[0] * grid[1]
-    squares = rows[:, :, None, :, None] + columns[:, None, :, None, :]
-    return (squares < 1).view(-1, n, n)
-
-
-def inside(affine: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tell which tokens of `s` have their center inside view `t`: Tensor of bool, shape (B, N).
-
-    `affine` and `grid` are those of `true_plan`.
-    """
-    rows, columns = (
-        (s - middle).abs() <= size * half
-        for ((s, _), (_, middle), (_, half)), size in zip(_axes(affine, grid), grid, strict=True)
-    )
-    return (rows[:, :, None] & columns[:, None]).flatten(1)
+    squares = distances[0][:, :, None, :, None] + distances[1][:, None, :, None, :]
+    inside = (within[0][:, :, None] & within[1][:, None]).flatten(1)
+    return (squares < 1).view(-1, n, n), inside
 
 
 def _axes(affine: Tensor, grid: tuple[int, int]) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:

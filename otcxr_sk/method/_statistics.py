@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from otcxr_sk.method._geometry import inside, neighbors
+from otcxr_sk.method._geometry import neighbors
 
 
 class BatchStatistics:
@@ -71,9 +71,8 @@ def arrivals(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tuple[Tenso
     counts : Tensor of shape (B, N)
         1 for tokens whose center lies inside `t`, 0 for others.
     """
-    near = neighbors(affine, grid).to(plan.dtype)
-    arrived = (plan * near).sum(2) / plan.sum(2)
-    return arrived, near.mean(2), inside(affine, grid).to(plan.dtype)
+    near, inside = (told.to(plan.dtype) for told in neighbors(affine, grid))
+    return (plan * near).sum(2) / plan.sum(2), near.mean(2), inside
 
 
 def spread(embedding: Tensor) -> float:

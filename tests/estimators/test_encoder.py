@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from otcxr_sk import OTCXRPretrainer, __version__
-from otcxr_sk.estimators._encoder import Embedder, come, FittedEncoder
+from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, come
 from otcxr_sk.estimators._state import part_of, unpack
 from otcxr_sk.method import DenseEncoder
 
