@@ -224,6 +224,40 @@ def test_a_joined_table_equals_one_made_at_once(comparison, runs, tmp_path):
     assert not {"pixels 16x16", "untrained"} & set(runs)
 
 
+def test_a_table_of_another_device_can_be_joined_and_says_how_far_scores_differ(
+    comparison, runs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(compare_peers, "OURS", "untrained")
+    rows, old = comparison("cache", "pixels 16x16", "untrained"), tmp_path / "old.csv"
+    assert {row["device"] for row in rows} == {"cpu"}
+    # As tables were before there was a choice.
+    write_csv(
+        [{k: v for k, v in r.items() if k not in ("device", "gpu_seconds")} for r in rows], old
+    )
+    del runs[:]
+    # Another name of the CPU stands for a GPU.
+    rows = comparison("cache", "untrained", "--device", "cpu:0", "--join", str(old))
+    assert runs == ["untrained"] * 2
+    found = {(row["method"], row["device"], row["gpu_seconds"] != "") for row in rows}
+    assert found == {("pixels 16x16", "cpu", False), ("untrained", "cpu:0", True)}
+    printed = capsys.readouterr().out
+    assert "scores of untrained on cpu:0 differ by at most 0.0000, on average 0.0000" in printed
+    assert "GPU s" in (tmp_path / "out.md").read_text(encoding="utf-8")
+
+
+def test_a_device_that_is_not_there_is_an_error(data, capsys):
+    with pytest.raises(SystemExit):
+        ablate.main([str(data), "--device", "cuda:99"])
+    assert "device='cuda:99' cannot be used on this machine" in capsys.readouterr().err
+
+
+def test_the_cpu_has_the_results_of_before_there_was_a_choice_of_devices(tmp_path):
+    cache, key = Cache(tmp_path), {"kind": "run", "method": "pca"}
+    cache.get(key, lambda: {"score": 1})
+    assert cache.get({**key, "device": "cpu"}, None)["score"] == 1
+    assert cache.get({**key, "device": "cuda"}, lambda: {"score": 2})["score"] == 2
+
+
 def test_a_table_of_other_images_or_epochs_cannot_be_joined(comparison, tmp_path):
     rows = comparison("cache", "pixels 16x16")
     other = tmp_path / "other.csv"
@@ -238,7 +272,7 @@ def test_the_features_of_ours_are_its_embedding(phantoms):
     setting = Setting(learning_rate=1e-3, weight=1.0)
     embedded, frozen = ours(phantoms.images, rows, BUDGET, setting, 0)
     parameters = {**vars(BUDGET), "learning_rate": 1e-3, "objective__global_weight": 1.0}
-    estimator = laptop(**parameters, device="cpu", random_state=0)
+    estimator = laptop(**parameters, random_state=0)
     expected = estimator.fit_transform(phantoms.images)
     # The estimator may round to bfloat16.
     assert np.corrcoef(embedded.ravel(), expected.ravel())[0, 1] > 0.999
@@ -342,6 +376,12 @@ def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
     assert pixels["matching"] == "nan"
     assert 0 <= float(laptop["matching"]) <= 1
     assert laptop["mean"] != whole["mean"]
+    ablate.main([*words.split(), "--device", "cpu:0", "--variants", "laptop"])
+    assert len(seen) == 4
+    (elsewhere,) = read_csv(out)
+    assert (laptop["device"], elsewhere["device"]) == ("cpu", "cpu:0")
+    assert elsewhere["mean"] == laptop["mean"]
+    assert float(elsewhere["gpu_seconds"]) >= 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The parts of the comparison with peers: masks, losses, report."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from peers import dense, protocol, report
 from peers.cache import Cache
 from peers.features import Method, available
-from peers.pretrain import Budget, random_encoder
+from peers.pretrain import Budget, draw_views, pretrain, random_encoder
 from study import Study
 
 from otcxr_sk import Optimizer, Views
@@ -118,6 +119,32 @@ def test_peers_from_imagenet_are_compared_with_ours_from_imagenet():
     for name in ("simclr", "vicreg"):
         assert methods[name].against == "otcxr"
         assert methods[f"{name} {where}"].against == f"otcxr {where}"
+
+
+def test_views_are_drawn_on_the_cpu_for_every_device():
+    images, views = torch.randn(4, 1, 32, 32), Views()
+    drawn = draw_views(views, images, torch.Generator().manual_seed(0))
+    for found, same in zip(drawn, views(images, torch.Generator().manual_seed(0)), strict=True):
+        assert found.equal(same)
+    elsewhere, _ = draw_views(views, images.to("meta"), torch.Generator())
+    assert elsewhere.device.type == "meta"
+
+
+def test_the_step_at_which_a_loss_is_not_finite_is_named():
+    class Diverging(torch.nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder, self.factors = encoder, [1.0, 1.0, 1.0, np.nan, 1.0, 1.0]
+
+        def loss(self, views, affine):
+            return self.factors.pop(0) * self.encoder(views)[1].mean()
+
+        def after_step(self, done):
+            pass
+
+    budget = replace(BUDGET, epochs=3, batch_size=4)
+    with pytest.raises(FloatingPointError, match="the loss is nan in step 4"):
+        pretrain(Diverging, random_encoder(budget, 0), torch.randn(8, 1, 32, 32), budget, 1e-3, 0)
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -1,14 +1,17 @@
 """The benchmarks of speed: they run, and they time what they claim to."""
 
+import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import step_cost
 import step_parts
 import torch
+import training_speed
 from one_step import OneStep
 from results import read_csv
 
@@ -58,43 +61,63 @@ def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     assert 0.5 < memory < 5
 
 
+def test_fit_and_transform_are_told_as_a_share_of_the_bare_encoder(tmp_path):
+    out = tmp_path / "speed.csv"
+    # Another name of the CPU, for which there is no plain loop.
+    training_speed.main(["--quick", "--device", "cpu:0", "--out", str(out)])
+    rows = {row["what"]: row for row in read_csv(out)}
+    limits = training_speed.LIMITS
+    assert rows.keys() == limits.keys() | set(limits.values())
+    for name, limit in limits.items():
+        share = float(rows[name]["images_per_s"]) / float(rows[limit]["images_per_s"])
+        assert float(rows[name]["share_of_bare"]) == pytest.approx(share, rel=1e-3)
+    # Only the total includes the first epoch, the scan before it and building the model.
+    fit = rows["fit, arrays"]
+    assert 0 < float(fit["total_share_of_bare"]) < float(fit["share_of_bare"])
+
+
+@pytest.mark.slow
 def test_fit_and_the_plain_loop_are_timed_on_the_same_files(tmp_path):
     pytest.importorskip("lightly", reason='the plain loop needs "otcxr-sk[benchmarks]"')
-    import training_speed
-
     out = tmp_path / "speed.csv"
     training_speed.main(["--quick", "--out", str(out)])
     rows = {row["what"]: row for row in read_csv(out)}
-    assert rows.keys() == training_speed.OURS.keys() | training_speed.PLAIN.keys()
     plain = float(rows["lightly, float32"]["images_per_s"])
-    for row in rows.values():
-        ratio = float(row["images_per_s"]) / plain
-        assert float(row["times_lightly_float32"]) == pytest.approx(ratio, rel=1e-3)
-    # Only the total includes the first epoch, the scan before it and building the model.
-    fit = rows["fit, float32"]
-    assert 0 < float(fit["total_images_per_s"]) < float(fit["images_per_s"])
+    for name in training_speed.TARGETS.keys() | training_speed.PLAIN.keys():
+        ratio = float(rows[name]["images_per_s"]) / plain
+        assert float(rows[name]["times_lightly_float32"]) == pytest.approx(ratio, rel=1e-3)
+
+
+def test_the_steps_of_any_optimizer_are_timed_at_their_ends():
+    value = torch.nn.Parameter(torch.ones(1))
+    value.grad = torch.ones(1)
+    optimizer = torch.optim.SGD([value], lr=1.0)
+    before = time.perf_counter()
+    with training_speed.times_of_steps(2, 4, device="cpu") as times:
+        for _ in range(3):
+            optimizer.step()
+        middle = time.perf_counter()
+        optimizer.step()
+    assert [before, times[0], middle, times[1]] == sorted([before, middle, *times])
+    optimizer.step()
+    assert len(times) == 2
 
 
 def test_the_plain_loop_sees_gray_views_and_learns(tmp_path):
     pytest.importorskip("lightly", reason='the plain loop needs "otcxr-sk[benchmarks]"')
-    import argparse
+    from plain_loop import PlainLoop
 
-    import training_speed
-
-    paths = training_speed.write_images(tmp_path, 8, 32)
+    paths = training_speed.write_images(tmp_path, training_speed.draw_images(8, 32))
     options = argparse.Namespace(batch=4, encoder="resnet10t")
-    loop = training_speed.PlainLoop(paths, options, 24, 0, mixed=True)
+    loop = PlainLoop(paths, options, 24, 0, mixed=True)
     first, second = next(iter(loop.loader))
     assert first.shape == second.shape == (4, 1, 24, 24)
     assert not first.equal(second)
     before = [value.clone() for value in loop.model.parameters()]
-    with training_speed.step_ends() as ends:
+    with training_speed.times_of_steps(1, 2, 3, device="cpu") as ends:
         loop.epoch()
     assert len(ends) == 2
-    assert ends == sorted(ends)
     assert not any(map(torch.equal, before, loop.model.parameters()))
-    loop.epoch()
-    assert len(ends) == 2
 
 
 def run_script(name, *words):

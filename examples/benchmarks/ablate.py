@@ -16,16 +16,19 @@ that it is evaluated on, though not their labels: good enough to choose a settin
 for unseen patients. On phantoms, all findings are evaluated together, and a linear head on the
 dense maps segments lesions and lungs.
 
+With ``--device cuda``, encoders are trained and images embedded on a GPU, with the same views as on
+the CPU, which is the default.
+
 Every result is kept in ``--cache``. Several processes can share it, each with its own
 ``--variants``.
 """
 
 import dataclasses
 import itertools
-import time
 from functools import partial
 
 import numpy as np
+from devices import cost
 from peers import choosing
 from peers.cache import Cache, fingerprint
 from peers.dense import dense_features, dice_of_head
@@ -60,10 +63,11 @@ def run(study, rows, estimator):
     images = study.images[rows]
     if estimator is None:
         return {"scores": choosing.scores_in_folds(study, rows, pixel_features(images))}
-    started = time.process_time()
+    name_of_cost, clock = cost(estimator.device)
+    started = clock()
     estimator.fit(images)
     return {
-        "cpu_seconds": round(time.process_time() - started),
+        name_of_cost: round(clock() - started),
         "scores": choosing.scores_in_folds(study, rows, estimator.transform(images)),
         "dice": find_masks(study, rows, estimator) if study.masks else {},
         # On views of which nothing is hidden, so that variants can be compared.
@@ -129,28 +133,31 @@ def main(arguments=None):
     cache = Cache(options.cache)
     data = fingerprint(study.images, study.patients, *study.tasks.values(), *study.masks.values())
     setting = {"encoder": options.encoder, "image_size": options.image_size}
+    name_of_cost, _ = cost(options.device)
     table, columns = [], []
     for seed, name in itertools.product(range(options.seeds), options.variants):
         changes = VARIANTS[name]
         key = {"kind": "ablation", "method": name, "seed": seed, "data": data}
-        key |= {"folds": choosing.FOLDS, "draws": choosing.DRAWS}
+        key |= {"folds": choosing.FOLDS, "draws": choosing.DRAWS, "device": options.device}
         estimator = None
         if changes is not None:
             estimator = laptop(**{**setting, **changes}, random_state=seed)
             key["parameters"] = estimator.get_params()
+            estimator.set_params(device=options.device)
         found = cache.get(key, partial(run, study, rows, estimator))
         numbers = by_column(found["scores"])
         numbers["mean"] = np.mean(list(numbers.values()))
         numbers |= by_column(found.get("dice", {}))
         numbers["matching"] = found.get("matching", np.nan)
-        columns = max(columns, [*numbers, "cpu_seconds"], key=len)
+        columns = max(columns, [*numbers, name_of_cost], key=len)
         table.append(
             {
                 "variant": name,
                 "seed": seed,
                 **setting,
                 **{word: round(value, 4) for word, value in numbers.items()},
-                "cpu_seconds": found.get("cpu_seconds", np.nan),
+                name_of_cost: found.get(name_of_cost, np.nan),
+                "device": options.device,
                 **found["made_by"],
             }
         )

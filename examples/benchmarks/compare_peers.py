@@ -24,7 +24,11 @@ of the patients annotated.
 Every result is kept in ``--cache``. A script that was interrupted, or is asked for another method
 or seed, does only what is missing, and several processes can share the folder, each with its own
 ``--methods``. The script writes ``--out`` and, next to it, tables in Markdown and a figure.
-Everything runs on the CPU.
+
+With ``--device cuda``, encoders are trained and images embedded on a GPU: from the same initial
+weights, in the same order and with the same views as on the CPU, which is the default. Probes are
+fitted on the CPU. What a GPU computed is kept apart in the cache and named in the table, and can be
+joined to a table of the CPU: the script prints how far the scores of OTCXR on both differ.
 
 To add a peer, see ``peers/losses.py``. Existing tables need not be made again:
 ``--methods otcxr NAME --settings TABLE --join TABLE`` runs OTCXR, as the reference, and the new
@@ -33,6 +37,7 @@ peer, and keeps all other rows.
 
 from pathlib import Path
 
+import numpy as np
 from peers.cache import Cache
 from peers.features import OURS, available
 from peers.pretrain import Budget
@@ -104,7 +109,14 @@ def join(rows, others):
     )
     gaps = [abs(ours[key] - before[key]) for key in ours.keys() & before.keys()]
     if gaps:
-        print(f"scores of {OURS} differ by at most {max(gaps):.4f} from those in the joined table")
+        here, there = (
+            next(row["device"] for row in table if row["method"] == OURS)
+            for table in (rows, others)
+        )
+        print(
+            f"scores of {OURS} on {here} differ by at most {max(gaps):.4f}, on average "
+            f"{np.mean(gaps):.4f}, from those on {there} in the joined table"
+        )
     made = {row["method"] for row in rows}
     place = {name: place for place, name in enumerate(available())}
     found = rows + [row for row in others if row["method"] not in made]
@@ -131,8 +143,9 @@ def main(arguments=None):
     study = read_study(options, options.transfer)
     methods = chosen_methods(options.methods)
     chosen = chosen_settings(options.settings, methods) if options.settings else {}
-    size = {"image_size": options.image_size, "epochs": options.epochs}
-    budget = Budget.of(laptop(encoder=options.encoder, **size))
+    changes = {"image_size": options.image_size, "epochs": options.epochs}
+    changes |= {"encoder": options.encoder, "device": options.device}
+    budget = Budget.of(laptop(**changes))
     cache = Cache(options.cache)
     protocol = Protocol(study, budget, cache, chosen)
     others = joinable(options.join, protocol) if options.join else []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from devices import add_device
 from results import read_csv
 from sklearn.model_selection import GroupShuffleSplit
 
@@ -126,6 +127,7 @@ def make_parser(description, *, seeds, out):
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--encoder", default=LAPTOP["encoder"])
     parser.add_argument("--image-size", type=int, default=LAPTOP["image_size"])
+    add_device(parser)
     parser.add_argument("--cache", type=Path, default=Path("peers-cache"))
     parser.add_argument("--out", type=Path, default=Path(out))
     return parser

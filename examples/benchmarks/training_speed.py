@@ -1,197 +1,260 @@
 """
-Training, compared with a hand-written loop
-===========================================
+Training, compared with the encoder alone and with a hand-written loop
+======================================================================
 
-Images per second of `OTCXRPretrainer.fit` and of a plain loop with lightly, on the same PNG files
-(synthetic radiographs): medians and range over repeats, taken in turns.
+Images per second of `OTCXRPretrainer.fit` and `transform`, of the bare encoder, and of a plain loop
+with lightly: medians and range over repeats, taken in turns.
 
-    python examples/benchmarks/training_speed.py [--repeats 5] [--out speed.csv]
+    python examples/benchmarks/training_speed.py [--repeats 5] [--device cuda] [--out speed.csv]
 
-The plain loop has lightly's SimCLR transform, its VICReg head and loss as in its own examples for
-a ResNet-18, the same timm encoder, AdamW, and the number of workers that is fastest for it. Images
-stay in Pillow's mode "L", with one mean and standard deviation, and steps of the transform that
-only change colors are switched off, because they would cost the loop time. The loop runs in
-float32, as such loops are usually written, and with bfloat16 autocast and channels_last. `fit`
-matches regions of both views in addition to the image-level loss. It reads images in its own
-process unless ``--num-workers`` is given. Its speed is that of a whole epoch after the first; the
-scan of all images before training is printed separately, and is part of the total.
+The bare encoder is timm's model alone, in the arithmetic of ``precision="auto"`` and channels_last,
+on images that are on the device already: forward, backward and a step of AdamW on two images where
+`fit` makes two views of one, or a forward pass where `transform` embeds one. It is the limit that
+`fit` and `transform` are told as a share of, from arrays in memory of the encoder's size and from
+PNG files (synthetic radiographs). On CUDA, peak memory is compared, too.
+
+The speed of `fit` is that of the epochs after the first; the whole call also scans all images and
+builds the model. Files are read as `fit` does by default, or by ``--num-workers``.
+
+On the CPU, a plain loop with lightly, if it is installed, trains on the same files. It has
+lightly's SimCLR transform, its VICReg head and loss as in its own examples for a ResNet-18, the
+same timm encoder, AdamW, and the number of workers that is fastest for it. Images stay in Pillow's
+mode "L", with one mean and standard deviation, and steps of the transform that only change colors
+are switched off, because they would cost the loop time. The loop runs in float32, as such loops are
+usually written, and with bfloat16 autocast and channels_last. `fit` matches regions of both views
+in addition to the image-level loss.
 """
 
 import argparse
+import itertools
+import math
 import os
 import platform
 import re
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import timm
 import torch
-from lightly.loss import VICRegLoss
-from lightly.models.modules.heads import VICRegProjectionHead
-from lightly.transforms import SimCLRTransform
+from devices import add_device, synchronize
 from PIL import Image
 from results import write_csv
 from timing import median_and_range
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, Dataset
 
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
 from otcxr_sk.images import PathSource, scan
+from otcxr_sk.training import choose_precision
 
-EPOCHS = 2
-OURS = {"fit, auto": "auto", "fit, float32": "float32"}
 PLAIN = {"lightly, float32": False, "lightly, bfloat16": True}
 TARGETS = {"fit, auto": 2.0, "fit, float32": 1.1}
+# What each row is told as a share of.
+BARE, FORWARD = "bare encoder", "bare forward pass"
+LIMITS = {
+    "fit, auto": BARE,
+    "fit, arrays": BARE,
+    "transform, files": FORWARD,
+    "transform, arrays": FORWARD,
+}
+# Drawn images; beyond them, the same come again.
+FILES = 192
+# Steps of a GPU that are not timed.
+WARM_UP = 5
 
 
-def write_images(folder, n, side):
-    data = make_chest_phantoms(
+class Run(NamedTuple):
+    """Images per second, those of a whole `fit`, and peak memory in bytes."""
+
+    speed: float
+    whole: float = math.nan
+    memory: float = math.nan
+
+
+def draw_images(n, side):
+    return make_chest_phantoms(
         n, images_per_patient=1, image_size=side, return_masks=False, random_state=0
-    )
-    paths = [str(folder / f"{row:04}.png") for row in range(n)]
-    for path, pixels in zip(paths, data.images, strict=True):
+    ).images
+
+
+def write_images(folder, images):
+    paths = [str(folder / f"{row:04}.png") for row in range(len(images))]
+    for path, pixels in zip(paths, images, strict=True):
         Image.fromarray(pixels).save(path)
     return paths
 
 
-class TransformedImages(Dataset):
-    """Gray images after a transform."""
-
-    def __init__(self, paths, transform):
-        self.paths, self.transform = paths, transform
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        with Image.open(self.paths[index]) as image:
-            return self.transform(image.convert("L"))
-
-
-class PlainLoop:
-    """A loop as in a tutorial."""
-
-    def __init__(self, paths, options, size, num_workers, *, mixed):
-        transform = SimCLRTransform(
-            input_size=size,
-            cj_sat=0,
-            cj_hue=0,
-            random_gray_scale=0,
-            normalize={"mean": [0.5], "std": [0.25]},
-        )
-        self.loader = DataLoader(
-            TransformedImages(paths, transform),
-            batch_size=options.batch,
-            shuffle=True,
-            drop_last=True,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-        )
-        backbone = timm.create_model(options.encoder, in_chans=1, num_classes=0)
-        head = VICRegProjectionHead(backbone.num_features, 2048, 2048, num_layers=2)
-        self.model = torch.nn.Sequential(backbone, head).train()
-        self.mixed = mixed
-        if mixed:
-            self.model.to(memory_format=torch.channels_last)
-        self.criterion = VICRegLoss()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=1e-2)
-
-    def epoch(self):
-        for first, second in self.loader:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-                loss = self.criterion(self.model(first), self.model(second))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-
-    def speed(self):
-        """Train an epoch, and return its images per second."""
-        started = time.perf_counter()
-        self.epoch()
-        seen = len(self.loader) * self.loader.batch_size
-        return seen / (time.perf_counter() - started)
-
-
-def fastest(paths, options, size, *, mixed):
-    """Return a plain loop with the number of workers that is fastest for it, and the number."""
-    found, few = {}, paths[: 2 * options.batch]
-    for num_workers in options.workers:
-        loop = PlainLoop(few, options, size, num_workers, mixed=mixed)
-        loop.epoch()
-        found[num_workers] = loop.speed()
-        del loop  # and its workers
-    best = max(found, key=found.get)
-    speeds = ", ".join(f"{speed:.1f} with {k}" for k, speed in found.items())
-    print(f"  lightly{', bfloat16' if mixed else ''}, images/s by workers: {speeds}", flush=True)
-    loop = PlainLoop(paths, options, size, best, mixed=mixed)
-    loop.epoch()
-    return loop, best
+def repeated(items, n):
+    """Return n items, from the first again after the last."""
+    return [items[place % len(items)] for place in range(n)]
 
 
 @contextmanager
-def step_ends():
-    """Collect the times at which any optimizer ends a step."""
-    ends = []
-    hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
+def times_of_steps(*numbers, device):
+    """Collect the times at which some steps of any optimizer, counted from 1, are done."""
+    steps, times = itertools.count(1), []
+
+    def look(*_):
+        if next(steps) in numbers:
+            # A GPU has only been told to make the step. Waiting for it every time would slow it.
+            synchronize(device)
+            times.append(time.perf_counter())
+
+    hook = register_optimizer_step_post_hook(look)
     try:
-        yield ends
+        yield times
     finally:
         hook.remove()
 
 
-def fit_speed(paths, options, size, precision):
-    """Return the images per second of the epochs after the first, and of the whole call."""
-    estimator = OTCXRPretrainer(
+def watched(way, options, size):
+    """Return a run of `way`, on CUDA with the bytes by which memory rose meanwhile."""
+    if not options.device.startswith("cuda"):
+        return way(options, size)
+    before = torch.cuda.memory_allocated(options.device)
+    torch.cuda.reset_peak_memory_stats(options.device)
+    run = way(options, size)
+    return run._replace(memory=torch.cuda.max_memory_allocated(options.device) - before)
+
+
+def speed_of(step, options):
+    """Return the images per second of a step with a batch, over as many steps as an epoch has."""
+    for _ in range(1 if options.device == "cpu" else WARM_UP):
+        step()
+    steps = math.ceil(options.images / options.batch)
+    synchronize(options.device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    synchronize(options.device)
+    return steps * options.batch / (time.perf_counter() - started)
+
+
+def bare_encoder(options):
+    """Return timm's model on the device, and a context of its arithmetic."""
+    device = torch.device(options.device)
+    model = timm.create_model(options.encoder, in_chans=1, num_classes=0)
+    dtype = choose_precision("auto", device)
+    mixed = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
+    return model.to(device, memory_format=torch.channels_last), mixed
+
+
+def train_bare(options, size):
+    model, mixed = bare_encoder(options)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4)
+    views = torch.randn(2 * options.batch, 1, size, size, device=options.device)
+
+    def step():
+        with mixed():
+            pooled = model(views)
+        pooled.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Run(speed_of(step, options))
+
+
+def embed_bare(options, size):
+    model, mixed = bare_encoder(options)
+    model.eval()
+    images = torch.randn(options.batch, 1, size, size, device=options.device)
+    with torch.inference_mode(), mixed():
+        return Run(speed_of(lambda: model(images), options))
+
+
+def pretrainer(options, size, **changes):
+    if options.num_workers is not None:
+        changes["num_workers"] = options.num_workers
+    return OTCXRPretrainer(
         options.encoder,
         image_size=size,
-        epochs=EPOCHS,
         batch_size=options.batch,
-        precision=precision,
-        num_workers=options.num_workers,
-        device="cpu",
+        device=options.device,
         random_state=0,
+        **changes,
     )
+
+
+def fit(images, options, size, precision="auto"):
+    estimator = pretrainer(options, size, epochs=options.epochs, precision=precision)
+    per_epoch = math.ceil(len(images) / options.batch)
+    ends = per_epoch, per_epoch * options.epochs
     started = time.perf_counter()
-    with step_ends() as ends:
-        estimator.fit(paths)
-    whole = time.perf_counter() - started
-    first_epoch = ends[len(ends) // EPOCHS - 1]
-    return len(paths) * (EPOCHS - 1) / (ends[-1] - first_epoch), len(paths) * EPOCHS / whole
+    with times_of_steps(*ends, device=options.device) as times:
+        estimator.fit(images)
+    whole = len(images) * options.epochs / (time.perf_counter() - started)
+    first, last = times
+    return Run(len(images) * (options.epochs - 1) / (last - first), whole)
 
 
-def measure(paths, options, size):
+def transform(images, options, size):
+    estimator = pretrainer(options, size, epochs=0).fit(images[:2])
+    estimator.transform(images[: options.batch])
+    started = time.perf_counter()
+    estimator.transform(images)
+    return Run(len(images) / (time.perf_counter() - started))
+
+
+def measure(drawn, paths, options, size):
     """Return the rows of the table for one image size."""
     print(f"{size} px", flush=True)
-    loops, workers = {}, dict.fromkeys(OURS, options.num_workers)
-    for name, mixed in PLAIN.items():
-        loops[name], workers[name] = fastest(paths, options, size, mixed=mixed)
-    speeds = {name: [] for name in (*OURS, *PLAIN)}
-    totals = {name: [] for name in OURS}
+    files = repeated(paths, options.images)
+    arrays = np.resize(drawn[:, :size, :size], (options.images, size, size))
+    ways = {
+        "fit, auto": partial(fit, files),
+        "fit, arrays": partial(fit, arrays),
+        BARE: train_bare,
+        "transform, files": partial(transform, files),
+        "transform, arrays": partial(transform, arrays),
+        FORWARD: embed_bare,
+    }
+    workers = dict.fromkeys(ways, "") | dict.fromkeys(LIMITS, pretrainer(options, size).num_workers)
+    if options.plain:
+        from plain_loop import fastest
+
+        ways["fit, float32"] = partial(fit, files, precision="float32")
+        workers["fit, float32"] = workers["fit, auto"]
+        for name, mixed in PLAIN.items():
+            loop, workers[name] = fastest(files, options, size, mixed=mixed)
+            ways[name] = lambda *_, loop=loop: Run(loop.speed())
+    runs = {name: [] for name in ways}
     for _ in range(options.repeats):
-        for name, precision in OURS.items():
-            steady, total = fit_speed(paths, options, size, precision)
-            speeds[name].append(steady)
-            totals[name].append(total)
-        for name, loop in loops.items():
-            speeds[name].append(loop.speed())
+        for name, way in ways.items():
+            runs[name].append(watched(way, options, size))
     started = time.perf_counter()
-    scan(PathSource(paths), size, num_workers=options.num_workers)
-    speed = len(paths) / (time.perf_counter() - started)
+    scan(PathSource(files), size, num_workers=options.num_workers or 0)
+    speed = len(files) / (time.perf_counter() - started)
     print(f"  the scan before training: {speed:.0f} images/s")
-    return [row(size, name, speeds, totals, workers[name]) for name in speeds]
+    return [row(size, name, runs, workers[name]) for name in ways]
 
 
-def row(size, name, speeds, totals, num_workers):
-    mine = np.array(speeds[name])
+def row(size, name, runs, num_workers):
+    """Return the row of what has a name, compared with its limit and with the plain loops."""
+    runs = {one: Run(*map(np.array, zip(*found, strict=True))) for one, found in runs.items()}
+    mine, limit = runs[name], runs.get(LIMITS.get(name))
     found = {"size": size, "what": name, "workers": num_workers}
-    found |= summary("images_per_s", mine)
-    found["total_images_per_s"] = float(np.median(totals[name])) if name in totals else ""
-    for plain in PLAIN:
-        found |= summary(f"times_{plain.replace(', ', '_')}", mine / np.array(speeds[plain]))
+    found |= summary("images_per_s", mine.speed)
+    if name.startswith("fit"):
+        found["total_images_per_s"] = float(np.median(mine.whole))
+    ratios = {}
+    if limit:
+        ratios["share_of_bare"] = mine.speed / limit.speed
+        ratios["total_share_of_bare"] = mine.whole / limit.speed
+        ratios["memory_over_bare"] = mine.memory / limit.memory
+    if name in TARGETS or name in PLAIN:
+        for plain in PLAIN:
+            if plain in runs:
+                ratios[f"times_{plain.replace(', ', '_')}"] = mine.speed / runs[plain].speed
+    for name_of_ratio, values in ratios.items():
+        # Not everything has a whole call, and not every device a peak.
+        if not np.isnan(values).any():
+            found |= summary(name_of_ratio, values)
     return found
 
 
@@ -201,27 +264,37 @@ def summary(name, numbers):
 
 
 def show(found):
-    def middle(name):
-        return f"{found[name]:7.2f} ({found[f'{name}_low']:.2f} to {found[f'{name}_high']:.2f})"
+    def middle(name, label):
+        if name not in found:
+            return ""
+        low, high = found[f"{name}_low"], found[f"{name}_high"]
+        return f"{label}{found[name]:.2f} ({low:.2f} to {high:.2f})"
 
-    line = f"  {found['what']:<18} {found['workers']} workers  {middle('images_per_s')} images/s"
-    line += f", / lightly {middle('times_lightly_float32')}"
-    line += f", / lightly bfloat16 {middle('times_lightly_bfloat16')}"
-    if found["what"] in OURS:
+    readers = "" if found["workers"] == "" else f"{found['workers']} workers"
+    line = f"  {found['what']:<18} {readers:<12} {middle('images_per_s', '')} images/s"
+    line += middle("share_of_bare", f"; of the {LIMITS.get(found['what'])} ")
+    line += middle("memory_over_bare", ", memory times its ")
+    line += middle("times_lightly_float32", "; / lightly ")
+    line += middle("times_lightly_bfloat16", ", / lightly bfloat16 ")
+    if "total_images_per_s" in found:
         line += f"; whole fit {found['total_images_per_s']:.2f} images/s"
+        line += middle("total_share_of_bare", ", of the bare encoder ")
+    if "times_lightly_float32" in found and found["what"] in TARGETS:
         line += f"; target / lightly >= {TARGETS[found['what']]}"
     print(line, flush=True)
 
 
-def machine():
+def machine(device):
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         name = named[1] if named else name
+    if device.startswith("cuda"):
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
     versions = {"torch": torch.__version__, "timm": timm.__version__, "numpy": np.__version__}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    bf16 = "yes" if torch.cpu._is_avx512_bf16_supported() else "no"
+    bf16 = "yes" if choose_precision("auto", torch.device(device)) == torch.bfloat16 else "no"
     return (
         f"{name}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, bfloat16 {bf16}; "
         f"Python {platform.python_version()}, {packages}; load {os.getloadavg()[0]:.1f}"
@@ -229,32 +302,43 @@ def machine():
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Training, compared with a plain loop.")
+    parser = argparse.ArgumentParser(description="Training, compared with what limits it.")
+    add_device(parser)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--images", type=int, help="by default 192; for a GPU 16 batches, or 2048")
+    parser.add_argument("--epochs", type=int, help="by default 2, for a GPU 3; at least 2")
     parser.add_argument("--side", type=int, default=256, help="side of the files, in pixels")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--num-workers", type=int, default=0, help="workers of fit")
+    parser.add_argument("--num-workers", type=int, help="workers of fit, by default its own choice")
     parser.add_argument(
         "--workers", type=int, nargs="+", help="numbers of workers to try for the loop"
     )
     parser.add_argument("--out", help="CSV file to write the table to")
     parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
     options = parser.parse_args(arguments)
+    on_cpu = options.device == "cpu"
     if options.quick:
         options.repeats, options.images, options.side, options.sizes = 1, 8, 32, [32]
         options.batch, options.encoder, options.workers = 4, "resnet10t", [0]
+        options.epochs = 2
+    options.images = options.images or (FILES if on_cpu else max(2048, 16 * options.batch))
+    options.epochs = options.epochs or (2 if on_cpu else 3)
     options.workers = options.workers or list(range((os.cpu_count() or 1) + 1))
-    print(machine())
+    options.plain = on_cpu and find_spec("lightly") is not None
+    print(machine(options.device))
+    if on_cpu and not options.plain:
+        print('without the plain loop, which needs pip install "otcxr-sk[benchmarks]"')
     rows = []
+    drawn = draw_images(min(FILES, options.images), options.side)
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_images(Path(folder), options.images, options.side)
+        paths = write_images(Path(folder), drawn)
         for size in options.sizes:
-            rows += measure(paths, options, size)
-            for found in rows[-len(OURS) - len(PLAIN) :]:
-                show(found)
+            found = measure(drawn, paths, options, size)
+            for line in found:
+                show(line)
+            rows += found
     if options.out:
         write_csv(rows, options.out, digits=5)
 

@@ -39,6 +39,9 @@ class Cache:
 
         An array named ``features`` is stored in a separate file.
         """
+        # The CPU goes without saying, as it did before there was a choice.
+        if key.get("device") == "cpu":
+            key = {name: value for name, value in key.items() if name != "device"}
         words = json.dumps(key, sort_keys=True, default=str)
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         stem = re.sub(r"\W+", "-", f"{key['kind']}-{key['method']}-{digest}")
@@ -77,10 +80,13 @@ def provenance():
     files = [file for room in rooms for file in sorted(room.rglob("*.py"))]
     files += [here / f"{name}.py" for name in ("features", "losses", "pretrain")]
     code = b"".join(file.read_bytes() for file in files)
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
+    if torch.cuda.is_available():
+        machine += f", {torch.cuda.get_device_name()}"
     return {
         **versions,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": machine,
         "threads": torch.get_num_threads(),
         "date": date.today().isoformat(),
         "code": hashlib.sha256(code).hexdigest()[:12],

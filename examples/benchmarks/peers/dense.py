@@ -19,7 +19,7 @@ def dense_features(frozen, images):
     for x in frozen.standardized(images):
         matched, last = frozen.encoder(x)
         last = interpolate(last, matched.shape[2:], mode="bilinear")
-        found.append(torch.cat([matched, last], 1).permute(0, 2, 3, 1))
+        found.append(torch.cat([matched, last], 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(found).numpy()
 
 

@@ -24,7 +24,7 @@ from otcxr_sk.method import (
     true_plan,
 )
 
-from .pretrain import pretrain, random_encoder
+from .pretrain import draw_views, pretrain, random_encoder
 
 OURS = "otcxr"
 # From the laptop setting downward, the same for all that are trained; a search starts with the
@@ -85,17 +85,19 @@ class FrozenEncoder(NamedTuple):
 
     @classmethod
     def of(cls, estimator):
-        """Take the encoder of a fitted `OTCXRPretrainer`."""
-        return cls(estimator.to_torch(), estimator.mean_, estimator.std_)
+        """Take the encoder of a fitted `OTCXRPretrainer`, to its device."""
+        return cls(estimator.to_torch().to(estimator.device), estimator.mean_, estimator.std_)
 
     def standardized(self, images):
-        """Return standardized chunks of images (n, 1, H, W)."""
-        return [(chunk - self.mean) / self.std for chunk in images.split(CHUNK)]
+        """Return standardized chunks of images (n, 1, H, W), one by one, where the encoder is."""
+        device = next(self.encoder.parameters()).device
+        return ((chunk.to(device) - self.mean) / self.std for chunk in images.split(CHUNK))
 
     @torch.inference_mode()
     def embed(self, images):
         """Return the pooled last maps (n, C) of images (n, 1, H, W)."""
-        return torch.cat([pool(self.encoder(x)[1]) for x in self.standardized(images)]).numpy()
+        found = [pool(self.encoder(x)[1]) for x in self.standardized(images)]
+        return torch.cat(found).cpu().numpy()
 
     @torch.inference_mode()
     def matching(self, images, epsilon):
@@ -108,7 +110,7 @@ class FrozenEncoder(NamedTuple):
         grid = self.encoder.match_shape[1:]
         found, sizes = [], []
         for x in self.standardized(images):
-            drawn, affine = views(x, generator)
+            drawn, affine = draw_views(views, x, generator)
             dense = tokens(self.encoder(drawn)[0])
             cost = cosine_cost(*(dense - dense.mean(1, keepdim=True)).chunk(2))
             truth = true_plan(affine, grid)
@@ -140,7 +142,8 @@ def pca(images, fitted, budget, setting, seed):
 
 def untrained(images, fitted, budget, setting, seed):
     x = resized(images, budget.image_size)
-    frozen = FrozenEncoder(random_encoder(budget, seed), *mean_and_std(x[fitted]))
+    encoder = random_encoder(budget, seed).to(budget.device)
+    frozen = FrozenEncoder(encoder, *mean_and_std(x[fitted]))
     return frozen.embed(x), frozen
 
 
@@ -169,7 +172,6 @@ def ours(images, fitted, budget, setting, seed):
         **vars(budget),
         learning_rate=setting.learning_rate,
         objective__global_weight=setting.weight,
-        device="cpu",
         random_state=seed,
     )
     frozen = FrozenEncoder.of(estimator.fit(images[fitted]))
@@ -195,10 +197,11 @@ def imagenet_encoder(size, match_stride):
 @torch.inference_mode()
 def imagenet(size, images, fitted, budget, setting, seed):
     encoder = imagenet_encoder(size or budget.image_size, budget.match_stride)
-    frozen = FrozenEncoder(encoder, 0.5, 0.5)
+    frozen = FrozenEncoder(encoder.to(budget.device), 0.5, 0.5)
     x = frozen.standardized(resized(images, size or budget.image_size))
     # The network's own features: its last layer is a convolution beyond the last dense map.
-    return torch.cat([encoder.backbone(chunk) for chunk in x]).numpy(), None if size else frozen
+    features = torch.cat([encoder.backbone(chunk) for chunk in x]).cpu().numpy()
+    return features, None if size else frozen
 
 
 def continued(images, fitted, budget, setting, seed):
@@ -207,7 +210,7 @@ def continued(images, fitted, budget, setting, seed):
         **CONTINUED,
         encoder=imagenet_encoder(CONTINUED["image_size"], CONTINUED["match_stride"]).backbone,
         learning_rate=setting.learning_rate,
-        device="cpu",
+        device=budget.device,
         random_state=seed,
     )
     return estimator.fit(images[fitted]).transform(images), None

@@ -1,10 +1,10 @@
 """What is done with every method: choice of a setting, pre-training, evaluation."""
 
-import time
 from contextlib import suppress
 from dataclasses import asdict
 
 import numpy as np
+from devices import cost
 from sklearn.model_selection import StratifiedGroupKFold
 from study import TEST_SPLIT
 
@@ -26,7 +26,7 @@ FOLDS, REPEATS = 5, 10
 EPSILON = Objective().epsilon
 
 _DIFFERENCE = ("difference", "low", "high")
-_OF_RUN = ("cpu_seconds", "matching_accuracy", "matching_chance")
+_OF_RUN = ("cpu_seconds", "gpu_seconds", "matching_accuracy", "matching_chance")
 OF_KEY = (
     *("learning_rate", "weight", "encoder", "image_size", "epochs", "batch_size"),
     *("pixels", "split"),
@@ -138,19 +138,20 @@ class Protocol:
     def _run(self, name, method, setting, seed):
         words = f"{name}, {_describe(setting)}, seed {seed}"
         print(words, end=": ", flush=True)
-        started = time.process_time()
+        name_of_cost, clock = cost(self.budget.device)
+        started = clock()
         try:
             features, frozen = method.make(self.images, self.train, self.budget, setting, seed)
         except FloatingPointError as error:
             print(f"failed, {error}", flush=True)
             raise
-        seconds = time.process_time() - started
+        seconds = clock() - started
         print(f"{seconds:.0f} s", flush=True)
         seen = resized(self.study.images[self.test], self.budget.image_size)
         accuracy, chance = frozen.matching(seen, EPSILON) if frozen else (None, None)
         return {
             "features": features,
-            "cpu_seconds": round(seconds, 2),
+            name_of_cost: round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
             "dense": self._evaluate_dense(frozen) if frozen and self.study.masks else [],
@@ -264,7 +265,8 @@ def evaluate(protocol, methods, seeds):
                     "seed": seed,
                     **score,
                     **{f"ours_less_it_{part}": row.get(part) for part in _DIFFERENCE},
-                    **{column: run[column] for column in _OF_RUN},
+                    **{column: run.get(column) for column in _OF_RUN},
+                    "device": protocol.budget.device,
                     **{column: run["key"][column] for column in OF_KEY},
                     **run["made_by"],
                 }

@@ -13,6 +13,7 @@ FACTS = {
     "matching": ("matching_accuracy", ".2f"),
     "chance": ("matching_chance", ".2f"),
     "CPU s": ("cpu_seconds", ".0f"),
+    "GPU s": ("gpu_seconds", ".0f"),
     "learning rate": ("learning_rate", "g"),
     "weight": ("weight", "g"),
 }
@@ -25,6 +26,9 @@ def read_rows(file):
             **{column: value or None for column, value in row.items()},
             "seed": int(row["seed"]),
             "labels": float(row["labels"]),
+            # Tables from before there was a choice are the CPU's.
+            "device": row.get("device", "cpu"),
+            "gpu_seconds": row.get("gpu_seconds") or None,
         }
         for row in read_csv(file)
     ]
@@ -48,7 +52,8 @@ def unique(rows, column):
 def values(rows, column, **where):
     """Return the known values of a column, one per seed, of rows where others have a value."""
     found = [row for row in rows if all(row[name] == value for name, value in where.items())]
-    return np.array([row[column] for row in found if row[column] is not None], float)
+    known = [row.get(column) for row in found]
+    return np.array([value for value in known if value is not None], float)
 
 
 def write_tables(rows, file, overview):
@@ -56,15 +61,18 @@ def write_tables(rows, file, overview):
 
     `overview` names means of tasks, as `Study.overview` does.
     """
+    on_gpu = len(values(rows, "gpu_seconds"))
+    facts = {name: fact for name, fact in FACTS.items() if on_gpu or name != "GPU s"}
     lines = [
         f"# Results: {file.stem}",
         "",
         f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
         "the share of the training patients whose labels are used; Dice of masks by a linear head",
         "on the dense maps, by the share of patients annotated. The best is bold. Matching:",
-        "accuracy of the encoder's own tokens. CPU s: pre-training and embedding. Learning rate",
-        f"and weight: as chosen, without the test patients. [Every score]({file.stem}.csv).",
-        *_table(rows, overview, ("linear", "dense"), FACTS),
+        "accuracy of the encoder's own tokens. CPU s: pre-training and embedding; GPU s: the same",
+        "on a GPU, by the clock. Learning rate and weight: as chosen, without the test patients.",
+        f"[Every score]({file.stem}.csv).",
+        *_table(rows, overview, ("linear", "dense"), facts),
         "",
         f"![The same as a figure]({file.stem}.png)",
     ]
