@@ -325,6 +325,8 @@ def main(arguments=None):
         options.epochs = 2
     options.images = options.images or (FILES if on_cpu else max(2048, 16 * options.batch))
     options.epochs = options.epochs or (2 if on_cpu else 3)
+    if options.epochs < 2:
+        parser.error("--epochs must be 2 or more: the first is not counted")
     options.workers = options.workers or list(range((os.cpu_count() or 1) + 1))
     options.plain = on_cpu and find_spec("lightly") is not None
     print(machine(options.device))
