@@ -1,6 +1,7 @@
 """OTCXRPretrainer: unlabelled chest X-rays to an encoder, any chest X-ray to an embedding."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any, ClassVar, Self
 
@@ -55,6 +56,7 @@ from otcxr_sk.training import (
     Optimizer,
     choose_device,
     evaluate,
+    explained_memory,
     put_on,
 )
 
@@ -334,6 +336,9 @@ class OTCXRPretrainer(
         NonFiniteLossError
             The loss became NaN or infinite. The estimator then is as after the last epoch that
             ended well, if there was one.
+        MemoryError
+            The device has too little memory, here as in every method that uses it; the message
+            says what to lower.
         TrainingInterrupted
             After Ctrl-C, a KeyboardInterrupt: once the current step is done and saved to
             `checkpoint`. The estimator then has the weights of that step. A second Ctrl-C stops at
@@ -351,7 +356,7 @@ class OTCXRPretrainer(
         UnusableImageWarning
             Images were left out, with ``on_error="warn"``.
         """
-        with self._unsaved.training, ordinary():
+        with self._unsaved.training, ordinary(), self._within_memory():
             settings = self._settings()
             # Features of X are those of this object once it has learned from X.
             twin = copy(self)
@@ -403,7 +408,7 @@ class OTCXRPretrainer(
         ImageRangeWarning
             Images have values unlike those of the first call, or of `fit`.
         """
-        with self._unsaved.training, ordinary():
+        with self._unsaved.training, ordinary(), self._within_memory():
             settings, before = self._settings(), self._learned()
             twin = copy(self)
             source = twin._source(X, fitting=before is None, least=2)
@@ -488,7 +493,7 @@ class OTCXRPretrainer(
         NonFiniteLossError
             The loss is NaN or infinite.
         """
-        with ordinary():
+        with ordinary(), self._within_memory():
             encoder = self._encoder()
             source = self._usable(self._source(X, fitting=False, least=2), encoder)
             seen = Spreads(len(source))
@@ -745,7 +750,7 @@ class OTCXRPretrainer(
         return leave_out(source, problems)
 
     def _embed(self, X: Any, *, dense: bool, out: Any) -> NDArray[np.float32]:
-        with ordinary():
+        with ordinary(), self._within_memory():
             encoder = self._encoder()
             source = self._source(X, fitting=False)
             embedding, problems = embed(
@@ -773,6 +778,13 @@ class OTCXRPretrainer(
             precision=self.precision,
             batch_size=self.batch_size,
             on_error=self.on_error,
+        )
+
+    def _within_memory(self) -> AbstractContextManager[None]:
+        return explained_memory(
+            f"lower batch_size, which is {self.batch_size} (in training, raise accumulate by as "
+            "much, and a step has as many images as before), or image_size, or take a smaller "
+            "encoder; other programs may use the same memory"
         )
 
     def _model(self, encoder: FittedEncoder) -> OTCXRModel:

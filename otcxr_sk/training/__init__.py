@@ -49,6 +49,7 @@ __all__ = [
     "choose_precision",
     "describe",
     "evaluate",
+    "explained_memory",
     "join_processes",
     "put_on",
     "scan",

@@ -1,11 +1,17 @@
-"""Devices and precision, for training and embedding."""
+"""Devices, their memory and precision, for training and embedding."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
+
+# What torch says where its error has no class of its own.
+_NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
 
 PRECISIONS = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
 
@@ -45,6 +51,26 @@ def put_on(device: torch.device, network: Network) -> Network:
     there = {value.device for value in (*network.parameters(), *network.buffers())}
     here = torch.empty(0, device=device).device
     return network if there <= {here} else network.to(device)
+
+
+@contextmanager
+def explained_memory(what: str) -> Iterator[None]:
+    """Turn the many errors of a device without memory left into one that says what to lower.
+
+    What was computed is let go, so that a smaller attempt has the memory.
+
+    Raises
+    ------
+    MemoryError
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        known = isinstance(error, torch.OutOfMemoryError)
+        if not known and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise MemoryError(f"memory ran out on the device: {what}") from error
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

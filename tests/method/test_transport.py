@@ -323,3 +323,13 @@ def test_divergence_is_convex_in_the_cost(seed, weight):
 
     between = divergence(weight * one + (1 - weight) * two)
     assert (between <= weight * divergence(one) + (1 - weight) * divergence(two) + 1e-6).all()
+
+
+@laws
+@given(seed=seeds, epsilon=st.floats(0.02, 0.5), shift=st.floats(-5, 5))
+def test_known_limits_of_the_cost_spare_a_look_and_change_no_plan(seed, epsilon, shift):
+    cost, a, b = problems(seed)
+    settings = {"epsilon": epsilon, "max_iter": 200, "tol": 0}
+    expected, _ = transport_plan(cost, a, b, **settings)
+    plan, _ = transport_plan(cost + shift, a, b, between=(shift, shift + 2), **settings)
+    torch.testing.assert_close(plan, expected, atol=1e-8, rtol=1e-6)

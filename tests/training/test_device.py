@@ -1,8 +1,16 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from otcxr_sk.training import _device, choose_device, choose_precision, put_on
+from otcxr_sk.training import (
+    _device,
+    choose_device,
+    choose_precision,
+    explained_memory,
+    put_on,
+)
 
 CPU = torch.device("cpu")
 
@@ -44,3 +52,37 @@ def test_a_network_that_is_in_place_is_not_touched(monkeypatch):
     assert network.weight.is_meta
     monkeypatch.setattr(network, "to", pytest.fail)
     assert put_on(torch.device("meta"), network) is network
+
+
+def attempt(error):
+    large = torch.ones(3)
+    attempts.append(weakref.ref(large))
+    raise error
+
+
+attempts = []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_device_without_memory_left_is_one_error_that_says_what_to_lower(error):
+    with (
+        pytest.raises(MemoryError, match="ran out on the device: lower batch_size") as caught,
+        explained_memory("lower batch_size"),
+    ):
+        attempt(error)
+    assert caught.value.__cause__ is error
+    # What was computed is let go, although the error is still held.
+    assert attempts[-1]() is None
+
+
+def test_other_errors_are_not_explained():
+    with pytest.raises(RuntimeError, match="size mismatch"), explained_memory("lower it"):
+        raise RuntimeError("size mismatch")

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import Images, make_model, make_objective, make_trainer
 
+from otcxr_sk.training._epoch import EpochPlan
 from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
+from otcxr_sk.training._progress import Progress
 
 # A mean over images, without terms that compare them.
 TRANSPORT = make_objective(beta=0, eta=0, global_weight=0)
@@ -161,3 +163,24 @@ def test_an_unknown_optimizer_is_not_built():
 
 def test_a_learning_rate_of_numpy_is_a_plain_number():
     assert type(peak_rate(np.float32(0.5), "adamw", 64)) is float
+
+
+@pytest.mark.parametrize("on_gpu", [(True, False), (False, True)])
+def test_a_run_goes_on_with_the_optimizer_of_another_device(on_gpu):
+    states = []
+    for kind in on_gpu:
+        model = make_model()
+        optimizer = Optimizer().build(model, on_gpu=kind)
+        progress = Progress(model, optimizer, EpochPlan(24, 8))
+        if states:
+            progress.unpack(states[0])
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        states.append(deepcopy(progress.pack()))
+    moments = [name for name in states[0].tensors if name.startswith("optimizer")]
+    assert moments
+    for name in moments:
+        assert states[1].tensors[name].shape == states[0].tensors[name].shape
+        if name.endswith("/step"):
+            assert states[1].tensors[name] == states[0].tensors[name] + 1 == 2

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from otcxr_sk.training import CheckpointFolder
+from otcxr_sk.training import CheckpointFolder, _progress
 from otcxr_sk.training._epoch import EpochPlan
-from otcxr_sk.training._progress import WATCHED, Progress, Tally
+from otcxr_sk.training._progress import WATCHED, Losses, Progress, Tally
 
 
 @given(cuts=st.lists(st.integers(1, 29), unique=True, max_size=6))
@@ -112,3 +112,35 @@ def test_the_time_of_earlier_parts_counts(monkeypatch):
     later.unpack(checkpoint)
     now[0] += 3
     assert later.seconds == pytest.approx(10)
+
+
+class OnGPU:
+    """A loss on a GPU, which tells when it is read."""
+
+    is_cuda = True
+
+    def __init__(self, value, read):
+        self._value, self._read = value, read
+
+    def detach(self):
+        return self
+
+    def read(self):
+        self._read.append(self._value)
+        return torch.tensor(self._value)
+
+
+def test_a_gpu_is_asked_for_two_more_losses_before_one_is_read(monkeypatch):
+    monkeypatch.setattr(_progress, "Arriving", lambda loss: loss)
+    values, read, losses = [1.0, 2.0, math.inf, 4.0], [], Losses()
+    for number, value in enumerate(values):
+        assert losses.add(OnGPU(value, read))
+        assert read == values[: max(0, number - 1)]
+    assert not losses.are_finite()
+
+
+def test_on_the_cpu_a_loss_is_read_at_once():
+    losses = Losses()
+    assert losses.add(torch.tensor(1.0))
+    assert not losses.add(torch.tensor(torch.nan))
+    assert losses.are_finite()

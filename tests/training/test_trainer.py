@@ -320,3 +320,17 @@ def test_progress_is_shown_only_when_asked_for(capsys, verbose):
 def test_a_trainer_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_trainer().epochs = 3
+
+
+def test_on_a_gpu_fabric_gives_no_advice_and_leaves_the_current_device_alone(monkeypatch, capfd):
+    model = make_model()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(torch.cuda, "set_device", pytest.fail)
+    draw = dataclasses.replace(make_draw(), device=torch.device("cuda", 1))
+    fabric = make_trainer(draw=draw)._fabric(model)
+    fabric.strategy.setup_environment()
+    assert fabric.device == draw.device
+    assert capfd.readouterr() == ("", "")
