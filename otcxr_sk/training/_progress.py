@@ -299,7 +299,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, groups: dict[str, dict[str
             state[index] = {
                 name: torch.empty_like(parameter).copy_(value)
                 if value.shape == parameter.shape
-                else value
+                else value.clone()
                 for name, value in values.items()
             }
     given = optimizer.state_dict()["param_groups"]
