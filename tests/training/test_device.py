@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def test_a_device_is_found_by_its_name():
     assert choose_device("cpu") == CPU
-    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+    assert choose_device("auto").type in {"cpu", "mps"}  # Tests see no other GPU.
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "cpu:x"])
