@@ -278,8 +278,9 @@ def test_a_memory_map_is_never_copied_as_a_whole(tmp_path, dtype, shape):
         fitting = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # A batch as float32, and twice as much for what is computed from it.
-    allowed = 3 * 32 * 128 * 128 * 4
+    # A batch as float32, and twice as much for what is computed from it. Older versions of
+    # safetensors copy the weights once more.
+    allowed = 3 * 32 * 128 * 128 * 4 + estimator.weights_.nbytes
     assert allowed < X.size
     assert max(transforming, fitting) < allowed
 
