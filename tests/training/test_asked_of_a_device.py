@@ -1,19 +1,15 @@
 """What a training step asks of a device: how much work, and never a number in between.
 
-On the "meta" device tensors have no numbers, so whatever would wait for one is an error. What is
-counted are the functions of ATen that make or change a tensor there; a GPU is asked for each.
+On the "meta" device tensors have no numbers, so whatever would wait for one is an error.
 """
 
 import itertools
-from collections import Counter
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from asked import META, Asked, no_autocast
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from otcxr_sk import _transfer
 from otcxr_sk.images import ArraySource
@@ -22,37 +18,7 @@ from otcxr_sk.method import _transport as transport
 from otcxr_sk.training import Draw, Optimizer, Trainer
 from otcxr_sk.training._progress import Tally
 
-META = torch.device("meta")
 BATCH, SIZE = 4, 32
-
-# They make another view of the same numbers, or room for some.
-FREE = {"detach", "_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty"}
-
-
-class Asked(TorchDispatchMode):
-    """Counts what a device is asked for, and how often a number of it is waited for."""
-
-    def __init__(self, device=META):
-        super().__init__()
-        self.device, self.work, self.waits = device, Counter(), 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        name = func._schema.name.partition("::")[2]
-        is_view = not func._schema.is_mutable and any(
-            argument.alias_info is not None for argument in func._schema.arguments
-        )
-        # Some that change tensors return nothing.
-        tensors = tree_leaves(args if made is None else made)
-        there = any(isinstance(one, torch.Tensor) and one.device == self.device for one in tensors)
-        self.waits += name == "_local_scalar_dense"
-        if there and not is_view and name not in FREE:
-            self.work[name] += 1
-        return made
-
-    @property
-    def total(self):
-        return self.work.total()
 
 
 def make_model(depth=0, **options):
@@ -61,12 +27,6 @@ def make_model(depth=0, **options):
         objective = Objective(cv_sim_depth=depth, **options)
         encoder = build_encoder("test_resnet", size=SIZE, match_stride=8)
         return OTCXRModel(encoder, objective), objective
-
-
-@pytest.fixture
-def no_autocast(monkeypatch):
-    # It does not know the device.
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
 def views_on_meta():
@@ -85,7 +45,8 @@ def test_views_are_drawn_on_the_cpu_and_made_by_a_few_products_on_the_device():
 
 @pytest.mark.parametrize("transport", ["inverse", "direct"])
 @pytest.mark.parametrize("depth", [0, 1])
-def test_a_step_waits_for_no_number(no_autocast, transport, depth):
+@no_autocast()
+def test_a_step_waits_for_no_number(transport, depth):
     model, objective = make_model(depth, transport=transport)
     model.to(META).train()
     tally = Tally()
@@ -97,7 +58,8 @@ def test_a_step_waits_for_no_number(no_autocast, transport, depth):
         tally.add({"loss": loss, **terms}, embedding, BATCH)
 
 
-def test_what_is_asked_for_beside_the_encoder_is_mostly_transport(no_autocast):
+@no_autocast()
+def test_what_is_asked_for_beside_the_encoder_is_mostly_transport():
     model, objective = make_model()
     model.to(META).train()
     views, affine = views_on_meta()
