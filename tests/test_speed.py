@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import communication
+import one_step
 import pytest
 import step_cost
 import step_parts
+import timing
 import torch
 import training_speed
 from one_step import OneStep
 from results import read_csv
+from torch.nn.modules.batchnorm import _BatchNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 
@@ -38,13 +42,78 @@ def test_every_part_computes_its_gradients(step):
     step.heads()
     assert all(value.grad is not None for value in step.model.parameters())
     step.transport()
-    assert all(q.grad.isfinite().all() and q.grad.any() for q in step.tokens)
+    of_first, of_second = step.tokens.grad
+    assert step.tokens.grad.isfinite().all()
+    assert of_first.any()
+    assert of_second.any()
 
 
 def test_a_part_takes_less_time_than_the_step():
-    ratios, arithmetic = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
+    ratios, bare, arithmetic = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
     assert arithmetic == "float32"
     assert 0 < ratios.min() < 1
+    assert bare.min() > 0
+
+
+def test_the_bare_encoder_learns_from_as_many_images_as_there_are_views(step, monkeypatch):
+    seen = []
+    build = one_step.build_encoder
+
+    def watched(*args, **kwargs):
+        encoder = build(*args, **kwargs)
+        encoder.backbone.register_forward_hook(lambda model, args, _: seen.append((model, *args)))
+        return encoder
+
+    monkeypatch.setattr(one_step, "build_encoder", watched)
+    learn = step.bare()
+    seen.clear()
+    learn()
+    ((model, images),) = seen
+    assert images.shape == step.views_and_affine[0].shape
+    before = [value.clone() for value in model.parameters()]
+    learn()
+    assert not any(map(torch.equal, before, model.parameters()))
+
+
+def test_what_a_device_has_been_asked_for_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(timing, "synchronize", lambda device: waited.append(device))
+    clock = lambda: float(len(waited))  # noqa: E731
+    seconds = timing.time_in_turns(2, device="cuda", clock=clock, one=int, two=int)
+    assert waited == ["cuda"] * 6
+    assert all((values == 1).all() for values in seconds.values())
+
+
+def test_the_cost_of_a_step_and_of_transform_is_told_beside_the_bare_encoder(capsys):
+    # Another name of the CPU, where the bare encoder is not always in float32.
+    step_cost.main(["--quick", "--device", "cpu:0"])
+    printed = capsys.readouterr().out
+    # Twice in each arithmetic.
+    assert printed.count("bare encoder / step") == 2 * printed.count("4 images, images/s / bare")
+    assert "bare float32" in printed
+
+
+def asked(device):
+    options = argparse.Namespace(encoder="resnet10t", size=32, batch=4, device=device)
+    rows = step_parts.asked(options, "float32")
+    return {row["part"].removeprefix("asked: "): (row["asked"], row["waits"]) for row in rows}
+
+
+def test_what_a_gpu_is_asked_for_is_counted_without_one():
+    counts = asked("cpu")
+    assert not any(waits for _, waits in counts.values())
+    transport, whole = (counts.pop(name)[0] for name in [*counts][:-3:-1])
+    assert whole == sum(total for total, _ in counts.values())
+    heads = [total for part, (total, _) in counts.items() if part.startswith("heads")]
+    assert 0 < transport < sum(heads) < whole
+    assert counts["optimizer (AdamW, fused)"][0] < 10
+
+
+def test_numbers_that_are_waited_for_are_counted_on_the_device_itself():
+    # Another name of the CPU, on which Sinkhorn looks at its marginals.
+    counts = asked("cpu:0")
+    assert counts["transport alone, forward and backward"][1] > 0
+    assert counts["encoder, forward and backward"][1] == 0
 
 
 @pytest.mark.slow
@@ -52,8 +121,10 @@ def test_a_part_takes_less_time_than_the_step():
 def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     out = tmp_path / "parts.csv"
     step_parts.main(["--quick", "--out", str(out)])
-    shares = {row["part"]: float(row["share"]) for row in read_csv(out)}
-    assert len(shares) == 10 + 3 * 2 + 2 * 2 + 1
+    rows = read_csv(out)
+    shares = {row["part"]: float(row["share"]) for row in rows if row["share"]}
+    assert len(shares) == 11 + 3 * 2 + 2 * 2 + 1
+    assert sum(row["asked"] != "" for row in rows) == 7
     assert shares["  of these, transport"] > 0
     assert 0 < shares["two views of every image"] < 1
     assert any(part.startswith("64 tokens, 64 px, transport") for part in shares)
@@ -132,13 +203,32 @@ def run_script(name, *words):
     return done.stdout
 
 
-def test_what_processes_send_each_other_is_counted():
-    printed = run_script("communication.py", "--size", "64")
-    assert "batch norms 15" in printed
-    # One call per norm in each direction, and those of the terms.
-    assert "all_gather  forward    15 calls" in printed
-    backward = next(line for line in printed.splitlines() if "all_reduce  backward" in line)
-    assert int(backward.split()[2]) > 15
+def test_what_processes_send_each_other_follows_from_shapes():
+    found, model = communication.exchanged("resnet10t", 64)
+    channels = [m.num_features for m in model.modules() if isinstance(m, _BatchNorm)]
+    # Mean, variance and a count; then two sums. Sums and counts of two views, then products.
+    numbers = {
+        ("gradients", "all_reduce"): sum(value.numel() for value in model.parameters()),
+        ("batch norms, forward", "all_gather"): sum(2 * c + 1 for c in channels),
+        ("batch norms, backward", "all_reduce"): sum(2 * c for c in channels),
+        ("covariances, forward", "all_reduce"): sum(2 * (d + 1 + d**2) for d in (128, 512)),
+        ("covariances, backward", "all_reduce"): sum(2 * (d + 1 + d**2) for d in (128, 512)),
+        ("means, forward", "all_reduce"): 2 * 5,
+        ("means, backward", "all_reduce"): 2 * 5,
+        ("whether to stop or save", "all_reduce"): 2,
+    }
+    assert {what: found.bytes[what] for what in numbers} == {w: 4 * n for w, n in numbers.items()}
+    calls = [found.calls[what] for what in numbers]
+    assert calls[1:] == [len(channels), len(channels), 4, 4, 1, 1, 1]
+    assert found.calls.keys() - numbers.keys() == {("running means of batch norms", "broadcast")}
+
+
+def test_a_ring_sends_gradients_twice_whatever_the_number_of_processes(capsys):
+    communication.main(["--encoder", "resnet10t", "--size", "64", "--processes", "2", "1000"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "gradients" in line)
+    shared, by_two, by_many = map(float, line.split()[-3:])
+    assert by_two == shared
+    assert by_many == pytest.approx(2 * shared, rel=2e-3)
 
 
 @pytest.mark.slow

@@ -1,15 +1,15 @@
 """One training step in parts, each of which can be run and timed separately."""
 
+import math
 from functools import cached_property
 
 import torch
+from torch.nn.utils import get_total_norm
 
 from otcxr_sk import Objective, Optimizer, Views
 from otcxr_sk.method import OTCXRModel, build_encoder, cosine_cost, transport_plan, true_plan
 from otcxr_sk.training import choose_precision
-from otcxr_sk.training._progress import WATCHED, Tally, snapshot
-
-CPU = torch.device("cpu")
+from otcxr_sk.training._progress import WATCHED, Losses, Tally, snapshot
 
 
 class OneStep:
@@ -22,22 +22,26 @@ class OneStep:
     size, batch, match_stride : int
     precision : {"auto", "bfloat16", "float32"}
         Arithmetic of the encoder.
+    device : str, default="cpu"
     """
 
-    def __init__(self, name, size, batch, precision, match_stride=16):
-        self.dtype = choose_precision(precision, CPU)
+    def __init__(self, name, size, batch, precision, match_stride=16, device="cpu"):
+        # With the index of a GPU, as tensors there have it.
+        self.device = torch.empty(0, device=device).device
+        self.dtype = choose_precision(precision, self.device)
         self.views, self.objective = Views(), Objective()
         encoder = build_encoder(name, size=size, match_stride=match_stride)
         model = OTCXRModel(encoder, self.objective)
-        self.model = model.train().to(memory_format=torch.channels_last)
-        self.optimizer = Optimizer().build(self.model)
+        self.model = model.train().to(self.device, memory_format=torch.channels_last)
+        self.optimizer = Optimizer().build(self.model, on_gpu=self.device.type == "cuda")
         self.generator = torch.Generator().manual_seed(0)
-        self.tally = Tally()
-        self.batch, self.size = batch, size
+        self.tally, self.losses = Tally(), Losses()
+        self.name, self.batch, self.size = name, batch, size
 
     @cached_property
     def images(self):
-        return torch.randn(self.batch, 1, self.size, self.size, generator=self.generator)
+        shape = self.batch, 1, self.size, self.size
+        return torch.randn(shape, generator=self.generator).to(self.device)
 
     @cached_property
     def views_and_affine(self):
@@ -69,7 +73,8 @@ class OneStep:
         return rows * columns
 
     def _autocast(self):
-        return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
 
     def draw(self):
         return self.views(self.images, self.generator)
@@ -82,8 +87,10 @@ class OneStep:
 
     def heads(self):
         """Run everything after the encoder, forward and backward: heads, transport, losses."""
-        terms = self.model.terms(*self.maps[0], self.views_and_affine[1])
-        self.objective.total(terms).backward()
+        self.heads_forward().backward()
+
+    def heads_forward(self):
+        return self.objective.total(self.model.terms(*self.maps[0], self.views_and_affine[1]))
 
     def transport(self):
         """Compute cost, true plan, plan and divergence, forward and backward."""
@@ -94,7 +101,8 @@ class OneStep:
         """Compute a plan with all iterations allowed; tokens of an untrained model need fewer."""
         cost = cosine_cost(*self.tokens.detach())
         truth = true_plan(self.views_and_affine[1], self.model.grid)
-        transport_plan(cost, truth.sum(2), truth.sum(1), epsilon=self.model.epsilon, tol=0)
+        options = {"epsilon": self.model.epsilon, "between": (0.0, 2.0), "tol": 0}
+        transport_plan(cost, truth.sum(2), truth.sum(1), **options)
 
     def learn(self):
         """Draw views, run forward and backward, and return the loss terms and the embedding."""
@@ -105,15 +113,34 @@ class OneStep:
         return terms, embedding
 
     def record(self, terms, embedding):
-        """Check the loss of a batch, and count it for the history."""
+        """Check the losses that have come, and count a batch for the history."""
         loss = self.objective.total(terms)
-        assert torch.isfinite(loss)
+        assert self.losses.add(loss)
         self.tally.add({"loss": loss, **terms}, embedding, self.batch)
 
     def end_epoch(self):
         """Do what follows every epoch: health of embeddings, a check, a copy of the weights."""
         tally = Tally()
-        tally.add({}, torch.randn(WATCHED, self.model.encoder.last_shape[0]), WATCHED)
+        channels = self.model.encoder.last_shape[0]
+        loss = torch.zeros((), device=self.device)
+        tally.add({"loss": loss}, torch.randn(WATCHED, channels, device=self.device), WATCHED)
+        assert tally.is_finite()
         tally.means(WATCHED)
-        assert all(value.isfinite().all() for value in self.model.parameters())
+        assert get_total_norm([*self.model.parameters()], math.inf).isfinite()
         snapshot(self.model)
+
+    def bare(self):
+        """Make a function that trains timm's model alone on as many images as there are views."""
+        model = build_encoder(self.name, size=self.size, match_stride=16).backbone.train()
+        model = model.to(self.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        images = torch.randn(2 * self.batch, 1, self.size, self.size, device=self.device)
+
+        def learn():
+            with self._autocast():
+                pooled = model(images)
+            pooled.float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return learn

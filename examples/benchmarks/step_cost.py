@@ -2,11 +2,12 @@
 What the library adds to the encoder
 ====================================
 
-In a training step, and in `transform`: of one image, of one image more than a batch, and of many.
+In a training step, beside timm's model alone, and in `transform`: of one image, of one image more
+than a batch, and of many.
 
 Ratios of times measured side by side: medians and ranges over repeats, taken in turns.
 
-    python examples/benchmarks/step_cost.py [--repeats 5] [--encoder resnet18]
+    python examples/benchmarks/step_cost.py [--repeats 5] [--encoder resnet18] [--device cuda]
 
 `--image-size` and `--images` are those of `transform`. Fewer threads than the machine has:
 `OMP_NUM_THREADS=1 python ...`.
@@ -17,23 +18,30 @@ import argparse
 import numpy as np
 import timm
 import torch
-from one_step import CPU, OneStep
+from devices import add_device
+from one_step import OneStep
 from timing import report, time_in_turns
 
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.training import choose_precision
 
 
-def training_step(name, size, batch, precision, repeats, part):
-    """Return the share of a step that a part, "heads" or "views", takes, and the arithmetic."""
-    step = OneStep(name, size, batch, precision)
+def training_step(name, size, batch, precision, repeats, part, device="cpu"):
+    """Return the shares of a step that a part, "heads" or "views", and the bare encoder take.
+
+    And the name of the arithmetic.
+    """
+    step = OneStep(name, size, batch, precision, device=device)
     alone = {"heads": step.heads, "views": step.draw}[part]
-    seconds = time_in_turns(repeats, step=step.learn, part=alone)
-    return seconds["part"] / seconds["step"], step.arithmetic
+    seconds = time_in_turns(repeats, device=device, step=step.learn, part=alone, bare=step.bare())
+    whole = seconds["step"]
+    return seconds["part"] / whole, seconds["bare"] / whole, step.arithmetic
 
 
 class Transform:
-    """`transform` on the CPU, and a bare timm model, on the same random images.
+    """`transform`, and a bare timm model, on the same random images.
+
+    On a GPU, the bare model has them there, in channels_last.
 
     Parameters
     ----------
@@ -42,25 +50,30 @@ class Transform:
     size, n_images : int
     precision : {"auto", "bfloat16", "float32"}
         Arithmetic of both.
+    device : str, default="cpu"
     """
 
-    def __init__(self, name, size, n_images, precision):
+    def __init__(self, name, size, n_images, precision, device="cpu"):
+        self.device = torch.device(device)
         self.images = np.random.default_rng(0).random((n_images, size, size), np.float32)
-        settings = {"image_size": size, "epochs": 0, "device": "cpu", "precision": precision}
+        settings = {"image_size": size, "epochs": 0, "device": device, "precision": precision}
         self.estimator = OTCXRPretrainer(name, **settings).fit(self.images[:2])
-        self.model = timm.create_model(name, in_chans=1, num_classes=0).eval()
-        self.dtype = choose_precision(precision, CPU)
+        model = timm.create_model(name, in_chans=1, num_classes=0).eval()
+        on_cpu = self.device.type == "cpu"
+        layout = torch.contiguous_format if on_cpu else torch.channels_last
+        self.model = model.to(self.device, memory_format=layout)
+        self.dtype = choose_precision(precision, self.device)
 
     def ours(self, n_images):
         return lambda: self.estimator.transform(self.images[:n_images])
 
     def bare(self, n_images, dtype=torch.float32):
         """Make a loop of the model over batches of 64."""
-        batches = torch.from_numpy(self.images[:n_images, None]).split(64)
+        batches = torch.from_numpy(self.images[:n_images, None]).to(self.device).split(64)
 
         def loop():
             enabled = dtype != torch.float32
-            with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=enabled):
+            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=enabled):
                 return [self.model(batch) for batch in batches]
 
         return loop
@@ -69,35 +82,50 @@ class Transform:
         """Compare one image, one more than a batch, and all of them."""
         used = str(self.dtype).removeprefix("torch.")
         label = f"transform, {self.images.shape[1]} px, {used}:"
-        one = time_in_turns(5 * repeats, bare=self.bare(1, self.dtype), ours=self.ours(1))
+        one = self.times(5 * repeats, bare=self.bare(1, self.dtype), ours=self.ours(1))
         report(f"{label} 1 image / bare call", one["ours"] / one["bare"], "<= 2")
-        batch = time_in_turns(repeats, full=self.ours(64), more=self.ours(65))
+        batch = self.times(repeats, full=self.ours(64), more=self.ours(65))
         report(f"{label} 65 images / 64 images", batch["more"] / batch["full"], "<= 1.12")
         n_images = len(self.images)
-        many = time_in_turns(repeats, bare=self.bare(n_images), ours=self.ours(n_images))
+        # A loop on the CPU is usually in float32.
+        limit = torch.float32 if self.device.type == "cpu" else self.dtype
+        many = self.times(repeats, bare=self.bare(n_images, limit), ours=self.ours(n_images))
         target = ">= 0.95" if self.dtype == torch.float32 else ">= 1.5"
-        label += f" {n_images} images, images/s / bare float32"
+        target = target if self.device.type == "cpu" else ">= 0.5"
+        label += f" {n_images} images, images/s / bare {str(limit).removeprefix('torch.')}"
         report(label, many["bare"] / many["ours"], target)
+
+    def times(self, repeats, **functions):
+        return time_in_turns(repeats, device=str(self.device), **functions)
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="What the library adds to the encoder.")
+    add_device(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
     options = parser.parse_args(arguments)
-    name, repeats = options.encoder, options.repeats
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for precision in ("auto", "float32"):
-        ratios, used = training_step(name, 224, 64, precision, repeats, "heads")
-        label = f"heads, transport and losses / step, 224 px, batch 64, {used}"
-        report(label, ratios, "<= 0.15")
-        ratios, used = training_step(name, 128, 128, precision, repeats, "views")
-        report(f"two views / step, 128 px, batch 128, {used}", ratios, "<= 0.05")
-    automatic = str(choose_precision("auto", CPU)).removeprefix("torch.")
-    for precision in sorted({"float32", automatic}):
-        Transform(name, options.image_size, options.images, precision).report(repeats)
+    shapes = {"heads": (224, 64), "views": (128, 128)}
+    if options.quick:
+        options.encoder, options.repeats, options.image_size, options.images = "resnet10t", 1, 32, 4
+        shapes = dict.fromkeys(shapes, (32, 4))
+    name, repeats, device = options.encoder, options.repeats, options.device
+    print(f"{name} on {device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    targets = {"heads": "<= 0.15", "views": "<= 0.05"}
+    labels = {"heads": "heads, transport and losses / step", "views": "two views / step"}
+    automatic = str(choose_precision("auto", torch.device(device))).removeprefix("torch.")
+    precisions = sorted({"float32", automatic})
+    for precision in precisions:
+        for part, (size, batch) in shapes.items():
+            alone, bare, used = training_step(name, size, batch, precision, repeats, part, device)
+            where = f"{size} px, batch {batch}, {used}"
+            report(f"{labels[part]}, {where}", alone, targets[part])
+            report(f"bare encoder / step, {where}", bare)
+    for precision in precisions:
+        Transform(name, options.image_size, options.images, precision, device).report(repeats)
 
 
 if __name__ == "__main__":
