@@ -13,15 +13,35 @@ _BETWEEN = {"otcxr_sk", "sklearn", "joblib", "pickle", "contextlib"}
 
 _filtering = threading.RLock()
 
+Doubts = list[tuple[str, type[Warning]]]
+
+# Of each thread.
+_held = threading.local()
+
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's code that led here, past all calls within libraries."""
+    doubts: Doubts | None = getattr(_held, "doubts", None)
+    if doubts is not None:
+        doubts.append((message, category))
+        return
     frame: FrameType | None = sys._getframe()
     level = 1
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
         frame = frame.f_back
         level += 1
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def held_warnings() -> Iterator[Doubts]:
+    """Keep what `warn_user` is told in this thread, for another one that knows the user's line."""
+    doubts: Doubts = []
+    _held.doubts = doubts
+    try:
+        yield doubts
+    finally:
+        del _held.doubts
 
 
 @contextmanager

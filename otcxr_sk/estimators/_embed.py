@@ -87,8 +87,8 @@ def _pieces(
         )
         return
     embedder = Embedder(encoder, model)
-    loaded = encoder.read(source, 0, len(source), num_workers, embedder.device)
-    begun = ((embedder(images, dense), found) for images, found in loaded)
-    for start, (coming, found) in zip(starts, behind(begun, embedder.device), strict=True):
-        values, seen = come(coming, start, found)
-        yield Embedded(start, values, found, seen=seen)
+    with closing(encoder.read(source, 0, len(source), num_workers, embedder.device)) as loaded:
+        begun = ((embedder(images, dense), found) for images, found in loaded)
+        for start, (coming, found) in zip(starts, behind(begun, embedder.device), strict=True):
+            values, seen = come(coming, start, found)
+            yield Embedded(start, values, found, seen=seen)

@@ -1,6 +1,7 @@
 """A fitted encoder as a value, and at work on a device."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +92,17 @@ class FittedEncoder:
         stop: int,
         num_workers: int | str,
         device: torch.device | None = None,
-    ) -> Iterator[Loaded]:
+    ) -> Generator[Loaded, None, None]:
         """Read rows in batches, each with its unusable images unless these are errors."""
         step, size = self.step, self.architecture["image_size"]
         batches = [np.arange(first, min(first + step, stop)) for first in range(start, stop, step)]
         given = source, batches, size, num_workers, device
-        if self.on_error == "raise":
-            return ((batch, []) for batch in read_batches(*given))
-        return read_usable_batches(*given)
+        if self.on_error != "raise":
+            yield from read_usable_batches(*given)
+            return
+        with closing(read_batches(*given)) as found:
+            for images in found:
+                yield images, []
 
     def save(self, path: Any) -> None:
         """Write the backbone to a safetensors file.

@@ -1,7 +1,7 @@
 """OTCXRPretrainer: unlabelled chest X-rays to an encoder, any chest X-ray to an embedding."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from copy import copy
 from typing import Any, ClassVar, Self
 
@@ -742,8 +742,8 @@ class OTCXRPretrainer(
         if self.on_error == "raise":
             return source
         device = choose_device(self.device)
-        loaded = encoder.read(source, 0, len(source), self.num_workers, device)
-        problems = [problem for _, found in loaded for problem in found]
+        with closing(encoder.read(source, 0, len(source), self.num_workers, device)) as loaded:
+            problems = [problem for _, found in loaded for problem in found]
         fate = "They are left out of the score."
         warn_unusable(problems, len(source), self.on_error, fate)
         self._unsaved.unusable = unusable_table(problems)

@@ -2,13 +2,14 @@
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import current_process
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._warning import warn_user
+from otcxr_sk._warning import Doubts, held_warnings, warn_user
 from otcxr_sk.images._errors import Unusable
 from otcxr_sk.images._processes import METHOD, PATIENCE, CannotStart, Died, Team
 from otcxr_sk.images._source import ImageSource
@@ -32,6 +33,9 @@ Describe = Callable[[int], str]
 
 # Beyond these, one process cannot take in what workers send.
 _MOST_WORKERS = 16
+
+# Seconds in which a thread that is not needed any more usually ends.
+_GRACE = 5
 
 # Bytes of a batch that is larger are not sent as they are: it is resized first.
 _MOST = 2**29
@@ -176,23 +180,46 @@ def in_thread(items: Generator[Item, None, None], ahead: int = 2) -> Generator[I
     ahead : int, default=2
         Items that are made before they are asked for, at most.
     """
-    end = object()
+    end, owner = object(), os.getpid()
+    ready: SimpleQueue[tuple[Any, BaseException | None, Doubts]] = SimpleQueue()
+    room, unwanted = threading.Semaphore(ahead), threading.Event()
 
-    def make() -> Any:
+    def work() -> None:
         # Threads have settings of their own.
-        with ordinary():
-            return next(items, end)
+        with ordinary(), held_warnings() as doubts, closing(items):
+            item: Any = None
+            while item is not end:
+                room.acquire()
+                if unwanted.is_set():
+                    return
+                error = None
+                try:
+                    item = next(items, end)
+                except BaseException as raised:
+                    item, error = end, raised
+                ready.put((item, error, doubts.copy()))
+                doubts.clear()
 
-    with ThreadPoolExecutor(1, "otcxr-sk-reads") as thread:
-        coming = deque(thread.submit(make) for _ in range(ahead))
-        try:
-            while (item := coming.popleft().result()) is not end:
-                coming.append(thread.submit(make))
-                yield item
-        finally:
-            for future in coming:
-                future.cancel()
-            thread.submit(items.close).result()
+    # Nothing waits for a daemon, such as one in a read that never ends.
+    thread = threading.Thread(target=work, name="otcxr-sk-reads", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, doubts = ready.get()
+            for doubt, category in doubts:
+                warn_user(doubt, category)
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            room.release()
+            yield item
+    finally:
+        unwanted.set()
+        room.release()
+        # A process that was forked from this one has a copy of all this, but not the thread.
+        if os.getpid() == owner:
+            thread.join(_GRACE)
 
 
 def behind(

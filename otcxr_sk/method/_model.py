@@ -43,7 +43,8 @@ class OTCXRModel(nn.Module):
     encoder : DenseEncoder
         Shared by both views.
     objective : Objective
-        Determines how tokens are matched: `epsilon`, `transport` and `cv_sim_depth`.
+        Determines how tokens are matched: `epsilon`, `transport` and `cv_sim_depth`; and which
+        terms teach: those that have a weight.
     head_dim : int, default=128
         Width D of the dense head, a multiple of 8.
     projection_dim : int, default=512
@@ -68,6 +69,7 @@ class OTCXRModel(nn.Module):
         channels, rows, columns = encoder.match_shape
         self.grid = (rows, columns)
         self.epsilon, self.transport = objective.epsilon, objective.transport
+        self._weighted = frozenset(objective.weights)
         self.encoding: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.dense_head = nn.Sequential(
             nn.Linear(channels, 2 * head_dim), nn.GELU(), nn.Linear(2 * head_dim, head_dim)
@@ -122,8 +124,8 @@ class OTCXRModel(nn.Module):
             global_variance, global_covariance = regularizers(p, statistics)
             arrived, by_chance, counts = arrivals(matching.plan, affine, self.grid)
             transport, invariance, error, accuracy, chance = statistics.means(
-                (matching.loss, None),
-                ((p[0] - p[1]).square(), None),
+                (self._taught("transport", matching.loss), None),
+                (self._taught("global_invariance", (p[0] - p[1]).square()), None),
                 (matching.error, None),
                 (arrived, counts),
                 (by_chance, counts),
@@ -139,6 +141,11 @@ class OTCXRModel(nn.Module):
             "matching_accuracy": accuracy,
             "matching_chance": chance,
         }
+
+    def _taught(self, term: str, values: Tensor) -> Tensor:
+        # Means over several processes are taken together. Without this, a term of no weight would
+        # give gradients of zero to what nothing else teaches, and weight decay would shrink it.
+        return values if term in self._weighted else values.detach()
 
     def dense_tokens(self, views: Tensor) -> Tensor:
         """Return the tokens (2 * B, N, D) of the views."""

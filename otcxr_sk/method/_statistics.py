@@ -92,6 +92,10 @@ def spectrum(embedding: Tensor) -> Tensor:
     """
     # On the CPU, since not every device has float64. In float32, rounding looks like a direction.
     cloud = embedding.cpu().double()
+    if not cloud.numel():
+        return cloud.new_zeros(0)
+    # The square of a very small or large number is none.
+    cloud = cloud / cloud.abs().max().clamp(min=torch.finfo(cloud.dtype).tiny)
     precision = torch.finfo(torch.float32).eps
     limit = precision * cloud.norm()
     cloud = cloud - cloud.mean(0)

@@ -1,5 +1,6 @@
 """Devices, their memory and precision, for training and embedding."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from torch import nn
 Network = TypeVar("Network", bound=nn.Module)
 
 # What torch says where its error has no class of its own.
-_NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+_NO_MEMORY = re.compile(
+    r"(CUDA|HIP|MPS|NCCL)\b.*out of memory|_STATUS_ALLOC_FAILED|DefaultCPUAllocator"
+)
 
 PRECISIONS = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
 
@@ -26,11 +29,11 @@ def choose_device(device: str) -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        # With its index, which threads and libraries would otherwise fill in each in their own way.
+        chosen = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used on this machine; it has {', '.join(_devices())}"
@@ -66,8 +69,7 @@ def explained_memory(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        known = isinstance(error, torch.OutOfMemoryError)
-        if not known and not any(words in str(error) for words in _NO_MEMORY):
+        if not isinstance(error, torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         traceback.clear_frames(error.__traceback__)
         raise MemoryError(f"memory ran out on the device: {what}") from error

@@ -1,7 +1,8 @@
 """An epoch: its batches and steps, its reproducible views, and the loss on them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,25 +193,24 @@ def evaluate(
     dtype = choose_precision(precision, draw.device)
     plan = EpochPlan(len(source), batch_size)
     batches = plan.batches(np.arange(len(source)))
-    names: list[str] = []
 
-    def computed() -> Iterator[tuple[Arriving, Arriving]]:
-        images = read_batches(source, batches, size, num_workers, draw.device)
-        for start, batch in zip(plan.starts, images, strict=True):
-            mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
-            with inference(), mixed:
-                terms, _ = model(*draw(batch, 0, start))
-                values = {"loss": objective.total(terms), **terms}
-                names[:] = values
-                yield Arriving(torch.stack([*values.values()])), Arriving(spread(batch))
+    def computed() -> Generator[tuple[list[str], Arriving, Arriving], None, None]:
+        with closing(read_batches(source, batches, size, num_workers, draw.device)) as images:
+            for start, batch in zip(plan.starts, images, strict=True):
+                mixed = torch.autocast(draw.device.type, dtype, enabled=dtype != torch.float32)
+                with inference(), mixed:
+                    terms, _ = model(*draw(batch, 0, start))
+                    values = {"loss": objective.total(terms), **terms}
+                    stacked = torch.stack([*values.values()])
+                yield [*values], Arriving(stacked), Arriving(spread(batch))
 
-    sums = np.zeros(0)
-    for rows, (values, seen) in zip(batches, behind(computed(), draw.device), strict=True):
-        if note is not None:
-            note(rows, seen.read())
-        part = values.read().numpy().astype(np.float64) * len(rows) / len(source)
-        sums = sums + part if len(sums) else part
-    means = dict(zip(names, sums.tolist(), strict=True))
+    means: dict[str, float] = {}
+    with closing(computed()) as coming:
+        for rows, (names, values, seen) in zip(batches, behind(coming, draw.device), strict=True):
+            if note is not None:
+                note(rows, seen.read())
+            for name, value in zip(names, values.read().tolist(), strict=True):
+                means[name] = means.get(name, 0.0) + value * len(rows) / len(source)
     if not math.isfinite(means["loss"]):
         raise NonFiniteLossError(
             "the loss on these images is not finite: use precision='float32', and check that "

@@ -308,6 +308,11 @@ class Trainer:
                 # Fabric would give it the default dtype of the program.
                 return data
 
+            def unscale_gradients(self, optimizer: Any) -> None:
+                # Fabric refuses to for fused optimizers, whose gradients torch unscales as well.
+                if self.scaler is not None:
+                    self.scaler.unscale_(optimizer)
+
         class Quiet(CUDAAccelerator):
             def setup_device(self, device: torch.device) -> None:
                 # Fabric would print advice on settings that belong to the program, and change the
@@ -362,7 +367,7 @@ def _failed(progress: Progress, what: str = "the loss or its gradient") -> NonFi
 def _is_lost(fabric: Fabric, progress: Progress) -> bool:
     """Whether training has failed, which may not have been noticed so far."""
     # A finite loss can have a gradient that is not finite.
-    largest = get_total_norm([*progress.model.parameters()], math.inf)
+    largest = get_total_norm([p for p in progress.model.parameters() if p.numel()], math.inf)
     return _has_no_scale(fabric) or not (progress.losses.are_finite() and largest.isfinite())
 
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcxr_sk import _transfer
+from otcxr_sk._warning import warn_user
 from otcxr_sk.images import (
     RESIZES,
     ArraySource,
     ImageReadError,
+    ImageReadWarning,
     PathSource,
     Selection,
     _loading,
@@ -217,6 +219,31 @@ def test_items_nobody_asks_for_any_more_are_not_made_and_what_made_them_is_close
     # Where it was opened: a thread has settings of its own.
     assert closed[0] != threading.main_thread().name
     assert threading.active_count() == before
+
+
+def test_a_thread_that_reads_for_ever_keeps_nobody_waiting_for_ever(monkeypatch):
+    monkeypatch.setattr(_loading, "_GRACE", 0.05)
+    stuck = threading.Event()
+
+    def items():
+        yield 1
+        stuck.wait()
+
+    running = in_thread(items())
+    next(running)
+    running.close()
+    assert [thread.daemon for thread in threading.enumerate() if "reads" in thread.name] == [True]
+    stuck.set()
+
+
+def test_what_a_thread_warns_of_points_at_the_users_line():
+    def items():
+        warn_user("doubtful", ImageReadWarning)
+        yield 1
+
+    with pytest.warns(ImageReadWarning, match="doubtful") as told:
+        assert list(in_thread(items())) == [1]
+    assert told[0].filename == __file__
 
 
 def test_a_thread_computes_with_the_usual_settings():

@@ -122,3 +122,13 @@ def test_equal_embeddings_have_rank_zero(seed, n):
     vector = sample(seed, (1, 64))
     for same in (vector, vector.double()):
         assert effective_rank(spectrum(same.expand(n, -1))) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_spectrum_of_very_small_and_large_numbers_is_that_of_usual_ones(scale):
+    cloud = sample(0).double()
+    torch.testing.assert_close(spectrum(scale * cloud), spectrum(cloud))
+
+
+def test_no_embeddings_have_no_spectrum():
+    assert not len(spectrum(torch.zeros(0, 3)))

@@ -20,6 +20,12 @@ def test_a_device_is_found_by_its_name():
     assert choose_device("auto").type in {"cpu", "mps"}  # Tests see no other GPU.
 
 
+def test_a_gpu_has_its_index(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert choose_device("auto") == torch.device("cuda", 1)
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "cpu:x"])
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(ValueError, match=f"device='{name}' cannot be used on this machine"):
@@ -83,6 +89,7 @@ def test_a_device_without_memory_left_is_one_error_that_says_what_to_lower(error
     assert attempts[-1]() is None
 
 
-def test_other_errors_are_not_explained():
-    with pytest.raises(RuntimeError, match="size mismatch"), explained_memory("lower it"):
-        raise RuntimeError("size mismatch")
+@pytest.mark.parametrize("words", ["size mismatch", "the database is out of memory"])
+def test_other_errors_are_not_explained(words):
+    with pytest.raises(RuntimeError, match=words), explained_memory("lower it"):
+        raise RuntimeError(words)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from otcxr_sk.images import ArraySource
+from otcxr_sk.images import ArraySource, Spreads, spread
 from otcxr_sk.training import Processes, _distributed, join_processes
 from otcxr_sk.training._distributed import SINGLE_PROCESS
 
@@ -109,13 +109,14 @@ def test_every_process_ends_with_the_same_estimator(case, results):
 
 def test_a_share_of_the_images_is_looked_at_under_its_own_rows():
     images = np.random.default_rng(0).random((9, 8, 8), dtype=np.float32)
-    seen = np.zeros((9, 1, 8, 8), np.float32)
+    seen = Spreads(9)
     rows = np.array([3, 4, 5, 7])
     _distributed._scan_rows(
-        ArraySource(images), rows, np.array([4]), 8, seen.__setitem__, {"batch_size": 2}
+        ArraySource(images), rows, np.array([4]), 8, seen.note, {"batch_size": 2}
     )
-    np.testing.assert_array_equal(seen[rows, 0], images[rows])
-    assert not np.delete(seen, rows, axis=0).any()
+    expected = spread(torch.from_numpy(images)[:, None]).numpy()
+    np.testing.assert_allclose(seen.values[:, rows], expected[:, rows], rtol=1e-12)
+    assert not np.delete(seen.values, rows, axis=1).any()
 
 
 def test_only_the_first_process_warns(results):

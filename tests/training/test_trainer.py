@@ -256,6 +256,30 @@ def test_float16_skips_a_step_that_overflows(clip_norm, watched):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+class Fused(Optimizer):
+    """The optimizer of a GPU, which scales gradients back by itself."""
+
+    def build(self, model, *, on_gpu=False):
+        return super().build(model, on_gpu=True)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_float16_trains_with_the_optimizer_of_a_gpu(clip_norm):
+    histories = [
+        trained(precision="float16", optimizer=kind(clip_norm=clip_norm))[1]
+        for kind in (Optimizer, Fused)
+    ]
+    usual, fused = (history["loss"] for history in histories)
+    assert fused == pytest.approx(usual, rel=1e-3)
+
+
+def test_an_encoder_may_have_a_parameter_without_numbers():
+    model = make_model()
+    model.encoder.register_parameter("unused", torch.nn.Parameter(torch.zeros(0)))
+    history = make_trainer(epochs=1).fit(model, Images())
+    assert np.isfinite(history["loss"]).all()
+
+
 def test_float16_that_always_overflows_is_an_error():
     model = make_model()
     with pytest.raises(NonFiniteLossError, match=r"No epoch was completed.*precision='float32'"):
