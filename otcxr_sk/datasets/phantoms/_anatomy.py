@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from otcxr_sk.datasets.phantoms._exact import cos, exp, normals, sin, transform, uniforms
+
 CM = 18.0  # one unit of body coordinates
 
 Range = tuple[float, float]
@@ -69,24 +71,23 @@ POSE: dict[str, Range] = {
 }
 
 
-def draw(rng: np.random.Generator, ranges: dict[str, Range], size: int = 1) -> Values:
+def draw(bits: np.random.PCG64, ranges: dict[str, Range], size: int = 1) -> Values:
     """Draw each named value uniformly from its range, float32 of shape (size, 1, 1)."""
-    low, high = np.array(list(ranges.values())).T[:, :, None]
-    drawn = rng.uniform(low, high, (len(ranges), size)).astype(np.float32)
+    low, high = np.array(list(ranges.values()), float).T[:, :, None]
+    drawn = uniforms(bits, (len(ranges), size), low, high).astype(np.float32)
     return {name: value[:, None, None] for name, value in zip(ranges, drawn, strict=True)}
 
 
 @lru_cache(maxsize=16)
 def _upsample_matrix(size: int, cells: int) -> np.ndarray:
-    centers = (np.arange(size) + 0.5) / size * (cells - 1)
-    weights = np.exp(-0.5 * np.square((centers[:, None] - np.arange(cells)) / 0.6))
-    return (weights / np.sqrt(np.square(weights).sum(axis=1, keepdims=True))).astype(np.float32)
+    centers = (np.arange(size, dtype=np.float32) + 0.5) / size * (cells - 1)
+    weights = bump(centers[:, None] - np.arange(cells, dtype=np.float32), 0.6)
+    return weights / np.sqrt(np.cumsum(np.square(weights), axis=1)[:, -1:])
 
 
-def smooth_noise(rng: np.random.Generator, m: int, size: int, cells: int) -> np.ndarray:
+def smooth_noise(bits: np.random.PCG64, m: int, size: int, cells: int) -> np.ndarray:
     """Draw noise (m, size, size) of unit variance that varies over `size / cells` pixels."""
-    up = _upsample_matrix(size, cells)
-    return up @ rng.standard_normal((m, cells, cells), np.float32) @ up.T
+    return transform(_upsample_matrix(size, cells), normals(bits, (m, cells, cells)))
 
 
 def step(x: np.ndarray, width: float | np.ndarray) -> np.ndarray:
@@ -114,7 +115,7 @@ def bump(x: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     e = np.asarray(x / width)
     e *= e
     e *= -0.5
-    return np.exp(e, out=e)
+    return exp(e)
 
 
 @dataclass
@@ -140,8 +141,8 @@ def body_coordinates(pose: Values, p: Values, image_size: int) -> tuple[np.ndarr
     u = axis[None, None, :] - pose["shift_x"]
     v = axis[None, :, None] - pose["shift_y"]
     scale = pose["zoom"] * p["size"]
-    cos, sin = np.cos(pose["tilt"]) / scale, np.sin(pose["tilt"]) / scale
-    return cos * u + sin * v, cos * v - sin * u
+    c, s = cos(pose["tilt"]) / scale, sin(pose["tilt"]) / scale
+    return c * u + s * v, c * v - s * u
 
 
 def to_pixels(
@@ -150,8 +151,8 @@ def to_pixels(
     """Invert `body_coordinates`: return the columns and rows of points (m, k)."""
     q = {name: value[:, :, 0] for name, value in pose.items()}
     scale = q["zoom"] * p["size"][:, :, 0]
-    cos, sin = np.cos(q["tilt"]) * scale, np.sin(q["tilt"]) * scale
-    u, v = cos * x - sin * y + q["shift_x"], sin * x + cos * y + q["shift_y"]
+    c, s = cos(q["tilt"]) * scale, sin(q["tilt"]) * scale
+    u, v = c * x - s * y + q["shift_x"], s * x + c * y + q["shift_y"]
     return (u + 1) * (image_size / 2) - 0.5, (v + 1) * (image_size / 2) - 0.5
 
 
@@ -202,7 +203,7 @@ def build_chest(p: Values, pose: Values, enlarged: np.ndarray, image_size: int) 
         + 0.05 * np.square(y + 0.15)
         + np.where(right, p["cava"] * bump(y + 0.2, 0.16), knob)
     )
-    middle = pose["turn"] + p["scoliosis"] * np.sin(3 * y)
+    middle = pose["turn"] + p["scoliosis"] * sin(3 * y)
     center = half - np.abs(x - middle)
     air *= 1 - np.maximum(0.84 * heart_share, 0.93 * chord(center, 0.06))
     lung = (wall > 0) & (above > 0) & ~heart & (center < 0) & (side > 0.07)
@@ -237,7 +238,7 @@ def _soft_tissue(
     thick = p["depth_cm"] * (0.92 + 0.16 * y)
     body = thick * chord(flank - side, 0.42) * chord(y - top, 0.55)
     neck = 10 * chord(0.27 - side, 0.27)
-    to_arm = np.hypot(across, np.minimum(below, 0))
+    to_arm = np.sqrt(np.square(across) + np.square(np.minimum(below, 0)))
     arm = 8.5 * chord(0.20 - to_arm, 0.2)
     body = np.maximum(np.maximum(body, neck * step(-0.4 - y, 0.3)), arm)
     # Breasts, if the draw is positive: their lower edge crosses the bases of the lungs.
@@ -256,7 +257,7 @@ def _bones(
     # All ribs of one kind are one periodic function of a curved height.
     start = p["apex"] - 0.02 + p["rib_spacing"] * p["rib_phase"]
     # Spacing that drifts from top to bottom makes the rib cage less regular.
-    start = start + 0.06 * p["rib_drift"] * np.sin(4 * y)
+    start = start + 0.06 * p["rib_drift"] * sin(4 * y)
     back = (y - start - p["rib_bow"] * np.square(reach - 0.30)) / p["rib_spacing"]
     bow_end = p["rib_bow"] * 0.49
     front = (y - start - bow_end - p["front_slope"] * (1 - reach)) / (p["rib_spacing"] * 1.2)
@@ -266,7 +267,7 @@ def _bones(
     bone *= cage * (1 + 0.8 * step(reach - 0.93, 0.16))
 
     # Spine with disks, pedicles at its edges.
-    disks = 0.85 + 0.15 * np.cos(y * (2 * np.pi / 0.125))
+    disks = 0.85 + 0.15 * cos(y * (2 * np.pi / 0.125))
     bone += 1.5 * chord(0.09 - spine, 0.09) * disks
     bone += 0.8 * bump(spine - 0.05, 0.016) * (1 - disks) * 3
     return bone
@@ -282,7 +283,7 @@ def _shoulder_bones(
 ) -> np.ndarray:
     # Clavicle, scapula, humerus.
     s = side - 0.06
-    line = p["clavicle"] - p["clavicle_slope"] * s - 0.05 * np.sin(s * 7)
+    line = p["clavicle"] - p["clavicle_slope"] * s - 0.05 * sin(s * 7)
     off = np.abs(y - line)
     shaft = step(0.030 - off, 0.014) * (0.7 + 0.6 * np.minimum(off / 0.03, 1))
     bone = 2.2 * shaft * step(s, 0.04) * step(0.78 - side, 0.08)
@@ -291,7 +292,7 @@ def _shoulder_bones(
     bone += height * (
         0.30 * step(blade, 0.02) * step(0.30 - blade, 0.06) + 0.45 * bump(blade, 0.014)
     )
-    head = np.hypot(across + 0.03, below + 0.01)
+    head = np.sqrt(np.square(across + 0.03) + np.square(below + 0.01))
     bone += 2 * np.maximum(
         chord(0.05 - np.abs(across), 0.04) * step(below, 0.1),
         chord(0.095 - head, 0.07),

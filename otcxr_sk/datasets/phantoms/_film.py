@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from otcxr_sk.datasets.phantoms._anatomy import Range, Values
+from otcxr_sk.datasets.phantoms._anatomy import Range, Values, bump
+from otcxr_sk.datasets.phantoms._exact import blur, exp, log, quantile, transform
 
 EXPOSURE: dict[str, Range] = {
     "attenuation": (0.17, 0.23),  # per cm of water
@@ -38,22 +38,21 @@ _LETTERS = {
 
 @lru_cache(maxsize=16)
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    at = np.arange(size)
-    weights = np.exp(-0.5 * np.square((at[:, None] - at) / sigma))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    at = np.arange(size, dtype=np.float32)
+    weights = bump(at[:, None] - at, sigma)
+    return weights / np.cumsum(weights, axis=1)[:, -1:]
 
 
 def expose(tissue: np.ndarray, e: Values, noise: np.ndarray) -> np.ndarray:
     """Return the log attenuation, float32 (m, h, w), behind path lengths (m, h, w) in cm."""
     size = tissue.shape[-1]
-    primary = np.exp(-e["attenuation"] * tissue)
-    wide = _blur_matrix(size, 0.13 * size)
-    inside = np.minimum(primary, 0.25)
-    signal = primary + e["scatter"] * (wide @ inside @ wide.T) * 0.35
-    for image, sigma in zip(signal, e["blur"].ravel() * size / 128, strict=True):
-        gaussian_filter(image, sigma, output=image, truncate=2.5)
-    signal += np.sqrt(signal * np.exp(-e["photons"])) * (size / 128) * noise
-    return -np.log(np.maximum(signal, 1e-4))
+    primary = exp(-e["attenuation"] * tissue)
+    scattered = transform(_blur_matrix(size, 0.13 * size), np.minimum(primary, 0.25))
+    signal = primary + e["scatter"] * scattered * 0.35
+    for k, sigma in enumerate(e["blur"].ravel().tolist()):
+        signal[k : k + 1] = blur(signal[k : k + 1], sigma * size / 128, truncate=2.5)
+    signal += np.sqrt(signal * exp(-e["photons"])) * (size / 128) * noise
+    return -log(np.maximum(signal, 1e-4))
 
 
 def develop(density: np.ndarray, field: np.ndarray, air: np.ndarray, e: Values) -> np.ndarray:
@@ -69,15 +68,15 @@ def develop(density: np.ndarray, field: np.ndarray, air: np.ndarray, e: Values) 
     """
     size = density.shape[-1]
     out = np.empty_like(density)
-    down = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+    down = np.arange(1 - size, size, 2, dtype=np.float32)[:, None] / (size - 1)
     for k, (image, inside) in enumerate(zip(density, field, strict=True)):
         q = {name: float(value[k, 0, 0]) for name, value in e.items()}
         few = image[::3, ::3]
-        middle = np.median(few[air[k, ::3, ::3]])
-        high = np.quantile(few[inside[::3, ::3]], 0.97)
+        middle = quantile(few[air[k, ::3, ::3]], 0.5)
+        high = quantile(few[inside[::3, ::3]], 0.97)
         low, high = middle - q["toe"] * (high - middle), high + q["white"] * (high - middle)
         t = np.clip((image - low) / (high - low) + q["heel"] * down * 0.5, 0, 1)
-        t = t ** np.float32(q["gamma"])
+        t = exp(q["gamma"] * log(np.maximum(t, 1e-20)))
         s = t * t * (3 - 2 * t)
         out[k] = t + q["shoulder"] * (s - t)
     return out

@@ -102,10 +102,10 @@ def add_findings(
         big = np.where(x * f["effusion_side"] > 0, np.float32(1), f["effusion_other"])
         wet = (x * f["effusion_side"] > 0) | (f["effusion_both"] > 0.7)
         # Small effusions are more common than large ones.
-        level = (0.05 + 0.36 * f["effusion_level"] ** 1.5) * big
+        level = (0.05 + 0.36 * f["effusion_level"] * np.sqrt(f["effusion_level"])) * big
         reach = np.clip(chest.side / chest.lateral, 0, 1)
         # Where the diaphragm meets the chest wall.
-        arch = 0.58**2 - np.square(chest.side / p["half_width"] - 0.42)
+        arch = 0.58 * 0.58 - np.square(chest.side / p["half_width"] - 0.42)
         corner = chest.floor + p["dome_curve"] * arch
         climb = f["effusion_rise"] * np.sqrt(level)
         surface = corner - level - climb * (np.square(np.square(reach)) * reach - 0.15)
@@ -122,7 +122,7 @@ def add_findings(
     if present[:, 3].any():
         own = lung & (x * f["air_side"] > 0)
         high = np.clip((chest.floor - y) / (chest.floor - p["apex"]), 0, 1)
-        depth = f["air_depth"] * (0.25 + high) + f["air_apical"] * high**3
+        depth = f["air_depth"] * (0.25 + high) + f["air_apical"] * (np.square(high) * high)
         beyond = depth - chest.wall
         side = own * here[3]
         gone = step(beyond, 0.012) * side
@@ -139,7 +139,7 @@ def add_findings(
         place = _place(own, f["nodule_row"], f["nodule_column"])
         radius = f["nodule_diameter"] / 2
         dx, dy = (axis - axis[place][:, None, None] for axis in (x, y))
-        r = np.hypot(dx, dy) / radius
+        r = np.sqrt(np.square(dx) + np.square(dy)) / radius
         ball = np.sqrt(np.maximum(1 - np.square(r), 0)) * here[0]
         thick = CM * f["nodule_diameter"] * f["nodule_density"]
         tissue += thick * ball * (1 - solid)

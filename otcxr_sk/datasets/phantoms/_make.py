@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets.phantoms._anatomy import PATIENT, POSE, build_chest, draw, smooth_noise
+from otcxr_sk.datasets.phantoms._exact import normals, uniforms
 from otcxr_sk.datasets.phantoms._film import EXPOSURE, FRAME, develop, expose, frame, mark
 from otcxr_sk.datasets.phantoms._findings import FINDINGS, LASTING, PASSING, add_findings
 from otcxr_sk.datasets.phantoms._vessels import draw_vessels, vessel_field
@@ -63,7 +64,8 @@ def make_chest_phantoms(
     return_masks : bool, default=True
         Whether to return the masks, which take 6 bytes per pixel.
     random_state : int, RandomState instance or None, default=None
-        Seed. The same integer gives identical arrays.
+        Seed. The same integer gives identical arrays, on every processor and system, and with every
+        supported version of NumPy.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def make_chest_phantoms(
             f"prevalence must be one number in [0, 1] or {len(FINDINGS)} of them, "
             f"got {prevalence!r}"
         )
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max, dtype=np.int64))
 
     m, n = images_per_patient, n_patients * images_per_patient
     shape = (image_size, image_size)
@@ -122,7 +124,7 @@ def make_chest_phantoms(
         images=np.empty((n, *shape), np.uint8),
         labels=np.empty((n, len(FINDINGS)), np.uint8),
         label_names=list(FINDINGS),
-        groups=np.repeat(np.arange(n_patients), m),
+        groups=np.repeat(np.arange(n_patients, dtype=np.int64), m),
         DESCR=_DESCR,
     )
     if return_masks:
@@ -142,16 +144,18 @@ def _one_patient(
     source: np.random.SeedSequence, m: int, size: int, rates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Make images, labels, lesion masks and lung masks of the `m` images of one patient."""
-    body, disease, film = (np.random.default_rng(child) for child in source.spawn(3))
+    body, disease, film = (np.random.PCG64(child) for child in source.spawn(3))
     p, points, pose = draw(body, PATIENT), draw_vessels(body), draw(body, POSE, m)
     findings = draw(disease, LASTING) | draw(disease, PASSING, m)
     findings = {name: np.broadcast_to(value, (m, 1, 1)) for name, value in findings.items()}
     lasting = [name in ("nodule", "cardiomegaly") for name in FINDINGS]
-    lots = np.where(lasting, disease.random(len(FINDINGS)), disease.random((m, len(FINDINGS))))
+    lots = np.where(
+        lasting, uniforms(disease, (len(FINDINGS),)), uniforms(disease, (m, len(FINDINGS)))
+    )
     present = lots < rates
     exposure, framing = draw(film, EXPOSURE, m), draw(film, FRAME, m)
     texture = smooth_noise(film, m, size, 14)
-    noise = film.standard_normal((m, size, size), np.float32)
+    noise = normals(film, (m, size, size))
 
     enlarged = present[:, FINDINGS.index("cardiomegaly"), None, None]
     chest = build_chest(p, pose, enlarged, size)

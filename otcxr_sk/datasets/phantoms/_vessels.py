@@ -3,15 +3,15 @@
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from otcxr_sk.datasets.phantoms._anatomy import CM, Values, to_pixels
+from otcxr_sk.datasets.phantoms._exact import blur, cos, normals, sin, uniforms
 
 # Radii with which vessels are drawn, in body units.
 _RADII = (0.024, 0.013, 0.007)
 
 
-def draw_vessels(rng: np.random.Generator) -> np.ndarray:
+def draw_vessels(bits: np.random.PCG64) -> np.ndarray:
     """Draw branching vessels of both lungs, as points in the coordinates of a lung.
 
     Returns
@@ -20,28 +20,29 @@ def draw_vessels(rng: np.random.Generator) -> np.ndarray:
         Distance from the mediastinum (0) to the chest wall (1), height from the apex (0) to the
         dome (1), radius in body units, and side (-1 or 1).
     """
-    steps = np.linspace(0, 1, 10, endpoint=False)
+    steps = np.arange(10) / 10
     points = []
     for sign in (-1.0, 1.0):
         n = 9
-        angle = np.linspace(-1.45, 1.35, n) + rng.normal(0, 0.12, n)
-        x, y = rng.uniform(-0.03, 0.07, n), rng.normal(0.60 - 0.03 * sign, 0.06, n)
-        radius = rng.uniform(0.014, 0.022, n)
+        angle = -1.45 + 0.35 * np.arange(n) + 0.12 * normals(bits, (n,))
+        x = uniforms(bits, (n,), -0.03, 0.07)
+        y = 0.60 - 0.03 * sign + 0.06 * normals(bits, (n,))
+        radius = uniforms(bits, (n,), 0.014, 0.022)
         for _ in range(5):
-            length = rng.uniform(0.10, 0.21, n) * np.where(np.abs(angle) > 0.9, 0.85, 1)
-            bent = angle[:, None] + rng.normal(0, 0.35, (n, 1)) * steps
-            px = x[:, None] + length[:, None] * steps * np.cos(bent)
-            py = y[:, None] + 0.75 * length[:, None] * steps * np.sin(bent)
+            length = uniforms(bits, (n,), 0.10, 0.21) * np.where(np.abs(angle) > 0.9, 0.85, 1)
+            bent = angle[:, None] + 0.35 * normals(bits, (n, 1)) * steps
+            px = x[:, None] + length[:, None] * steps * cos(bent)
+            py = y[:, None] + 0.75 * length[:, None] * steps * sin(bent)
             thinning = radius[:, None] * (1 - 0.25 * steps)
             points.append(np.stack([px, py, thinning, np.full_like(px, sign)]).reshape(4, -1))
-            spread = rng.uniform(0.15, 0.5, n)
+            spread = uniforms(bits, (n,), 0.15, 0.5)
             x, y = np.repeat(np.stack([px[:, -1], py[:, -1]]), 2, axis=1)
             angle = np.stack([bent[:, -1] - spread, bent[:, -1] + spread], axis=1).ravel()
-            radius = np.repeat(radius * 0.68, 2) * rng.uniform(0.75, 1.1, 2 * n)
+            radius = np.repeat(radius * 0.68, 2) * uniforms(bits, (2 * n,), 0.75, 1.1)
             n *= 2
         # Vessels that run along the ray look like small nodules.
-        low, high = (0.1, 0.3, 0.008, sign), (0.8, 0.95, 0.015, sign)
-        points.append(np.repeat(rng.uniform(low, high, (8, 4)).T, 4, axis=1))
+        low, high = np.array([(0.1, 0.3, 0.008, sign), (0.8, 0.95, 0.015, sign)])
+        points.append(np.repeat(uniforms(bits, (8, 4), low, high).T, 4, axis=1))
     return np.concatenate(points, axis=1).astype(np.float32)
 
 
@@ -59,17 +60,17 @@ def vessel_field(points: np.ndarray, p: Values, pose: Values, image_size: int) -
     c0, r0 = c.astype(np.intp), r.astype(np.intp)
     c, r = c - c0, r - r0
     # The peak of a Gaussian ridge is the diameter of the vessel; points are about 0.012 apart.
-    level = np.abs(np.log(radius[:, None] / np.array(_RADII))).argmin(axis=1)
-    sigma = np.array(_RADII)[level]
-    mass = 2 * CM * radius * sigma * 2.5 * 0.012 / pixel**2
+    radii = np.array(_RADII)
+    # The nearest on a logarithmic scale.
+    level = (np.square(radius)[:, None] < radii[:-1] * radii[1:]).sum(axis=1)
+    mass = 2 * CM * radius * radii[level] * 2.5 * 0.012 / (pixel * pixel)
     index = level * (m * wide * wide) + (np.arange(m)[:, None] * wide + r0) * wide + c0
     at = np.stack([index, index + 1, index + wide, index + wide + 1])
     share = mass * np.stack([(1 - c) * (1 - r), c * (1 - r), (1 - c) * r, c * r])
     shape = (len(_RADII), m, wide, wide)
     total = np.bincount(at.ravel(), share.ravel(), minlength=math.prod(shape))
     dots = total.astype(np.float32).reshape(shape)[:, :, 1:-1, 1:-1]
-    blurred = [
-        gaussian_filter(some, width / pixel, truncate=2, axes=(1, 2))
-        for some, width in zip(dots, _RADII, strict=True)
-    ]
-    return np.sum(blurred, axis=0) * p["vessel_cm"]
+    field = np.zeros_like(dots[0])
+    for some, width in zip(dots, _RADII, strict=True):
+        field += blur(some, width / pixel, truncate=2)
+    return field * p["vessel_cm"]
