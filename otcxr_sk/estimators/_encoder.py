@@ -191,10 +191,13 @@ def name_of(encoder: str | nn.Module) -> str:
     return encoder if isinstance(encoder, str) else type(encoder).__name__
 
 
-def build_network(architecture: Mapping[str, Any], weights: Any = None) -> OTCXRModel:
+def build_network(
+    architecture: Mapping[str, Any], weights: Any = None, *, training_only: bool = False
+) -> OTCXRModel:
     """Build the network that parameters describe; an encoder that is a module is copied.
 
-    `weights` are a path or a state dict, of the encoder only.
+    `weights` are a path or a state dict, of the encoder only. What serves training only is built
+    if it is asked for.
     """
     given = architecture["encoder"]
     # Another thread may change the default dtype meanwhile.
@@ -205,4 +208,5 @@ def build_network(architecture: Mapping[str, Any], weights: Any = None) -> OTCXR
             match_stride=architecture["match_stride"],
             weights=weights,
         )
-        return OTCXRModel(encoder, Objective(**architecture["objective"]))
+        objective = Objective(**architecture["objective"])
+        return OTCXRModel(encoder, objective, training_only=training_only)

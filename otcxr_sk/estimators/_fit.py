@@ -17,7 +17,7 @@ from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import build_network, name_of
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import Run, describe_run, open_run
-from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, unpack
+from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, restore, unpack
 from otcxr_sk.images import (
     FITTED,
     ImageSource,
@@ -234,13 +234,13 @@ def start_model(
     if before is None:
         start = state_of(weights) if hasattr(weights, "save_encoder") else None
         encoder = weights if start is None else part_of(start, "encoder.backbone")
-        model = build_network(architecture, encoder)
+        model = build_network(architecture, encoder, training_only=True)
         if start is not None:
             _take_heads(model, start)
         return model
-    model = build_network(architecture)
+    model = build_network(architecture, training_only=True)
     try:
-        model.load_state_dict(unpack(before.weights_))
+        restore(model, unpack(before.weights_))
     except RuntimeError as error:
         changed = [
             name

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import (
 )
 
 from otcxr_sk.images import RESIZES, Cache
-from otcxr_sk.method import Objective, Views
+from otcxr_sk.method import Objective, Views, without_read_out
 from otcxr_sk.training import OPTIMIZERS, PRECISIONS, Callback, Checkpoint, EarlyStopping, Optimizer
 
 # Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
@@ -96,6 +96,7 @@ _OF_GROUPS: dict[str, dict[str, list[Any]]] = {
         "epsilon": [_POSITIVE],
         "transport": [StrOptions({"inverse", "direct"})],
         "cv_sim_depth": [_at_least(0)],
+        "read_out": _WEIGHT,
     },
     "cache": {"folder": _PATH, "max_gb": [_POSITIVE], "shared": ["boolean"]},
     "checkpoint": {"folder": _PATH, "every": [_at_least(1), timedelta]},
@@ -163,7 +164,7 @@ def check_settings(parameters: Mapping[str, Any]) -> Settings:
     numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
     if not numbers or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
-    if not settings.objective.weights:
+    if not without_read_out(settings.objective).weights:
         raise ValueError(
             "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; raise one "
             "of them"

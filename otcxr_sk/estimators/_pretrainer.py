@@ -49,7 +49,14 @@ from otcxr_sk.images import (
     warn_unusable,
     without_names,
 )
-from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, Views, matching_accuracy
+from otcxr_sk.method import (
+    DenseEncoder,
+    Objective,
+    OTCXRModel,
+    Views,
+    matching_accuracy,
+    without_read_out,
+)
 from otcxr_sk.training import (
     Callback,
     NonFiniteLossError,
@@ -501,7 +508,7 @@ class OTCXRPretrainer(
                 self._model(encoder),
                 source,
                 encoder.draw(seed=0),
-                Objective(**encoder.architecture["objective"]),
+                without_read_out(Objective(**encoder.architecture["objective"])),
                 size=encoder.architecture["image_size"],
                 batch_size=self.batch_size,
                 precision=self.precision,

@@ -15,19 +15,42 @@ from torch import Tensor, nn
 from otcxr_sk.method import OTCXRModel
 from otcxr_sk.training import InMemoryCheckpoint
 
+# Names of parameters that no estimator keeps.
+TRAINING_ONLY = "read_out."
+
 Weights = NDArray[np.uint8]
 History = dict[str, list[float]]
 
 
 def pack(model: nn.Module) -> Weights:
-    """Return the weights of a module as safetensors bytes, in an array that joblib can map."""
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    """Return the weights of a network as safetensors bytes, in an array that joblib can map.
+
+    What serves training only is left out.
+    """
+    state = {
+        name: value.contiguous()
+        for name, value in model.state_dict().items()
+        if not name.startswith(TRAINING_ONLY)
+    }
     return np.frombuffer(save(state), dtype=np.uint8)
 
 
 def unpack(weights: Weights) -> dict[str, Tensor]:
     """Return the state dict of the module that `pack` was given; no code runs."""
     return load(weights.tobytes())
+
+
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `pack` kept into a network; what serves training only stays as it is.
+
+    Raises
+    ------
+    RuntimeError
+        It is the state of another network.
+    """
+    own = model.state_dict()
+    kept = {name: value for name, value in own.items() if name.startswith(TRAINING_ONLY)}
+    model.load_state_dict({**state, **kept})
 
 
 def part_of(state: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from otcxr_sk.method._encoders import DenseEncoder, build_encoder, pool, tokens
 from otcxr_sk.method._geometry import token_centers, true_plan
 from otcxr_sk.method._model import OTCXRModel
-from otcxr_sk.method._objective import Objective
+from otcxr_sk.method._objective import Objective, without_read_out
 from otcxr_sk.method._statistics import (
     BatchStatistics,
     effective_rank,
@@ -34,4 +34,5 @@ __all__ = [
     "tokens",
     "transport_plan",
     "true_plan",
+    "without_read_out",
 ]

@@ -1,7 +1,7 @@
 """The loss: its parameters, its weighted sum, and its variance and covariance terms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +15,12 @@ class Objective(ParameterGroup):
     r"""The loss of pre-training: the weights of its terms, and how tokens are matched.
 
     .. math:: L = \alpha L_{OT} + \beta [\mathrm{var}(q_s) + \mathrm{var}(q_t)]
-        + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)] + \gamma L_{image}
+        + \eta [\mathrm{cov}(q_s) + \mathrm{cov}(q_t)] + \gamma L_{image} + \rho L_{read}
 
     The first three terms are OTCXR's [1]_ on the tokens `q` of both views, with the variance and
-    covariance terms of VICReg [2]_. The last one, weighted by `global_weight`, is VICReg's loss on
-    a projection `p` of the pooled map:
+    covariance terms of VICReg [2]_. The fourth, weighted by `global_weight`, is VICReg's loss on a
+    projection `p` of the pooled map; the last, weighted by `read_out`, is how far what is read from
+    the last map of the first view is from what the second view shows, place by place:
 
     .. math:: L_{image} = \frac{1}{D} \| p_s - p_t \|^2
         + \frac{3}{2} [\mathrm{var}(p_s) + \mathrm{var}(p_t)]
@@ -48,6 +49,10 @@ class Objective(ParameterGroup):
     cv_sim_depth : int, default=0
         Number of CV-SIM blocks, which infuse the tokens of each view with the other view, before
         transport.
+    read_out : float, default=0.0
+        Weight of the read-out: from the encoder's last map of one view, and from nothing else, has
+        to be told what the map that is matched shows of the other view at every place. It serves
+        training only: it is neither saved nor part of `score`.
 
     See Also
     --------
@@ -77,6 +82,7 @@ class Objective(ParameterGroup):
     epsilon: float = 0.1
     transport: str = "inverse"
     cv_sim_depth: int = 0
+    read_out: float = 0.0
 
     @property
     def weights(self) -> dict[str, float]:
@@ -88,6 +94,7 @@ class Objective(ParameterGroup):
             "global_invariance": self.global_weight,
             "global_variance": self.global_weight * 3 / 2,
             "global_covariance": self.global_weight / 25,
+            "read_out": self.read_out,
         }
         return {name: weight for name, weight in weights.items() if weight}
 
@@ -95,6 +102,11 @@ class Objective(ParameterGroup):
         """Return the weighted sum of the terms that `OTCXRModel` returns."""
         # Not a product with weight 0: a term that is switched off may be NaN.
         return torch.stack([w * terms[name] for name, w in self.weights.items()]).sum()
+
+
+def without_read_out(objective: Objective) -> Objective:
+    """Return the objective without the term that a saved network cannot compute."""
+    return replace(objective, read_out=0.0)
 
 
 def regularizers(q: Tensor, statistics: BatchStatistics = WHOLE_BATCH) -> tuple[Tensor, Tensor]:

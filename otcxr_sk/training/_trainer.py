@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource, read_batches
-from otcxr_sk.method import Objective, OTCXRModel
+from otcxr_sk.method import Objective, OTCXRModel, without_read_out
 from otcxr_sk.training._checkpoint import CheckpointFolder, InMemoryCheckpoint, RunState
 from otcxr_sk.training._device import choose_precision
 from otcxr_sk.training._distributed import SINGLE_PROCESS, Processes
@@ -263,7 +263,7 @@ class Trainer:
                 validation,
                 # The seed of every other evaluation, so that losses can be compared.
                 replace(self.draw, seed=0),
-                self.objective,
+                without_read_out(self.objective),
                 size=self.size,
                 batch_size=self.batch_size,
                 precision=self.precision,
