@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -106,6 +107,7 @@ def test_an_encoder_of_every_family_can_be_trained(encoder, tiny, X):
     "parameters",
     [
         {"objective__cv_sim_depth": 1},
+        {"objective__read_out": 40.0},
         {"objective__transport": "direct"},
         {"match_stride": 1},
         {"match_stride": 64},
@@ -286,3 +288,26 @@ def test_a_healthy_run_does_not_warn_of_collapse(tiny, X):
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapseWarning)
         tiny().fit(X)
+
+
+def test_what_reads_in_training_is_neither_saved_nor_scored(tiny, X, tmp_path):
+    plain, reading = (tiny(objective__read_out=weight).fit(X) for weight in (0.0, 40.0))
+    assert len(reading.weights_) == len(plain.weights_)
+    assert not any("read_out" in name for name in load(reading.weights_.tobytes()))
+    assert 0 < reading.history_["read_out"][0] < 4
+    assert "read_out" not in plain.history_
+    # The loss of what both have; they were trained differently.
+    assert reading.score(X) == pytest.approx(plain.score(X), rel=0.2)
+    again = reading.set_params(warm_start=True).fit(X)
+    assert again.n_epochs_ == len(again.history_["read_out"]) == 2
+
+
+def test_a_run_that_reads_goes_on_to_the_bit(tiny, stopping_encoder, X, tmp_path):
+    settings = {"epochs": 2, "objective__read_out": 40.0}
+    whole = tiny(stopping_encoder(), **settings).fit(X)
+    stopped = tiny(stopping_encoder(interrupt_at=5), checkpoint=tmp_path, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(X)
+    resumed = tiny(stopping_encoder(), checkpoint=tmp_path, **settings).fit(X)
+    np.testing.assert_array_equal(resumed.weights_, whole.weights_)
+    assert resumed.history_ == whole.history_

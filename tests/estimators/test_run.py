@@ -68,6 +68,7 @@ OTHER = {
     "objective__epsilon": 0.2,
     "objective__transport": "direct",
     "objective__cv_sim_depth": 1,
+    "objective__read_out": 3.0,
     "match_stride": 8,
     "image_shape": (32, 32),
     "precision": "bfloat16",

@@ -43,6 +43,7 @@ CASES = {
     "norms that act": {"encoder": "test_efficientnet"},
     "idle heads": {"global_weight": 0.0},
     "cv_sim": {"cv_sim_depth": 1, "transport": "direct"},
+    "read out": {"read_out": 40.0},
     "unusable": {"on_error": "warn"},
     "without a seed": {"random_state": None},
     "bfloat16": {"precision": "bfloat16"},
@@ -181,7 +182,7 @@ def compare_gradients(folder):
     errors = {
         name: compare_gradient(processes, Objective(**options))
         for name, options in [
-            ("inverse", {"global_weight": 3.0, "cv_sim_depth": 1}),
+            ("inverse", {"global_weight": 3.0, "cv_sim_depth": 1, "read_out": 3.0}),
             ("direct", {"global_weight": 3.0, "transport": "direct"}),
             ("idle", {"global_weight": 0.0}),
         ]
@@ -192,7 +193,7 @@ def compare_gradients(folder):
 def compare_gradient(processes, objective):
     torch.manual_seed(0)
     encoder = build_encoder("test_efficientnet", size=32, match_stride=8)
-    whole = OTCXRModel(encoder, objective)
+    whole = OTCXRModel(encoder, objective, training_only=True)
     idle = has_idle_parameters(whole, objective, 32)
     part = deepcopy(whole.double())
     views, affine = Views()(torch.from_numpy(images(7)).unsqueeze(1), torch.Generator())
