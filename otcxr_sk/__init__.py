@@ -18,7 +18,7 @@ from otcxr_sk._version import __version__
 
 if TYPE_CHECKING:
     from otcxr_sk import datasets, estimators, evaluation, images, method, plotting, training
-    from otcxr_sk.estimators import LAPTOP, OTCXRPretrainer
+    from otcxr_sk.estimators import LAPTOP, PAPER, OTCXRPretrainer
     from otcxr_sk.images import Cache
     from otcxr_sk.method import Objective, Views
     from otcxr_sk.training import Checkpoint, Optimizer
@@ -27,6 +27,7 @@ _ROOMS = ["images", "training", "method", "estimators", "datasets", "evaluation"
 
 __all__ = [
     "LAPTOP",
+    "PAPER",
     "Cache",
     "Checkpoint",
     "OTCXRPretrainer",

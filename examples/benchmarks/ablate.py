@@ -38,10 +38,14 @@ from results import markdown_head, markdown_row, write_csv
 from sklearn.model_selection import GroupKFold
 from study import laptop, make_parser, read_study
 
-from otcxr_sk import LAPTOP
+from otcxr_sk import LAPTOP, PAPER
 from otcxr_sk.evaluation import few_labels, pixel_features
 
 PIXELS = "pixels 16x16"
+AS_PRINTED = {
+    name: getattr(PAPER["objective"], name)
+    for name in ("transport", "cv_sim_depth", "global_weight")
+}
 VARIANTS = {
     PIXELS: None,
     "laptop": {},
@@ -50,7 +54,9 @@ VARIANTS = {
     "no transport": {"objective__alpha": 0.0, "objective__beta": 0.0, "objective__eta": 0.0},
     "no image level": {"objective__global_weight": 0.0},
     "CV-SIM": {"objective__cv_sim_depth": 1},
+    "read-out": {"objective__read_out": 40.0},
     "direct transport": {"objective__transport": "direct"},
+    "the paper's loss": {f"objective__{key}": value for key, value in AS_PRINTED.items()},
     "tokens of stride 16": {"match_stride": 16},
     "flips": {"views__horizontal_flip": 0.5},
     "crops from 0.3": {"views__crop_scale": (0.3, 1.0)},

@@ -1,6 +1,6 @@
 """The scikit-learn estimators."""
 
-from otcxr_sk.estimators._parameters import LAPTOP
+from otcxr_sk.estimators._parameters import LAPTOP, PAPER
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.images import ImageRangeWarning, UnusableImageWarning
 from otcxr_sk.training import (
@@ -12,6 +12,7 @@ from otcxr_sk.training import (
 
 __all__ = [
     "LAPTOP",
+    "PAPER",
     "CheckpointWarning",
     "CollapseWarning",
     "ImageRangeWarning",

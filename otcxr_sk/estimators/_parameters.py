@@ -33,6 +33,12 @@ LAPTOP: Mapping[str, Any] = MappingProxyType(
     }
 )
 
+# The loss as the paper prints it: both views are infused, transport is that of the plan, and there
+# is no term for whole images. Goes with any other parameters, such as those of LAPTOP.
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {"objective": Objective(transport="direct", cv_sim_depth=1, global_weight=0.0)}
+)
+
 ON_ERROR = ("raise", "warn", "nan")
 
 _PATH = [str, HasMethods(["__fspath__"])]

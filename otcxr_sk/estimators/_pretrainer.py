@@ -667,7 +667,8 @@ class OTCXRPretrainer(
                     f"{name} is {group!r} and has no parameters; "
                     f"set {name}={GROUPS[name].__name__}(...)"
                 )
-            params[name] = group
+            # A copy, because other estimators may have the same one.
+            params[name] = copy(group)
         return super().set_params(**params)
 
     def __sklearn_is_fitted__(self) -> bool:

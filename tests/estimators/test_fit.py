@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from otcxr_sk import Objective
+from otcxr_sk import PAPER, Objective
 from otcxr_sk.estimators import CollapseWarning, NonFiniteLossError
 from otcxr_sk.training import Callback
 
@@ -61,6 +61,23 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(fitted):
     )
     loss = dense + weights.global_weight * image_level
     np.testing.assert_allclose(terms["loss"], loss, rtol=1e-4)
+
+
+def test_the_loss_of_the_paper_is_what_it_prints(tiny, X):
+    estimator = tiny(**PAPER).fit(X)
+    terms = {name: np.array(values) for name, values in estimator.history_.items()}
+    weights = estimator.objective
+    printed = sum(
+        weight * terms[name]
+        for weight, name in (
+            (weights.alpha, "transport"),
+            (weights.beta, "variance"),
+            (weights.eta, "covariance"),
+        )
+    )
+    np.testing.assert_allclose(terms["loss"], printed, rtol=1e-4)
+    # The cost of a plan lies in [0, 2].
+    assert 0 <= terms["transport"][0] <= 2
 
 
 def test_history_lies_in_the_documented_ranges(fitted, X):

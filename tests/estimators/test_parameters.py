@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.utils._param_validation import InvalidParameterError, make_constraint
 
-from otcxr_sk import LAPTOP, Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
+from otcxr_sk import LAPTOP, PAPER, Cache, Checkpoint, Objective, Optimizer, OTCXRPretrainer, Views
 from otcxr_sk.estimators._parameters import _OF_GROUPS as CONSTRAINTS_OF_GROUPS
 from otcxr_sk.estimators._parameters import CONSTRAINTS, GROUPS
 from otcxr_sk.training import Callback
@@ -48,6 +48,13 @@ def test_the_laptop_settings_are_parameters_and_can_be_extended():
     assert OTCXRPretrainer(**{"epochs": 3} | LAPTOP).epochs == LAPTOP["epochs"] != 3
     with pytest.raises(TypeError):
         LAPTOP["epochs"] = 1
+
+
+def test_the_loss_of_the_paper_goes_with_other_settings_and_cannot_be_changed():
+    before = PAPER["objective"].get_params()
+    estimator = OTCXRPretrainer(**{**LAPTOP, **PAPER}).set_params(objective__alpha=7.0)
+    assert estimator.objective.get_params() == before | {"alpha": 7.0}
+    assert PAPER["objective"].get_params() == before
 
 
 def test_deep_parameters_include_those_of_groups(grouped):
