@@ -32,13 +32,14 @@ def choose_device(device: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        # With its index, which threads and libraries would otherwise fill in each in their own way.
-        chosen = torch.empty(0, device=device).device
+        chosen = torch.device(device)
+        there = torch.empty(0, device=chosen).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used on this machine; it has {', '.join(_devices())}"
         ) from error
-    return chosen
+    # Without an index, threads and libraries would choose a GPU each in their own way.
+    return there if chosen.index is None else chosen
 
 
 def _devices() -> list[str]:

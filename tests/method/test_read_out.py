@@ -163,12 +163,12 @@ def test_a_read_out_learns_to_tell_what_is_shown():
     optimizer = torch.optim.Adam(model.read_out.parameters(), lr=3e-3)
     views, affine = pairs(32)
     errors = []
-    for _ in range(60):
+    for _ in range(30):
         error = model(views, affine)[0]["read_out"]
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
         errors.append(error.item())
     assert errors[0] == pytest.approx(2, abs=0.3)
-    assert errors[-1] < 0.8 * errors[0]
+    assert errors[-1] < 0.9 * errors[0]
     assert math.isfinite(errors[-1])
