@@ -132,6 +132,7 @@ def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     assert 0.5 < memory < 5
 
 
+@pytest.mark.slow
 def test_fit_and_transform_are_told_as_a_share_of_the_bare_encoder(tmp_path):
     out = tmp_path / "speed.csv"
     # Another name of the CPU, for which there is no plain loop.

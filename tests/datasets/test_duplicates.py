@@ -163,6 +163,7 @@ def test_the_order_of_the_images_does_not_matter(phantoms, order):
     }
 
 
+@pytest.mark.slow
 def test_workers_find_the_same_pairs(phantoms):
     images = np.concatenate([phantoms, phantoms, phantoms[:5]])
     one, two = find_near_duplicates(images), find_near_duplicates(images, n_jobs=2)

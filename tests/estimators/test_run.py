@@ -523,6 +523,7 @@ def stopped_from_outside(folder, *kills):
     return how, list(map(int, saved)), set(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_stopped_from_outside_ends_with_the_same_weights(tmp_path):
     how, saved, weights = stopped_from_outside(tmp_path, "save", "interrupt")

@@ -156,6 +156,7 @@ def test_an_encoder_module_is_saved_with_its_estimator(way, tiny, tmp_path):
     assert_same(way(fitted, tmp_path), fitted)
 
 
+@pytest.mark.slow
 def test_the_same_bits_in_a_new_process(fitted, tmp_path):
     joblib.dump(fitted, tmp_path / "model.joblib")
     np.save(tmp_path / "X.npy", X)

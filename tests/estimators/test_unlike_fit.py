@@ -141,7 +141,7 @@ def test_values_between_0_and_1_are_told_of_after_larger_ones(tiny, X, files):
     assert f"row 0, file {files[0]!r}" in message
 
 
-@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["files", "arrays"])
 def test_workers_tell_the_same(backend, kind, tiny, X, files):
     estimator = tiny().fit(255 * X)

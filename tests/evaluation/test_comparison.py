@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe
 from otcxr_sk.evaluation._comparison import resample, resampled_auc
 
-laws = settings(max_examples=8, derandomize=True)
+laws = settings(max_examples=5, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -51,6 +51,7 @@ def test_a_resample_draws_as_many_patients_as_there_are_all_with_the_same_probab
     assert np.array(["a", "b", "c"])[index].tolist() == patients.tolist()
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_a_naive_bootstrap_of_patients(study):
     train, test = study.parts.values()
     y, patients = study.labels[:, 0], study.patients
