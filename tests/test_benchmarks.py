@@ -5,7 +5,6 @@ import argparse
 import ablate
 import compare_peers
 import few_labels
-import near_duplicates
 import numpy as np
 import pytest
 from peers import choosing, features, protocol
@@ -16,7 +15,7 @@ from results import read_csv, write_csv
 from sklearn.model_selection import GroupShuffleSplit
 from study import Study, laptop, read_study, split_off
 
-from otcxr_sk import LAPTOP, Optimizer, Views
+from otcxr_sk import Optimizer, Views
 from otcxr_sk.datasets import make_chest_phantoms
 
 BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, optimizer=Optimizer())
@@ -384,18 +383,6 @@ def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
     assert float(elsewhere["gpu_seconds"]) >= 0
 
 
-@pytest.mark.slow
-def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
-    out = tmp_path / "ablation.csv"
-    words = f"--phantoms 80 --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
-    ablate.main([*words.split(), "--variants", ablate.PIXELS, "laptop"])
-    pixels, laptop = read_csv(out)
-    assert pixels["lung masks, 10 %"] == "nan"
-    assert 0.5 < float(laptop["lung masks, 10 %"]) < 1
-    assert 0 <= float(laptop["lesion masks, 1 %"]) < float(laptop["lung masks, 1 %"])
-
-
 @pytest.mark.parametrize("script", [ablate, compare_peers, few_labels])
 def test_an_error_names_a_missing_column_and_those_there_are(script, data):
     with pytest.raises(SystemExit, match="no 'finding'; it has images, patient_ids, kind"):
@@ -406,21 +393,3 @@ def test_a_table_without_patients_is_an_error(tmp_path):
     (tmp_path / "labels.csv").write_text("path,finding\na.png,1\n")
     with pytest.raises(SystemExit, match=r"labels\.csv has no 'patient_id'; it has path, finding"):
         few_labels.main([str(tmp_path), "--classes", "finding"])
-
-
-def test_near_duplicates_are_measured_on_copies_and_on_pairs(phantoms, tmp_path, capsys):
-    images = np.concatenate([phantoms.images[:59], phantoms.images[:1]])
-    kinds = [("bacteria", "virus")[i % 2] for i in range(60)]
-    names = [f"person{i // 4}_{kind}_{i}.png" for i, kind in enumerate(kinds)]
-    known = {"patient_ids": phantoms.groups, "file_names": names, "labels": np.arange(60) % 2}
-    np.savez(tmp_path / "phantoms.npz", images=images, **known)
-    (tmp_path / "files").mkdir()
-    np.save(tmp_path / "files" / "0.npy", phantoms.images[0])
-    figure = tmp_path / "pairs.png"
-    words = f"{tmp_path}/phantoms.npz --classes labels --copies 5 --files {tmp_path}/files"
-    near_duplicates.main([*words.split(), "--figure", str(figure)])
-    printed = capsys.readouterr().out
-    assert "1770 pairs of 60 images" in printed
-    assert "array: 1 pairs among 60 images" in printed
-    assert "files: 0 pairs among 1 images" in printed
-    assert figure.stat().st_size

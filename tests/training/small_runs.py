@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder
-from otcxr_sk.training import Draw, Optimizer, Trainer
+from otcxr_sk.training import CheckpointFolder, Draw, Optimizer, Trainer
 
 SIZE = 16
 
@@ -111,3 +111,11 @@ class Failing(Objective):
 def infinite_gradient(loss):
     """Keep the loss as it is, with an infinite gradient."""
     return loss + (loss - loss.detach()).sqrt()
+
+
+def saved_in(folder, states):
+    """Save states one after the other, and return the checkpoints."""
+    checkpoints = CheckpointFolder(folder)
+    for place, state in enumerate(states):
+        checkpoints.save(state, place)
+    return checkpoints

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_runs import Images, Weightless, make_model, same
+from small_runs import Images, Weightless, make_model, same, saved_in
 from small_runs import make_trainer as make_run
 
 from otcxr_sk.training import InMemoryCheckpoint, Optimizer, WarmupConstant
@@ -49,10 +49,7 @@ def assert_same(loaded, saved):
 
 
 def filled(folder, n=KEEP):
-    checkpoints = CheckpointFolder(folder)
-    for number in range(n):
-        checkpoints.save(some(number), number)
-    return checkpoints
+    return saved_in(folder, map(some, range(n)))
 
 
 def newest(folder):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from small_runs import saved_in
 
 from otcxr_sk.training._checkpoint import (
     KEEP,
@@ -22,10 +23,7 @@ def some(number=0):
 
 
 def filled(folder, n=KEEP):
-    checkpoints = CheckpointFolder(folder)
-    for number in range(n):
-        checkpoints.save(some(number), number)
-    return checkpoints
+    return saved_in(folder, map(some, range(n)))
 
 
 def test_the_folder_and_what_is_in_it_are_for_this_user_alone(tmp_path):

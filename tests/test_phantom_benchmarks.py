@@ -1,0 +1,43 @@
+"""Benchmarks on phantoms: masks in the ablation, and copies among images."""
+
+import ablate
+import near_duplicates
+import numpy as np
+import pytest
+from results import read_csv
+
+from otcxr_sk import LAPTOP
+from otcxr_sk.datasets import make_chest_phantoms
+
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
+
+
+@pytest.mark.slow
+def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
+    out = tmp_path / "ablation.csv"
+    words = f"--phantoms 80 --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
+    ablate.main([*words.split(), "--variants", ablate.PIXELS, "laptop"])
+    pixels, laptop = read_csv(out)
+    assert pixels["lung masks, 10 %"] == "nan"
+    assert 0.5 < float(laptop["lung masks, 10 %"]) < 1
+    assert 0 <= float(laptop["lesion masks, 1 %"]) < float(laptop["lung masks, 1 %"])
+
+
+def test_near_duplicates_are_measured_on_copies_and_on_pairs(tmp_path, capsys):
+    phantoms = make_chest_phantoms(60, images_per_patient=1, image_size=32, random_state=0)
+    images = np.concatenate([phantoms.images[:59], phantoms.images[:1]])
+    kinds = [("bacteria", "virus")[i % 2] for i in range(60)]
+    names = [f"person{i // 4}_{kind}_{i}.png" for i, kind in enumerate(kinds)]
+    known = {"patient_ids": phantoms.groups, "file_names": names, "labels": np.arange(60) % 2}
+    np.savez(tmp_path / "phantoms.npz", images=images, **known)
+    (tmp_path / "files").mkdir()
+    np.save(tmp_path / "files" / "0.npy", phantoms.images[0])
+    figure = tmp_path / "pairs.png"
+    words = f"{tmp_path}/phantoms.npz --classes labels --copies 5 --files {tmp_path}/files"
+    near_duplicates.main([*words.split(), "--figure", str(figure)])
+    printed = capsys.readouterr().out
+    assert "1770 pairs of 60 images" in printed
+    assert "array: 1 pairs among 60 images" in printed
+    assert "files: 0 pairs among 1 images" in printed
+    assert figure.stat().st_size
