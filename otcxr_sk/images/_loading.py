@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import current_process
+from numbers import Integral
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,8 +129,11 @@ def choose_workers(num_workers: int | str, source: ImageSource, gpu: bool) -> in
     "auto" stands for one per processor where a GPU waits for files to be decoded, and for none
     elsewhere: training on the CPU leaves them no processor, and arrays need no decoding.
     """
-    if not isinstance(num_workers, str):
-        return num_workers
+    if num_workers != "auto":
+        # `transform` takes parameters that `fit` has not checked.
+        if not isinstance(num_workers, Integral) or num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, or 'auto', got {num_workers!r}")
+        return int(num_workers)
     in_files = len(source) > 0 and source.file(0) is not None
     if not (gpu and in_files and METHOD == "fork") or current_process().daemon:
         return 0

@@ -276,3 +276,9 @@ def test_workers_decode_files_for_a_gpu_and_nothing_else(images, paths, monkeypa
     assert choose_workers("auto", files, gpu=True) == 16
     monkeypatch.setattr(_loading, "METHOD", None)
     assert choose_workers("auto", files, gpu=True) == 0
+
+
+@pytest.mark.parametrize("number", ["4", "Auto", None, -1, 1.5])
+def test_a_number_of_workers_that_is_none_is_refused(number, images):
+    with pytest.raises(ValueError, match=r"num_workers must be 0 or more, or 'auto', got"):
+        choose_workers(number, ArraySource(images), gpu=False)
