@@ -92,6 +92,11 @@ class OneStep:
     def heads_forward(self):
         return self.objective.total(self.model.terms(*self.maps[0], self.views_and_affine[1]))
 
+    def read(self):
+        """Run the read-out alone, forward and backward."""
+        (error, _), _ = self.model._read(*self.maps[0], self.views_and_affine[1])
+        error.mean().backward()
+
     def transport(self):
         """Compute cost, true plan, plan and divergence, forward and backward."""
         matching = self.model.match(self.tokens, self.views_and_affine[1])

@@ -21,7 +21,14 @@ from otcxr_sk._transfer import Arriving, send
 from otcxr_sk._version import __version__
 from otcxr_sk.estimators._state import Weights, part_of, unpack
 from otcxr_sk.images import ImageSource, Unusable, read_batches, read_usable_batches, spread
-from otcxr_sk.method import Objective, OTCXRModel, Views, build_encoder, pool
+from otcxr_sk.method import (
+    Objective,
+    OTCXRModel,
+    Views,
+    build_encoder,
+    pool,
+    without_read_out,
+)
 from otcxr_sk.training import Draw, Randomness, choose_device, choose_precision, put_on
 
 Loaded = tuple[Tensor, list[Unusable]]
@@ -192,12 +199,12 @@ def name_of(encoder: str | nn.Module) -> str:
 
 
 def build_network(
-    architecture: Mapping[str, Any], weights: Any = None, *, training_only: bool = False
+    architecture: Mapping[str, Any], weights: Any = None, *, to_train: bool = False
 ) -> OTCXRModel:
     """Build the network that parameters describe; an encoder that is a module is copied.
 
     `weights` are a path or a state dict, of the encoder only. What serves training only is built
-    if it is asked for.
+    for a network `to_train`.
     """
     given = architecture["encoder"]
     # Another thread may change the default dtype meanwhile.
@@ -209,4 +216,4 @@ def build_network(
             weights=weights,
         )
         objective = Objective(**architecture["objective"])
-        return OTCXRModel(encoder, objective, training_only=training_only)
+        return OTCXRModel(encoder, objective if to_train else without_read_out(objective))

@@ -234,11 +234,11 @@ def start_model(
     if before is None:
         start = state_of(weights) if hasattr(weights, "save_encoder") else None
         encoder = weights if start is None else part_of(start, "encoder.backbone")
-        model = build_network(architecture, encoder, training_only=True)
+        model = build_network(architecture, encoder, to_train=True)
         if start is not None:
             _take_heads(model, start)
         return model
-    model = build_network(architecture, training_only=True)
+    model = build_network(architecture, to_train=True)
     try:
         restore(model, unpack(before.weights_))
     except RuntimeError as error:

@@ -34,9 +34,9 @@ LAPTOP: Mapping[str, Any] = MappingProxyType(
 )
 
 # The loss as the paper prints it: both views are infused, transport is that of the plan, and there
-# is no term for whole images. Goes with any other parameters, such as those of LAPTOP.
+# is no term for whole images and no read-out. Goes with any other parameters, such as LAPTOP's.
 PAPER: Mapping[str, Any] = MappingProxyType(
-    {"objective": Objective(transport="direct", cv_sim_depth=1, global_weight=0.0)}
+    {"objective": Objective(transport="direct", cv_sim_depth=1, global_weight=0.0, read_out=0.0)}
 )
 
 ON_ERROR = ("raise", "warn", "nan")
@@ -191,9 +191,10 @@ def _check_callbacks(callbacks: Any, validation_fraction: float) -> Sequence[Cal
     early = [callback for callback in found if isinstance(callback, EarlyStopping)]
     if sum(callback.restore_best for callback in early) > 1:
         raise ValueError("only one of several EarlyStopping can have restore_best=True")
-    if not validation_fraction and any(each.monitor == "validation_loss" for each in early):
+    held_out = [each.monitor for each in early if each.monitor.startswith("validation_")]
+    if held_out and not validation_fraction:
         raise ValueError(
-            "EarlyStopping watches 'validation_loss', but no images are held out: set "
+            f"EarlyStopping watches {held_out[0]!r}, but no images are held out: set "
             "validation_fraction, or monitor another number, such as 'effective_rank'"
         )
     return found

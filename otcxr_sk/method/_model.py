@@ -12,7 +12,13 @@ from otcxr_sk.method._cv_sim import CVSIM
 from otcxr_sk.method._encoders import DenseEncoder, pool, tokens
 from otcxr_sk.method._geometry import true_plan
 from otcxr_sk.method._objective import Objective, regularizers
-from otcxr_sk.method._read_out import ReadOut, asked_places, own_places, reading_error
+from otcxr_sk.method._read_out import (
+    ReadOut,
+    asked_places,
+    own_places,
+    reading_error,
+    token_spread,
+)
 from otcxr_sk.method._statistics import WHOLE_BATCH, BatchStatistics, arrivals
 from otcxr_sk.method._transport import cosine_cost, divergence_from_truth, transport_plan
 
@@ -50,8 +56,6 @@ class OTCXRModel(nn.Module):
         Width D of the dense head, a multiple of 8.
     projection_dim : int, default=512
         Width of the image-level projection.
-    training_only : bool, default=False
-        Whether to build what serves training only: the read-out, if it has a weight.
 
     Attributes
     ----------
@@ -66,7 +70,6 @@ class OTCXRModel(nn.Module):
         *,
         head_dim: int = 128,
         projection_dim: int = 512,
-        training_only: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -85,8 +88,7 @@ class OTCXRModel(nn.Module):
             nn.ReLU(),
             nn.Linear(projection_dim, projection_dim),
         )
-        reads = training_only and objective.read_out > 0
-        self.read_out = ReadOut(encoder.last_shape[0], channels) if reads else None
+        self.read_out = ReadOut(encoder.last_shape[0], channels) if objective.read_out > 0 else None
 
     def forward(
         self, views: Tensor, affine: Tensor, statistics: BatchStatistics = WHOLE_BATCH
@@ -106,7 +108,8 @@ class OTCXRModel(nn.Module):
         -------
         terms : dict of str to scalar Tensor
             Terms of the loss; and, without gradient, ``marginal_error``, ``matching_accuracy``
-            and ``matching_chance``, the accuracy of a uniform plan.
+            and ``matching_chance``, the accuracy of a uniform plan, and, where there is a
+            read-out, ``token_spread`` of the tokens that it tells.
         embedding : Tensor of shape (2 * B, C)
             Pooled encoder map, without gradient.
         """
@@ -130,13 +133,13 @@ class OTCXRModel(nn.Module):
             p = _by_view(self.projector(pool(last)))
             global_variance, global_covariance = regularizers(p, statistics)
             arrived, by_chance, counts = arrivals(matching.plan, affine, self.grid)
-            transport, invariance, error, accuracy, chance, *read_out = statistics.means(
+            transport, invariance, error, accuracy, chance, *reading = statistics.means(
                 (self._taught("transport", matching.loss), None),
                 (self._taught("global_invariance", (p[0] - p[1]).square()), None),
                 (matching.error, None),
                 (arrived, counts),
                 (by_chance, counts),
-                *self._reading_errors(matched, last, affine),
+                *self._read(matched, last, affine),
             )
         return {
             "transport": transport,
@@ -148,7 +151,7 @@ class OTCXRModel(nn.Module):
             "marginal_error": error,
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-            **({"read_out": read_out[0]} if read_out else {}),
+            **dict(zip(("read_out", "token_spread"), reading, strict=False)),
         }
 
     def _taught(self, term: str, values: Tensor) -> Tensor:
@@ -156,16 +159,15 @@ class OTCXRModel(nn.Module):
         # give gradients of zero to what nothing else teaches, and weight decay would shrink it.
         return values if term in self._weighted else values.detach()
 
-    def _reading_errors(
-        self, matched: Tensor, last: Tensor, affine: Tensor
-    ) -> list[tuple[Tensor, None]]:
+    def _read(self, matched: Tensor, last: Tensor, affine: Tensor) -> list[tuple[Tensor, None]]:
         """Read what `t` shows from the last map of `s`; nothing if there is no read-out."""
         if self.read_out is None:
             return []
         values = tokens(last[: len(last) // 2])
         places = own_places((last.shape[2], last.shape[3]), affine).expand(len(values), -1, -1)
         told = self.read_out(values, places, *asked_places(affine, self.grid))
-        return [(reading_error(told, matched[len(values) :]), None)]
+        shown = matched[len(values) :]
+        return [(reading_error(told, shown), None), (token_spread(shown), None)]
 
     def dense_tokens(self, views: Tensor) -> Tensor:
         """Return the tokens (2 * B, N, D) of the views."""

@@ -151,3 +151,23 @@ def reading_error(told: Tensor, shown: Tensor) -> Tensor:
     shown = shown - shown.mean(1, keepdim=True)
     told, shown = (layer_norm(each, each.shape[-1:]) for each in (told, shown))
     return (told - shown).square().mean((1, 2))
+
+
+def token_spread(shown: Tensor) -> Tensor:
+    """Return the standard deviation of the tokens of each image, relative to their size.
+
+    What is told of tokens that are all the same teaches nothing.
+
+    Parameters
+    ----------
+    shown : Tensor of shape (B, N, C)
+
+    Returns
+    -------
+    spread : Tensor of shape (B,)
+        In [0, 1], without gradient; 0 if all tokens of the image are the same vector.
+    """
+    shown = shown.detach()
+    deviation = (shown - shown.mean(1, keepdim=True)).square().mean((1, 2)).sqrt()
+    size = shown.square().mean((1, 2)).sqrt()
+    return deviation / size.clamp(min=torch.finfo(size.dtype).tiny)

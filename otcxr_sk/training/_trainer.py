@@ -123,7 +123,7 @@ class Trainer:
         history : dict of str to list of float
             Per epoch: every term of the loss, the loss, the learning rate at its end, marginal
             error, matching accuracy and chance, spread and effective rank; with `validation`,
-            "validation_loss"; and what callbacks record.
+            "validation_loss" and "validation_read_out"; and what callbacks record.
 
         Raises
         ------
@@ -249,16 +249,16 @@ class Trainer:
             raise _failed(progress, "the embedding")
         numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
         if self.validation is not None:
-            numbers["validation_loss"] = self._validation_loss(progress, self.validation)
+            numbers |= self._validate(progress, self.validation)
         progress.end_epoch(self.processes.from_first(lambda: numbers))
         for callback in self.callbacks:
             if callback.on_epoch_end(state):
                 progress.stopped = True
         progress.stopped, progress.paused = self.processes.any(progress.stopped, progress.paused)
 
-    def _validation_loss(self, progress: Progress, validation: ImageSource) -> float:
+    def _validate(self, progress: Progress, validation: ImageSource) -> dict[str, float]:
         try:
-            losses = evaluate(
+            terms = evaluate(
                 progress.outcome,
                 validation,
                 # The seed of every other evaluation, so that losses can be compared.
@@ -272,7 +272,8 @@ class Trainer:
         except NonFiniteLossError as error:
             raise _failed(progress, "the validation loss") from error
         progress.model.train()
-        return losses["loss"]
+        found = {name: terms[name] for name in ("loss", "read_out") if name in terms}
+        return {f"validation_{name}": value for name, value in found.items()}
 
     def _summary(self, progress: Progress) -> dict[str, str]:
         last = {name: values[-1] for name, values in progress.history.items()}

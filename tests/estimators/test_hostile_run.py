@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from otcxr_sk.estimators._encoder import build_network
 from otcxr_sk.estimators._fit import draw_seed
 from otcxr_sk.estimators._run import describe_run, open_run
 from otcxr_sk.training import CheckpointWarning, Randomness, join_processes
@@ -40,7 +41,7 @@ def made(tiny, X, tmp_path_factory):
         with open_run(settings, source, seed, join_processes("cpu"), describe) as run:
             if run.start is None:
                 return
-            model = estimator._encoder().load()
+            model = build_network(estimator._encoder().architecture, to_train=True)
             optimizer = settings.optimizer.build(model)
             plan = EpochPlan(len(source), settings.batch_size, 1, 0, 1)
             cpu = torch.device("cpu")

@@ -64,9 +64,10 @@ def test_training_is_that_of_the_other_images_alone(groups, num_workers, tiny, X
     alone = tiny(**options).fit(X[training])
     np.testing.assert_array_equal(fitted.weights_, alone.weights_)
     assert (fitted.mean_, fitted.std_) == (alone.mean_, alone.std_)
-    losses = fitted.history_.pop("validation_loss")
+    losses, read = (fitted.history_.pop(f"validation_{name}") for name in ("loss", "read_out"))
     assert fitted.history_ == alone.history_
-    assert len(losses) == 3
+    assert len(losses) == len(read) == 3
+    assert all(0 < error < 4 for error in read)
     assert -fitted.score(X[held_out]) == pytest.approx(losses[-1], rel=1e-5)
 
 

@@ -18,7 +18,7 @@ TERMS = {
     "global_variance",
     "global_covariance",
 }
-WATCHED = {"marginal_error", "matching_accuracy", "matching_chance"}
+WATCHED = {"marginal_error", "matching_accuracy", "matching_chance", "token_spread"}
 
 
 def make_model(**options):
@@ -55,9 +55,9 @@ def test_terms_are_finite_scalars_and_the_embedding_is_the_pooled_map(transport,
     model = make_model(transport=transport, cv_sim_depth=depth)
     views, affine = pairs()
     terms, embedding = model(views, affine)
-    assert terms.keys() == TERMS | WATCHED
+    assert terms.keys() == TERMS | {"read_out"} | WATCHED
     assert all(value.shape == () and value.isfinite() for value in terms.values())
-    assert {name for name, value in terms.items() if value.requires_grad} == TERMS
+    assert {name for name, value in terms.items() if value.requires_grad} == TERMS | {"read_out"}
     assert not embedding.requires_grad
     torch.testing.assert_close(embedding, model.encoder(views)[1].mean((2, 3)))
     assert 0 <= terms["transport"] <= (2 if transport == "direct" else 16)
@@ -73,7 +73,7 @@ def test_timm_encoders_match_a_finer_stage_than_they_pool():
     assert all(value.isfinite() for value in terms.values())
 
 
-def test_swapping_the_views_changes_no_term():
+def test_swapping_the_views_changes_no_term_but_what_is_read():
     model = make_model(cv_sim_depth=1)
     views, affine = pairs()
     terms, _ = model(views, affine)

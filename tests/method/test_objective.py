@@ -113,16 +113,18 @@ TERMS = {
         "global_invariance": 2.0,
         "global_variance": 0.75,
         "global_covariance": 5.0,
+        "read_out": 1.25,
     }.items()
 }
 
 
-def test_total_is_the_sum_of_the_paper_and_the_weighted_image_level_loss():
-    objective = Objective(alpha=2, beta=3, eta=4, global_weight=10)
+def test_total_is_the_sum_of_the_paper_the_weighted_image_level_loss_and_the_read_out():
+    objective = Objective(alpha=2, beta=3, eta=4, global_weight=10, read_out=20)
     dense = 2 * 0.5 + 3 * 1.5 + 4 * 0.25
     image = 2.0 + 0.75 * 3 / 2 + 5.0 / 25
-    assert objective.total(TERMS).item() == pytest.approx(dense + 10 * image)
-    assert dataclasses.replace(objective, global_weight=0).total(TERMS).item() == dense
+    assert objective.total(TERMS).item() == pytest.approx(dense + 10 * image + 20 * 1.25)
+    as_printed = dataclasses.replace(objective, global_weight=0, read_out=0)
+    assert as_printed.total(TERMS).item() == dense
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,11 @@ def test_total_is_the_sum_of_the_paper_and_the_weighted_image_level_loss():
         ("beta", ["variance"]),
         ("eta", ["covariance"]),
         ("global_weight", [name for name in TERMS if name.startswith("global_")]),
+        ("read_out", ["read_out"]),
     ],
 )
 def test_a_term_whose_weight_is_zero_cannot_spoil_the_total(weight, terms):
-    objective = Objective(alpha=1, beta=1, eta=1, global_weight=1)
+    objective = Objective(alpha=1, beta=1, eta=1, global_weight=1, read_out=1)
     spoiled = TERMS | dict.fromkeys(terms, torch.tensor(math.nan))
     assert objective.total(spoiled).isnan()
     assert dataclasses.replace(objective, **{weight: 0}).total(spoiled).isfinite()

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from otcxr_sk.method import Objective, OTCXRModel, build_encoder, token_centers, without_read_out
-from otcxr_sk.method._read_out import ReadOut, asked_places, own_places, reading_error, waves
+from otcxr_sk.method._read_out import (
+    ReadOut,
+    asked_places,
+    own_places,
+    reading_error,
+    token_spread,
+    waves,
+)
 from otcxr_sk.method._views import Views
 
 laws = settings(max_examples=25, derandomize=True)
@@ -121,12 +128,23 @@ def test_what_all_tokens_of_a_view_share_is_not_asked_for():
     )
 
 
+@laws
+@given(seed=seeds, scale=st.floats(0.1, 10))
+def test_the_spread_of_tokens_is_that_around_the_mean_of_their_image(seed, scale):
+    shown = normal(3, 5, 8, seed=seed)
+    flat = shown.mean(1, keepdim=True).expand_as(shown)
+    expected = ((shown - flat).square().sum((1, 2)) / shown.square().sum((1, 2))).sqrt()
+    torch.testing.assert_close(token_spread(scale * shown), expected)
+    torch.testing.assert_close(token_spread(flat), torch.zeros(3).double(), atol=1e-12, rtol=0)
+    assert not token_spread(torch.zeros(3, 5, 8)).any()
+
+
 def make_model(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = build_encoder("test_resnet", size=32, match_stride=8)
         objective = Objective(**{"read_out": 40.0, **options})
-        return OTCXRModel(encoder, objective, training_only=True), objective
+        return OTCXRModel(encoder, objective), objective
 
 
 def pairs(n=6):
@@ -143,14 +161,14 @@ def test_the_gradient_of_the_read_out_reaches_the_last_stage_and_no_head():
         assert all(p.grad is None for p in head.parameters())
 
 
-def test_a_network_that_is_not_trained_has_no_read_out():
+def test_without_a_weight_there_is_no_read_out():
     model, objective = make_model()
     with torch.random.fork_rng():
-        bare = OTCXRModel(model.encoder, objective)
+        bare = OTCXRModel(model.encoder, without_read_out(objective))
     assert bare.read_out is None
     assert not any("read_out" in name for name in bare.state_dict())
     terms, _ = bare(*pairs())
-    assert "read_out" not in terms
+    assert not {"read_out", "token_spread"} & {*terms}
     assert without_read_out(objective).total(terms).isfinite()
     assert make_model(read_out=0.0)[0].read_out is None
 
@@ -159,7 +177,7 @@ def test_a_read_out_learns_to_tell_what_is_shown():
     encoder = build_encoder(nn.Sequential(nn.Conv2d(1, 16, 8, stride=8)), size=32, match_stride=8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = OTCXRModel(encoder, Objective(read_out=1.0), training_only=True)
+        model = OTCXRModel(encoder, Objective(read_out=1.0))
     optimizer = torch.optim.Adam(model.read_out.parameters(), lr=3e-3)
     views, affine = pairs(32)
     errors = []

@@ -43,7 +43,6 @@ CASES = {
     "norms that act": {"encoder": "test_efficientnet"},
     "idle heads": {"global_weight": 0.0},
     "cv_sim": {"cv_sim_depth": 1, "transport": "direct"},
-    "read out": {"read_out": 40.0},
     "unusable": {"on_error": "warn"},
     "without a seed": {"random_state": None},
     "bfloat16": {"precision": "bfloat16"},
@@ -193,7 +192,7 @@ def compare_gradients(folder):
 def compare_gradient(processes, objective):
     torch.manual_seed(0)
     encoder = build_encoder("test_efficientnet", size=32, match_stride=8)
-    whole = OTCXRModel(encoder, objective, training_only=True)
+    whole = OTCXRModel(encoder, objective)
     idle = has_idle_parameters(whole, objective, 32)
     part = deepcopy(whole.double())
     views, affine = Views()(torch.from_numpy(images(7)).unsqueeze(1), torch.Generator())

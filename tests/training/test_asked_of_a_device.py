@@ -59,7 +59,7 @@ def test_a_step_waits_for_no_number(transport, depth):
 
 
 @no_autocast()
-def test_what_is_asked_for_beside_the_encoder_is_mostly_transport():
+def test_what_is_asked_for_beside_the_encoder_is_mostly_transport_and_the_read_out():
     model, objective = make_model()
     model.to(META).train()
     views, affine = views_on_meta()
@@ -72,9 +72,9 @@ def test_what_is_asked_for_beside_the_encoder_is_mostly_transport():
     with Asked() as backward:
         loss.backward()
     iterations = 50
-    assert forward.work["bmm"] == 2 * iterations + 4
-    assert forward.total - 4 * iterations <= 170
-    assert backward.total <= 130
+    assert forward.work["bmm"] == 2 * iterations + 8
+    assert forward.total - 4 * iterations <= 255
+    assert backward.total <= 190
 
 
 def test_history_takes_two_launches_a_batch():

@@ -7,7 +7,13 @@ from numbers import Integral
 
 from otcxr_sk.training.callbacks._base import Callback, TrainingState
 
-_HIGHER_IS_BETTER = {"effective_rank", "spread", "matching_accuracy", "knn_probe"}
+_HIGHER_IS_BETTER = {
+    "effective_rank",
+    "spread",
+    "token_spread",
+    "matching_accuracy",
+    "knn_probe",
+}
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,10 @@ class EarlyStopping(Callback):
     Parameters
     ----------
     monitor : str, default="validation_loss"
-        The number to monitor: any name in `history_`. ``"validation_loss"`` needs
-        `validation_fraction`. ``"effective_rank"`` needs no images held out, but may be highest
-        before much has been learned: look at the curve of a whole run first.
+        The number to monitor: any name in `history_`. ``"validation_loss"`` and
+        ``"validation_read_out"`` need `validation_fraction`. ``"effective_rank"`` needs no images
+        held out, but may be highest before much has been learned: look at the curve of a whole
+        run first.
     patience : int, default=10
         Epochs without a new best before training stops. Epochs without a number do not count.
     restore_best : bool, default=True
@@ -31,7 +38,7 @@ class EarlyStopping(Callback):
         has the latest weights.
     mode : {"min", "max"}, default=None
         Whether lower or higher is better. None means "max" for ``effective_rank``, ``spread``,
-        ``matching_accuracy`` and ``knn_probe``, and "min" for all others.
+        ``token_spread``, ``matching_accuracy`` and ``knn_probe``, and "min" for all others.
 
     See Also
     --------

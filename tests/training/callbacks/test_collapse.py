@@ -7,6 +7,7 @@ from otcxr_sk.training import CollapseAlarm, CollapseWarning
 WELL = {"spread": 0.5, "effective_rank": 9.0}
 FLAT = {"spread": 0.0, "effective_rank": 9.0}
 THIN = {"spread": 0.5, "effective_rank": 1.2}
+BLANK = {**WELL, "token_spread": 0.001}
 
 
 def warned(scripted, rows, *, epochs=30, n_images=100, ended=True):
@@ -17,11 +18,16 @@ def warned(scripted, rows, *, epochs=30, n_images=100, ended=True):
     return [str(warning.message) for warning in caught]
 
 
-@pytest.mark.parametrize("bad", [FLAT, THIN], ids=["flat", "thin"])
-def test_it_warns_once_at_the_first_collapsed_epoch_after_warm_up(bad, scripted):
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [(FLAT, "embeddings"), (THIN, "embeddings"), (BLANK, "tokens")],
+    ids=["flat", "thin", "blank"],
+)
+def test_it_warns_once_at_the_first_collapsed_epoch_after_warm_up(bad, what, scripted):
+    well = {"token_spread": 0.3, **WELL}
     # The first 3 of 30 epochs are warm-up.
-    (message,) = warned(scripted, [bad, bad, bad, WELL, WELL, bad, bad])
-    assert message.startswith("after epoch 6 of 30 the embeddings have collapsed (spread ")
+    (message,) = warned(scripted, [bad, bad, bad, well, well, bad, bad])
+    assert message.startswith(f"after epoch 6 of 30 the {what} have collapsed (spread ")
 
 
 def test_it_warns_during_training(scripted):
