@@ -277,11 +277,9 @@ class Trainer:
 
     def _summary(self, progress: Progress) -> dict[str, str]:
         last = {name: values[-1] for name, values in progress.history.items()}
-        return {
-            "epoch": f"{progress.epoch}/{self.epochs}",
-            "loss": f"{last['loss']:.3f}",
-            "matching": f"{last['matching_accuracy']:.2f}",
-        }
+        shown = {"loss": "loss", "matching_accuracy": "matching", "read_out": "read-out error"}
+        numbers = {label: f"{last[name]:.3f}" for name, label in shown.items() if name in last}
+        return {"epoch": f"{progress.epoch}/{self.epochs}", **numbers}
 
     def _rate(self, progress: Progress) -> float:
         curve = self.schedule or WarmupCosine(progress.plan.steps * self.epochs)
