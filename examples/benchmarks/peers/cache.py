@@ -37,7 +37,7 @@ class Cache:
     def get(self, key, make):
         """Return the result of `make`, a dict, from the folder if it has one for this `key`.
 
-        An array named ``features`` is stored in a separate file.
+        Its arrays are stored in a separate file.
         """
         # The CPU goes without saying, as it did before there was a choice.
         if key.get("device") == "cpu":
@@ -45,18 +45,21 @@ class Cache:
         words = json.dumps(key, sort_keys=True, default=str)
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         stem = re.sub(r"\W+", "-", f"{key['kind']}-{key['method']}-{digest}")
-        file, array = (self.folder / f"{stem}.{suffix}" for suffix in ("json", "npy"))
+        file, arrays = (self.folder / f"{stem}.{suffix}" for suffix in ("json", "npz"))
         if not file.exists():
             result = make()
-            if "features" in result:
-                _replace(array, lambda stream: np.save(stream, result.pop("features")))
-            record = {"key": json.loads(words), "made_by": self.made_by, **result}
+            found = {name: each for name, each in result.items() if isinstance(each, np.ndarray)}
+            if found:
+                _replace(arrays, lambda stream: np.savez(stream, **found))
+            plain = {name: each for name, each in result.items() if name not in found}
+            record = {"key": json.loads(words), "made_by": self.made_by, **plain}
             _replace(file, lambda stream: stream.write(json.dumps(record, indent=1).encode()))
         record = json.loads(file.read_text(encoding="utf-8"))
         if record["made_by"]["code"] != self.made_by["code"]:
             self.others.add(file.name)
-        if array.exists():
-            record["features"] = np.load(array)
+        if arrays.exists():
+            with np.load(arrays) as stored:
+                record |= stored
         return record
 
 

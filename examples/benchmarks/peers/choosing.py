@@ -8,38 +8,46 @@ from otcxr_sk.evaluation import label_efficiency
 FOLDS, DRAWS = 4, 5
 
 
-def scores_in_folds(study, rows, features):
+def scores_in_folds(collection, features):
     """Return AUCs of linear probes by task and share of labeled patients, means over folds.
+
+    The folds are of the training patients and share none.
 
     Parameters
     ----------
-    study : Study
-    rows : ndarray of int
-        Images to fit and to evaluate on, in folds that share no patient.
+    collection : Collection
+        With test patients.
     features : ndarray of shape (n, d)
-        Features of these rows.
+        Those of test patients are not looked at.
 
     Returns
     -------
     scores : dict of str to dict of str to float
         By task, then by share of labels, a string as JSON needs it.
     """
-    patients, scores = study.patients[rows], {}
-    for task, labels in study.tasks.items():
-        y = labels[rows]
-        known = np.flatnonzero(~np.isnan(y).reshape(len(y), -1).all(1))
+    rows, _ = collection.parts()
+    scores = {}
+    for task, y in collection.tasks.items():
+        known = rows[~np.isnan(y[rows])]
         found = [
             label_efficiency(
                 features,
                 y,
-                patients,
+                collection.patients,
                 train=known[fitted],
                 test=known[tested],
+                fractions=collection.shares,
                 draws=DRAWS,
                 random_state=0,
             )
-            for fitted, tested in GroupKFold(FOLDS).split(known, groups=patients[known])
+            for fitted, tested in GroupKFold(FOLDS).split(known, groups=collection.patients[known])
         ]
         means = np.mean([fold.mean for fold in found], axis=0)
         scores[task] = dict(zip(map(str, found[0].fractions), means.tolist(), strict=True))
     return scores
+
+
+def mean_in_folds(collection, features):
+    """Return the mean over tasks and shares of what `scores_in_folds` returns."""
+    scores = scores_in_folds(collection, features)
+    return float(np.mean([list(shares.values()) for shares in scores.values()]))

@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 from study import laptop
 
-from otcxr_sk import Views
+from otcxr_sk import PAPER, Views
 from otcxr_sk.evaluation import pixel_features
 from otcxr_sk.images import as_source
 from otcxr_sk.method import (
@@ -39,7 +39,7 @@ CONTINUED = {"image_size": 128, "match_stride": 16, "batch_size": 64, "epochs": 
 CONTINUED_RATES = (1e-3, 5e-4)
 # Peers that start from there as well, with the weight that was chosen for a random start wherever
 # it was searched.
-CONTINUED_PEERS = {"simclr": 0.1, "vicreg": 1.0}
+CONTINUED_PEERS = {"simclr": 0.1, "byol": 0.9, "vicreg": 1.0}
 
 
 class Setting(NamedTuple):
@@ -167,13 +167,11 @@ def trained(peer, encoder, images, fitted, budget, setting, seed):
     return frozen.embed(x), frozen
 
 
-def ours(images, fitted, budget, setting, seed):
-    estimator = laptop(
-        **vars(budget),
-        learning_rate=setting.learning_rate,
-        objective__global_weight=setting.weight,
-        random_state=seed,
-    )
+def ours(images, fitted, budget, setting, seed, **changes):
+    if setting.weight is not None:
+        changes["objective__global_weight"] = setting.weight
+    parameters = {**vars(budget), **changes}
+    estimator = laptop(**parameters, learning_rate=setting.learning_rate, random_state=seed)
     frozen = FrozenEncoder.of(estimator.fit(images[fitted]))
     return frozen.embed(resized(images, budget.image_size)), frozen
 
@@ -246,6 +244,9 @@ def available():
     }
     parameters = laptop().get_params()
     found[OURS] = Method(ours, LEARNING_RATES, GLOBAL_WEIGHTS, fixed=parameters)
+    found[f"{OURS}, paper's loss"] = Method(
+        partial(ours, **PAPER), LEARNING_RATES, fixed=laptop(**PAPER).get_params()
+    )
     if "imagenet" in found:
         where = f"from imagenet, {CONTINUED['image_size']} px"
         found |= {

@@ -2,30 +2,22 @@
 
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from devices import cost
-from sklearn.model_selection import StratifiedGroupKFold
 from study import TEST_SPLIT
 
 from otcxr_sk import Objective
-from otcxr_sk.evaluation import compare, few_labels, knn_probe, label_efficiency, linear_probe
 
-from . import choosing
+from . import choosing, judging
 from .cache import fingerprint
-from .dense import dense_features, dice_of_head
 from .features import OURS, Setting, resized
 
-FRACTIONS = (0.01, 0.1, 1.0)
-# With few labels, the score depends on which patients are labeled.
-DRAWS = 10
-# Masks cost more than labels: nobody annotates all images.
-MASK_FRACTIONS = (0.01, 0.1)
-# Images for transfer are few: cross-validation, repeated.
-FOLDS, REPEATS = 5, 10
 EPSILON = Objective().epsilon
 
-_DIFFERENCE = ("difference", "low", "high")
+# Columns of the differences, by what they are in `judging.differences`.
+OURS_LESS_IT = {f"ours_less_it_{part}": part for part in ("difference", "low", "high")}
 _OF_RUN = ("cpu_seconds", "gpu_seconds", "matching_accuracy", "matching_chance")
 OF_KEY = (
     *("learning_rate", "weight", "encoder", "image_size", "epochs", "batch_size"),
@@ -53,17 +45,21 @@ class Protocol:
     def __init__(self, study, budget, cache, chosen=None):
         self.study, self.budget, self.cache, self.chosen = study, budget, cache, chosen or {}
         self.train, self.test = study.parts()
+        self.to_choose_on = {
+            name: each for name, each in study.to_choose_on().items() if name in study.pool
+        }
         # Labels that are too rare to choose by raise an error now, not after hours.
-        choosing.scores_in_folds(study, self.train, np.zeros((len(self.train), 1)))
-        pixels = fingerprint(study.images, study.patients)
+        for each in self.to_choose_on.values():
+            choosing.scores_in_folds(each, np.zeros((len(each.patients), 1)))
+        pool = [study.collections[name] for name in study.pool]
+        pixels = fingerprint(*(array for each in pool for array in (each.images, each.patients)))
         self.common = {"pixels": pixels, "split": TEST_SPLIT, **asdict(budget)}
-        self.tasks = fingerprint(*study.tasks.values())
-        self.masks = fingerprint(*study.masks.values())
-        self.images, self.transfer = study.images, None
-        if study.transfer:
-            others = study.transfer
-            self.images = np.concatenate([study.images, others.images])
-            self.transfer = fingerprint(others.images, others.patients, *others.tasks.values())
+        self.images = {
+            "all_pixels": fingerprint(study.images),
+            "trained_on": fingerprint(self.train),
+            "matched": fingerprint(self.test),
+        }
+        self.questions = {name: _questions(each) for name, each in study.collections.items()}
 
     def select(self, name, method):
         """Choose a setting by probes in folds: first the learning rate, then the weight."""
@@ -84,56 +80,39 @@ class Protocol:
                 run = self._pretrained(name, method, setting, 0)
             except FloatingPointError as error:
                 return {"score": None, "failed": str(error)}
-            features = self._split(run["features"])[0][self.train]
-            scores = choosing.scores_in_folds(self.study, self.train, features)
-            return {"score": float(np.mean([list(shares.values()) for shares in scores.values()]))}
+            features = self.study.split(run["features"])
+            found = [
+                choosing.mean_in_folds(each, features[name])
+                for name, each in self.to_choose_on.items()
+            ]
+            return {"score": float(np.mean(found))}
 
         key = self._key("selection", name, method, setting, 0)
-        key |= {"tasks": self.tasks, "folds": choosing.FOLDS, "draws": choosing.DRAWS}
+        key |= {"folds": choosing.FOLDS, "draws": choosing.DRAWS}
+        key |= {"questions": {name: self.questions[name] for name in self.to_choose_on}}
         score = self.cache.get(key, evaluate_features)["score"]
         return -np.inf if score is None else score
 
     def _pretrained(self, name, method, setting, seed):
-        """Return features, cost, matching and masks of a method, trained on all but the test."""
+        """Return features, cost, matching and masks of a method, trained on the pool."""
         # A method without randomness runs once for all seeds.
         key = self._key("run", name, method, setting, seed if method.random else 0)
-        key |= {"masks": self.masks, "mask_fractions": MASK_FRACTIONS, "draws": DRAWS}
-        key |= {"transfer": self.transfer}
+        masks = {name: _of_masks(each) for name, each in self.study.collections.items()}
+        key |= {"masks": masks, "mask_shares": judging.MASK_SHARES, "draws": judging.DRAWS}
         return self.cache.get(key, lambda: self._run(name, method, setting, key["seed"]))
 
     def final(self, name, method, setting, seed):
-        """Return features, cost, matching and scores, on test patients and images for transfer."""
+        """Return features, cost and matching, and what every collection is judged with."""
         run = self._pretrained(name, method, setting, seed)
-        features, others = self._split(run["features"])
-        key = {**run["key"], "kind": "scores", "draws_by": seed, **self._evaluation()}
-
-        def evaluate_features():
-            scores = self._evaluate(features, seed)
-            return {"scores": scores + self._evaluate_transfer(others)}
-
-        scores = self.cache.get(key, evaluate_features)["scores"]
-        return {**run, "features": features, "scores": scores + run["dense"]}
-
-    def difference(self, ours, other, seed):
-        """Return the AUC of OTCXR minus another method's, linear probe, with an interval."""
-
-        def measure():
-            rows = []
-            for task, y in self.study.tasks.items():
-                found = compare(
-                    {"other": other["features"], OURS: ours["features"]},
-                    y,
-                    **self._labels(seed),
-                    reference="other",
-                )
-                rows += [{"task": task, **row} for row in found.rows() if row["name"] == OURS]
-            return {"differences": rows}
-
-        keys = {"ours": ours["key"], "other": other["key"], "draws_by": seed, **self._evaluation()}
-        name = other["key"]["method"]
-        return self.cache.get({"kind": "difference", "method": name, **keys}, measure)[
-            "differences"
-        ]
+        judged = {}
+        for other, features in self.study.split(run["features"]).items():
+            key = {**run["key"], "kind": "scores", "draws_by": seed, "collection": other}
+            key |= {"questions": self.questions[other], "draws": judging.DRAWS}
+            key |= {"folds": (judging.FOLDS, judging.REPEATS), "resamples": judging.RESAMPLES}
+            judge = partial(judging.judge, self.study.collections[other], features, seed)
+            judged[other] = self.cache.get(key, judge)
+        del run["features"]
+        return {**run, "judged": judged}
 
     def _run(self, name, method, setting, seed):
         words = f"{name}, {_describe(setting)}, seed {seed}"
@@ -141,7 +120,9 @@ class Protocol:
         name_of_cost, clock = cost(self.budget.device)
         started = clock()
         try:
-            features, frozen = method.make(self.images, self.train, self.budget, setting, seed)
+            features, frozen = method.make(
+                self.study.images, self.train, self.budget, setting, seed
+            )
         except FloatingPointError as error:
             print(f"failed, {error}", flush=True)
             raise
@@ -154,57 +135,12 @@ class Protocol:
             name_of_cost: round(seconds, 2),
             "matching_accuracy": accuracy,
             "matching_chance": chance,
-            "dense": self._evaluate_dense(frozen) if frozen and self.study.masks else [],
+            "dense": {
+                name: judging.judge_masks(each, frozen, self.budget.image_size)
+                for name, each in self.study.collections.items()
+                if frozen and each.masks
+            },
         }
-
-    def _evaluate_dense(self, frozen):
-        features = dense_features(frozen, resized(self.study.images, self.budget.image_size))
-        y = np.stack(list(self.study.tasks.values()), axis=1)
-        scores = []
-        for fraction in MASK_FRACTIONS:
-            drawn = [
-                few_labels(
-                    y, self.study.patients, train=self.train, fraction=fraction, random_state=draw
-                )
-                for draw in range(DRAWS)
-            ]
-            patients = [len(np.unique(self.study.patients[rows])) for rows in drawn]
-            for task, truth in self.study.masks.items():
-                found = [dice_of_head(features, truth, rows, self.test).mean() for rows in drawn]
-                columns = fraction, np.mean(found), np.std(found, ddof=1), np.mean(patients)
-                scores.append(_score(task, "dense", columns))
-        return scores
-
-    def _evaluate(self, features, seed):
-        scores = []
-        for task, y in self.study.tasks.items():
-            for probe in ("linear", "knn"):
-                found = label_efficiency(features, y, **self._labels(seed), probe=probe)
-                columns = found.fractions, found.mean, found.std, found.n_patients
-                scores += [_score(task, probe, row) for row in zip(*columns, strict=True)]
-        return scores
-
-    def _evaluate_transfer(self, features):
-        scores = []
-        study = self.study.transfer
-        for task, y in study.tasks.items() if study else ():
-            for probe, measure in ("linear", linear_probe), ("knn", knn_probe):
-                found = []
-                for repeat in range(REPEATS):
-                    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
-                    of_folds = [
-                        measure(features, y, study.patients, train=train, test=test)
-                        for train, test in folds.split(features, y, study.patients)
-                    ]
-                    found.append(np.mean(of_folds))
-                n_patients = len(np.unique(study.patients)) * (1 - 1 / FOLDS)
-                columns = 1.0, np.mean(found), np.std(found, ddof=1), n_patients
-                scores.append(_score(task, probe, columns))
-        return scores
-
-    def _split(self, features):
-        """Split features into those of the study's images and of those for transfer."""
-        return np.split(features, [len(self.study.images)])
 
     def _key(self, kind, name, method, setting, seed):
         return {
@@ -213,27 +149,22 @@ class Protocol:
             **setting._asdict(),
             "seed": seed,
             **self.common,
+            **self.images,
             "fixed": method.fixed,
         }
 
-    def _labels(self, seed):
-        """Return who is labeled and who is tested, as `label_efficiency` and `compare` take it."""
-        return {
-            "groups": self.study.patients,
-            "train": self.train,
-            "test": self.test,
-            "fractions": FRACTIONS,
-            "draws": DRAWS,
-            "random_state": seed,
-        }
 
-    def _evaluation(self):
-        return {"tasks": self.tasks, "fractions": FRACTIONS, "draws": DRAWS}
+def _questions(collection):
+    """Return what the scores of a collection depend on, beside its images."""
+    values = fingerprint(collection.patients, *collection.tasks.values())
+    return [list(collection.tasks), values, collection.shares, collection.in_folds]
 
 
-def _score(task, probe, columns):
-    names = "labels", "score", "std_of_draws", "labelled_patients"
-    return {"task": task, "probe": probe, **dict(zip(names, map(float, columns), strict=True))}
+def _of_masks(collection):
+    """Return what the scores of masks depend on; nothing if there are none."""
+    if not collection.masks:
+        return None
+    return [fingerprint(*collection.masks.values()), *_questions(collection)]
 
 
 def _describe(setting):
@@ -252,23 +183,28 @@ def evaluate(protocol, methods, seeds):
                 finals[name, seed] = protocol.final(name, method, setting, seed)
     rows = []
     for (name, seed), run in finals.items():
-        differences = {}
-        against = finals.get((methods[name].against, seed))
-        if name != OURS and against:
-            found = protocol.difference(against, run, seed)
-            differences = {(row["task"], "linear", row["fraction"]): row for row in found}
-        for score in run["scores"]:
-            row = differences.get((score["task"], score["probe"], score["labels"]), {})
-            rows.append(
-                {
-                    "method": name,
-                    "seed": seed,
-                    **score,
-                    **{f"ours_less_it_{part}": row.get(part) for part in _DIFFERENCE},
-                    **{column: run.get(column) for column in _OF_RUN},
-                    "device": protocol.budget.device,
-                    **{column: run["key"][column] for column in OF_KEY},
-                    **run["made_by"],
-                }
-            )
+        ours = None if name == OURS else finals.get((methods[name].against, seed))
+        for other, judged in run["judged"].items():
+            collection, gaps = protocol.study.collections[other], {}
+            if ours:
+                gaps = judging.differences(other, collection, ours["judged"][other], judged)
+            mean = judging.mean_score(other, collection, judged["scores"])
+            scores = [*judged["scores"], *run["dense"].get(other, ()), *([mean] if mean else ())]
+            for score in scores:
+                linear = score["probe"] == "linear"
+                gap = gaps.get((score["task"], score["labels"]), {}) if linear else {}
+                rows.append(
+                    {
+                        "method": name,
+                        "seed": seed,
+                        "pool": " ".join(protocol.study.pool),
+                        "collection": other,
+                        **score,
+                        **{column: gap.get(part) for column, part in OURS_LESS_IT.items()},
+                        **{column: run.get(column) for column in _OF_RUN},
+                        "device": protocol.budget.device,
+                        **{column: run["key"][column] for column in OF_KEY},
+                        **run["made_by"],
+                    }
+                )
     return rows

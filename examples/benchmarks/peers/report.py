@@ -1,6 +1,8 @@
 """Results as tables and as a figure, and what earlier tables say."""
 
 import itertools
+import math
+import textwrap
 
 import numpy as np
 from results import markdown_head, markdown_row, read_csv
@@ -18,6 +20,9 @@ FACTS = {
     "weight": ("weight", "g"),
 }
 
+# Panels in a row of the figure.
+COLUMNS = 4
+
 
 def read_rows(file):
     """Read rows back from a CSV file; values that are only copied remain strings."""
@@ -25,7 +30,8 @@ def read_rows(file):
         {
             **{column: value or None for column, value in row.items()},
             "seed": int(row["seed"]),
-            "labels": float(row["labels"]),
+            # Not of a mean over shares.
+            "labels": float(row["labels"]) if row["labels"] else None,
             # Tables from before there was a choice are the CPU's.
             "device": row.get("device", "cpu"),
             "gpu_seconds": row.get("gpu_seconds") or None,
@@ -56,10 +62,10 @@ def values(rows, column, **where):
     return np.array([value for value in known if value is not None], float)
 
 
-def write_tables(rows, file, overview):
+def write_tables(rows, file, overview, caveats=()):
     """Write an overview, then a table for every task with the differences from OTCXR.
 
-    `overview` names means of tasks, as `Study.overview` does.
+    `overview` names means of tasks, as `Study.overview` does; `caveats` are sentences.
     """
     on_gpu = len(values(rows, "gpu_seconds"))
     facts = {name: fact for name, fact in FACTS.items() if on_gpu or name != "GPU s"}
@@ -67,11 +73,14 @@ def write_tables(rows, file, overview):
         f"# Results: {file.stem}",
         "",
         f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
-        "the share of the training patients whose labels are used; Dice of masks by a linear head",
-        "on the dense maps, by the share of patients annotated. The best is bold. Matching:",
-        "accuracy of the encoder's own tokens. CPU s: pre-training and embedding; GPU s: the same",
-        "on a GPU, by the clock. Learning rate and weight: as chosen, without the test patients.",
+        "the share of the training patients whose labels are used; in folds where a collection has",
+        "no test patients. Dice of masks by a linear head on the dense maps, by the share of",
+        "patients annotated. The mean of a collection is over tasks and shares. The best is bold.",
+        "Matching: accuracy of the encoder's own tokens. CPU s: pre-training and embedding; GPU s:",
+        "the same on a GPU, by the clock. Learning rate and weight: as chosen, without the test",
+        "patients.",
         f"[Every score]({file.stem}.csv).",
+        *(line for caveat in caveats for line in ("", *textwrap.wrap(caveat, 96))),
         *_table(rows, overview, ("linear", "dense"), facts),
         "",
         f"![The same as a figure]({file.stem}.png)",
@@ -87,7 +96,7 @@ def write_tables(rows, file, overview):
                 "seeds of the difference and of the ends). Peers that start from ImageNet weights",
                 "are compared with OTCXR from these, all others with OTCXR from a random start:",
                 "",
-                *markdown_head(["", *(f"{100 * fraction:g} %" for fraction in fractions)]),
+                *markdown_head(["", *map(_share, fractions)]),
             ]
             for method in unique(of_task, "method"):
                 if method != OURS:
@@ -96,20 +105,23 @@ def write_tables(rows, file, overview):
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _share(labels):
+    return "all shares" if labels is None else f"{100 * labels:g} %"
+
+
 def _table(rows, means, probes, facts):
     """Return lines: methods by task mean, probe and share of labels; the best are bold."""
     columns, heads = [], []
     for name, tasks in means.items():
         of_mean = [row for row in rows if row["task"] in tasks and row["probe"] in probes]
         for probe, share in dict.fromkeys((row["probe"], row["labels"]) for row in of_mean):
-            columns.append(
-                [row for row in of_mean if (row["probe"], row["labels"]) == (probe, share)]
-            )
-            heads.append(f"{name} {PROBES[probe]}{100 * share:g} %".strip())
-    methods = unique(itertools.chain(*columns), "method")
-    scores = [[_mean_of_tasks(column, method) for column in columns] for method in methods]
+            here = [row for row in of_mean if (row["probe"], row["labels"]) == (probe, share)]
+            columns.append((tasks, here))
+            heads.append(f"{name} {PROBES[probe]}{_share(share)}".strip())
+    methods = unique(itertools.chain(*(here for _, here in columns)), "method")
+    scores = [[_mean_of_tasks(here, tasks, name) for tasks, here in columns] for name in methods]
     best = [
-        max(score.mean() for score in of_column if len(score))
+        max((score.mean() for score in of_column if len(score)), default=np.nan)
         for of_column in zip(*scores, strict=True)
     ]
     lines = ["", *markdown_head(["", *heads, *facts])]
@@ -122,11 +134,10 @@ def _table(rows, means, probes, facts):
     return lines
 
 
-def _mean_of_tasks(column, method):
-    """Return the mean over tasks, one per seed."""
-    of_method = [row for row in column if row["method"] == method]
-    of_tasks = [values(of_method, "score", task=task) for task in unique(of_method, "task")]
-    return np.mean(of_tasks, axis=0) if of_tasks else np.array([])
+def _mean_of_tasks(column, tasks, method):
+    """Return the mean over tasks, one per seed; nothing if there are not scores of all tasks."""
+    found = [values(column, "score", method=method, task=task) for task in tasks]
+    return np.mean(found, axis=0) if all(map(len, found)) else np.array([])
 
 
 def _cell(score, best):
@@ -148,35 +159,40 @@ def write_figure(rows, file, overview):
     """Draw a panel per task mean and share; dots are means over seeds, lines their range."""
     from matplotlib.figure import Figure
 
-    # Not every method has dense maps to segment masks with.
-    scored = unique(rows, "task")
-    overview = {name: tasks for name, tasks in overview.items() if {*tasks} & {*scored}}
-    methods, columns = unique(rows, "method"), len(unique(rows, "labels"))
-    size = 2 + 2.6 * columns, 0.8 + (0.5 + 0.24 * len(methods)) * len(overview)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(overview), columns, squeeze=False, sharey=True)
-    for (name, tasks), panels in zip(overview.items(), axes, strict=True):
-        of_tasks = [row for row in rows if row["task"] in tasks]
-        for fraction, ax in itertools.zip_longest(unique(of_tasks, "labels"), panels):
-            here = [row for row in of_tasks if row["labels"] == fraction]
-            ax.set_visible(bool(here))
-            for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
-                score = _mean_of_tasks([row for row in here if row["probe"] == probe], method)
-                if not len(score):
-                    continue
-                place = methods.index(method)
-                color = "#d55e00" if method.startswith(OURS) else "#0072b2"
-                fill = "white" if probe == "knn" else color
-                ax.plot([score.min(), score.max()], [place, place], color=color, zorder=1)
-                ax.plot(score.mean(), place, "o", color=color, markerfacecolor=fill)
-            ax.set_yticks(range(len(methods)), methods)
-            if here:
-                ax.set_title(f"{name}, {100 * fraction:g} % of labels", fontsize="small")
-            ax.grid(axis="x", color="0.9")
-            ax.set_axisbelow(True)
-            ax.spines[["top", "right"]].set_visible(False)
+    methods = unique(rows, "method")
+    panels = [
+        (name, tasks, share)
+        for name, tasks in overview.items()
+        for share in unique([row for row in rows if row["task"] in tasks], "labels")
+    ]
+    columns = min(len(panels), COLUMNS)
+    n = math.ceil(len(panels) / columns)
+    figure = Figure(
+        figsize=(2 + 2.6 * columns, 0.8 + (0.5 + 0.24 * len(methods)) * n), layout="constrained"
+    )
+    axes = figure.subplots(n, columns, squeeze=False, sharey=True)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for (name, tasks, share), ax in zip(panels, axes.flat, strict=False):
+        here = [row for row in rows if row["task"] in tasks and row["labels"] == share]
+        for method, probe in itertools.product(unique(here, "method"), unique(here, "probe")):
+            of_probe = [row for row in here if row["probe"] == probe]
+            score = _mean_of_tasks(of_probe, tasks, method)
+            if not len(score):
+                continue
+            place = methods.index(method)
+            color = "#d55e00" if method.startswith(OURS) else "#0072b2"
+            fill = "white" if probe == "knn" else color
+            ax.plot([score.min(), score.max()], [place, place], color=color, zorder=1)
+            ax.plot(score.mean(), place, "o", color=color, markerfacecolor=fill)
+        ax.set_yticks(range(len(methods)), methods)
+        of_labels = "" if share is None else " of labels"
+        ax.set_title(f"{name}, {_share(share)}{of_labels}", fontsize="small")
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].invert_yaxis()
     figure.supxlabel(
-        "On test patients: AUC of a linear (filled) and a kNN (open) probe; Dice of masks"
+        "On test patients or in folds: AUC of a linear (filled) and kNN (open) probe; Dice of masks"
     )
     figure.savefig(file, dpi=100)
