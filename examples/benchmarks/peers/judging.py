@@ -72,16 +72,17 @@ def _on_test_patients(collection, features, y, probe, seed):
 def _in_folds(collection, features, y, probe, seed):
     """Yield the same of repeated folds, each a mean over folds."""
     index, counts = resample(collection.patients, RESAMPLES, np.random.RandomState(seed))
-    found = []
+    known, found = np.flatnonzero(~np.isnan(y)), []
+    patients = collection.patients[known]
     for repeat in range(REPEATS):
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
         of_folds = []
-        for parts in folds.split(features, y, collection.patients):
-            labels, _, train, test = check_task(y, collection.patients, *parts)
+        for parts in folds.split(known, y[known], patients):
+            labels, _, train, test = check_task(y, collection.patients, *map(known.take, parts))
             of_folds.append(_score(probe, features, labels, train, test, index[test], counts))
         aucs, of_resamples = zip(*of_folds, strict=True)
         found.append((np.mean(aucs), np.mean(of_resamples, axis=0)))
-    yield 1.0, len(np.unique(collection.patients)) * (1 - 1 / FOLDS), found
+    yield 1.0, len(np.unique(patients)) * (1 - 1 / FOLDS), found
 
 
 def _score(probe, features, labels, train, test, index, counts):
