@@ -2,7 +2,9 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
+import ablate
 import compare_peers
 import numpy as np
 import pytest
@@ -333,3 +335,28 @@ def test_controls_change_the_read_out_and_leave_the_library_as_it_was():
         assert losses(control, objective__read_out=40.0) != whole
         assert losses(control, objective__read_out=0.0) == losses(objective__read_out=0.0)
         assert (ReadOut.forward, _model.reading_error) == before
+
+
+def test_an_ablation_has_a_control_in_force_in_fit_alone_and_a_mean_of_each_collection(study):
+    read, seen = ReadOut.forward, []
+
+    class Spy:
+        device = "cpu"
+
+        def fit(self, images):
+            seen.append((len(images), ReadOut.forward is read))
+
+        def transform(self, images):
+            seen.append((len(images), ReadOut.forward is read))
+            return guesses(len(images), 0)
+
+        def match(self, images, random_state):
+            return SimpleNamespace(accuracy=0.5)
+
+    found = ablate.run(study, "the mean only", Spy())
+    assert seen == [(len(study.parts()[0]), False), (len(study.images), True)]
+    numbers = ablate.numbers_of(study, found)
+    tasks = [f"task 1{task}, {share} %" for task in range(2) for share in (20, 100)]
+    assert numbers["mean of a"] == pytest.approx(np.mean([numbers[task] for task in tasks]))
+    assert numbers["mean"] == pytest.approx((numbers["mean of a"] + numbers["mean of b"]) / 2)
+    assert not any("known" in column for column in numbers)
