@@ -129,7 +129,7 @@ def test_the_pool_and_not_what_is_judged_makes_the_fingerprint_of_a_table(study,
         return protocol.Protocol(study, BUDGET, Cache(tmp_path)).common["pixels"]
 
     assert pixels(study) == pixels(alone(study.collections["a"]))
-    assert len({pixels(replace(study, pool=pool)) for pool in POOLS}) == len(POOLS)
+    assert pixels(study) != pixels(replace(study, pool=("a", "c")))
 
 
 def test_labels_too_rare_for_folds_are_an_error_before_the_first_run(tmp_path):
@@ -330,10 +330,10 @@ def test_controls_change_the_read_out_and_leave_the_library_as_it_was():
         with control():
             return estimator.fit(images).history_["loss"]
 
-    whole = losses(objective__read_out=40.0)
+    whole, without = losses(objective__read_out=40.0), losses(objective__read_out=0.0)
     for control in places_shuffled, mean_only:
         assert losses(control, objective__read_out=40.0) != whole
-        assert losses(control, objective__read_out=0.0) == losses(objective__read_out=0.0)
+        assert losses(control, objective__read_out=0.0) == without
         assert (ReadOut.forward, _model.reading_error) == before
 
 
