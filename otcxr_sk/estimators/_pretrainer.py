@@ -164,12 +164,13 @@ class OTCXRPretrainer(
         timm name or class name of the encoder.
     history_ : dict of str to list of float
         Per epoch: ``loss`` and its terms ``transport``, ``variance``, ``covariance``,
-        ``global_invariance``, ``global_variance``, ``global_covariance`` (unweighted);
+        ``global_invariance``, ``global_variance``, ``global_covariance``, ``read_out``
+        (unweighted); ``token_spread`` (in [0, 1]) of the tokens that are read out;
         ``marginal_error`` (L1, of the plans); ``matching_accuracy`` (share of transported mass
         within one token of its true place) and ``matching_chance`` (the same for a uniform plan);
         ``spread`` (in [0, 1]) and ``effective_rank`` of the embeddings; ``learning_rate``;
-        ``validation_loss`` if images are held out, on the same views as `score`; and what
-        callbacks record, NaN where they do not.
+        ``validation_loss`` and ``validation_read_out`` if images are held out, on the same views
+        as `score`; and what callbacks record, NaN where they do not.
     last_unusable : list of dict
         ``row``, ``file`` and ``reason`` of every image that the last `transform`,
         `transform_dense` or `score` of this object could not use.
@@ -356,8 +357,8 @@ class OTCXRPretrainer(
         CheckpointWarning
             A checkpoint could not be written and training went on, or the newest was damaged.
         CollapseWarning
-            The embeddings hardly differ between images, at the first such epoch after the warm-up
-            of the learning rate.
+            The embeddings hardly differ between images, or the tokens within one, at the first
+            such epoch after the warm-up of the learning rate.
         ImageRangeWarning
             Some images have values unlike all of them together.
         UnusableImageWarning
