@@ -1,6 +1,6 @@
 """Self-supervised chest X-ray embeddings by optimal transport, inside scikit-learn.
 
-Start with `OTCXRPretrainer`. The subpackages:
+Start with `OTCXRPretrainer`, then `OTCXRClassifier`. The subpackages:
 
 - `datasets`: published sets and your own, with patients and labels; synthetic chest X-rays
 - `evaluation`: probes, comparisons and health of embeddings, patients kept apart
@@ -18,7 +18,7 @@ from otcxr_sk._version import __version__
 
 if TYPE_CHECKING:
     from otcxr_sk import datasets, estimators, evaluation, images, method, plotting, training
-    from otcxr_sk.estimators import LAPTOP, PAPER, OTCXRPretrainer
+    from otcxr_sk.estimators import LAPTOP, PAPER, OTCXRClassifier, OTCXRPretrainer
     from otcxr_sk.images import Cache
     from otcxr_sk.method import Objective, Views
     from otcxr_sk.training import Checkpoint, Optimizer
@@ -30,6 +30,7 @@ __all__ = [
     "PAPER",
     "Cache",
     "Checkpoint",
+    "OTCXRClassifier",
     "OTCXRPretrainer",
     "Objective",
     "Optimizer",

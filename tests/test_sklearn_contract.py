@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from otcxr_sk import Objective, Optimizer, OTCXRPretrainer, Views
+from otcxr_sk import Objective, Optimizer, OTCXRClassifier, OTCXRPretrainer, Views
 
 TINY = OTCXRPretrainer("test_resnet", image_size=32, epochs=1, batch_size=8)
 WITH_GROUPS = clone(TINY).set_params(
@@ -42,6 +42,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature 
 
 @parametrize_with_checks([TINY])
 def test_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([OTCXRClassifier(clone(TINY).set_params(epochs=0), epochs=2)])
+def test_check_of_a_classifier(estimator, check):
     check(estimator)
 
 

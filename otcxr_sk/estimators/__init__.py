@@ -1,5 +1,6 @@
 """The scikit-learn estimators."""
 
+from otcxr_sk.estimators._classifier import OTCXRClassifier
 from otcxr_sk.estimators._parameters import LAPTOP, PAPER
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.images import ImageRangeWarning, UnusableImageWarning
@@ -17,6 +18,7 @@ __all__ = [
     "CollapseWarning",
     "ImageRangeWarning",
     "NonFiniteLossError",
+    "OTCXRClassifier",
     "OTCXRPretrainer",
     "TrainingInterrupted",
     "UnusableImageWarning",

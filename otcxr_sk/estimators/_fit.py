@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from otcxr_sk.images import (
     unusable_table,
     warn_unusable,
 )
-from otcxr_sk.method import OTCXRModel
+from otcxr_sk.method import OTCXRModel, without_read_out
 from otcxr_sk.training import (
     Callback,
     CollapseAlarm,
@@ -40,6 +41,7 @@ from otcxr_sk.training import (
     TrainingInterrupted,
     TrainingState,
     WarmupConstant,
+    evaluate,
     join_processes,
     scan,
 )
@@ -182,9 +184,27 @@ def _train(
         assert fitted is not None
         return fitted(learned(state.network, state.history))
 
+    draw = Draw(settings.views, found.mean, found.std, run.seed, processes.device)
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        assert validation is not None
+        terms = evaluate(
+            network,
+            validation,
+            # The seed of every other evaluation, so that losses can be compared.
+            replace(draw, seed=0),
+            without_read_out(settings.objective),
+            size=settings.image_size,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+            num_workers=settings.num_workers,
+        )
+        found = {name: terms[name] for name in ("loss", "read_out") if name in terms}
+        return {f"validation_{name}": value for name, value in found.items()}
+
     alarm = [CollapseAlarm(len(training))] if processes.is_first else []
     trainer = Trainer(
-        draw=Draw(settings.views, found.mean, found.std, run.seed, processes.device),
+        draw=draw,
         objective=settings.objective,
         optimizer=settings.optimizer,
         size=settings.image_size,
@@ -198,7 +218,7 @@ def _train(
         verbose=settings.verbose > 0,
         processes=processes,
         callbacks=[*callbacks, *alarm],
-        validation=validation,
+        validate=None if validation is None else validate,
         fitted=None if fitted is None else so_far,
     )
     failure: BaseException | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from datetime import timedelta
 from numbers import Integral, Real
 from types import MappingProxyType, SimpleNamespace
@@ -155,6 +155,8 @@ def check_group(name: str, value: Any) -> Any:
     validate_parameter_constraints(_OF_GROUPS[name], group.get_params(), type(group).__name__)
     if getattr(group, "folder", name) == "":
         raise ValueError(f"{name} needs the name of a folder, got an empty one")
+    if isinstance(group, Views):
+        _check_crops(group.crop_scale)
     every = getattr(group, "every", None)
     if isinstance(every, timedelta) and every < timedelta(0):
         raise ValueError(f"every must not be a negative time, got {every!r}")
@@ -164,12 +166,8 @@ def check_group(name: str, value: Any) -> Any:
 def check_settings(parameters: Mapping[str, Any]) -> Settings:
     """Fill in the groups, and check them and what parameters must satisfy together."""
     groups = {name: check_group(name, parameters[name]) for name in GROUPS}
-    callbacks = _check_callbacks(parameters["callbacks"], parameters["validation_fraction"])
+    callbacks = check_callbacks(parameters["callbacks"], parameters["validation_fraction"])
     settings = Settings(**{**parameters, **groups, "callbacks": callbacks})
-    scale = settings.views.crop_scale
-    numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
-    if not numbers or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
     if not without_read_out(settings.objective).weights:
         raise ValueError(
             "alpha, beta, eta and global_weight are all 0, so there is nothing to learn; raise one "
@@ -178,7 +176,29 @@ def check_settings(parameters: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _check_callbacks(callbacks: Any, validation_fraction: float) -> Sequence[Callback]:
+def _check_crops(scale: Sequence[Any]) -> None:
+    numbers = len(scale) == 2 and all(isinstance(value, Real) for value in scale)
+    if not numbers or not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"crop_scale must be (low, high) in (0, 1], got {scale!r}")
+
+
+def with_groups(estimator: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `set_params` is given, with a copy of each group that a name reaches into.
+
+    Other estimators may have the same group.
+    """
+    found = dict(params)
+    reached = {key.partition("__")[0] for key in params if "__" in key}
+    for name in reached & {*GROUPS} & {*estimator.get_params(deep=False)}:
+        group = as_group(name, found.get(name, getattr(estimator, name)))
+        if not isinstance(group, GROUPS[name]):
+            kind = GROUPS[name].__name__
+            raise ValueError(f"{name} is {group!r} and has no parameters; set {name}={kind}(...)")
+        found[name] = copy(group)
+    return found
+
+
+def check_callbacks(callbacks: Any, validation_fraction: float) -> Sequence[Callback]:
     """Check that callbacks are callbacks, and can do what they are for."""
     found = list(callbacks or ())
     for callback in found:

@@ -26,9 +26,9 @@ from otcxr_sk.estimators._parameters import (
     GROUPS,
     ON_ERROR,
     Settings,
-    as_group,
     check_group,
     check_settings,
+    with_groups,
 )
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
@@ -661,16 +661,7 @@ class OTCXRPretrainer(
         -------
         self : OTCXRPretrainer
         """
-        for name in {key.partition("__")[0] for key in params if "__" in key} & {*GROUPS}:
-            group = as_group(name, params.get(name, getattr(self, name)))
-            if not isinstance(group, GROUPS[name]):
-                raise ValueError(
-                    f"{name} is {group!r} and has no parameters; "
-                    f"set {name}={GROUPS[name].__name__}(...)"
-                )
-            # A copy, because other estimators may have the same one.
-            params[name] = copy(group)
-        return super().set_params(**params)
+        return super().set_params(**with_groups(self, params))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
@@ -728,13 +719,16 @@ class OTCXRPretrainer(
             raise ValueError("weights is this estimator itself; use warm_start to continue from it")
         return check_settings(self.get_params(deep=False))
 
-    def _source(self, X: Any, *, fitting: bool, least: int | None = None) -> ImageSource:
+    def _source(
+        self, X: Any, *, fitting: bool, least: int | None = None, asked_by: Any = None
+    ) -> ImageSource:
+        """Recognize `X`, whose features are those that this estimator knows, or `asked_by`."""
         if self.on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {ON_ERROR}, got {self.on_error!r}")
         cache = check_group("cache", self.cache)
         return check_images(
             X,
-            self,
+            self if asked_by is None else asked_by,
             image_shape=self.image_shape,
             fitting=fitting,
             least=least,
@@ -758,10 +752,10 @@ class OTCXRPretrainer(
         self._unsaved.unusable = unusable_table(problems)
         return leave_out(source, problems)
 
-    def _embed(self, X: Any, *, dense: bool, out: Any) -> NDArray[np.float32]:
+    def _embed(self, X: Any, *, dense: bool, out: Any, asked_by: Any = None) -> NDArray[np.float32]:
         with ordinary(), self._within_memory():
             encoder = self._encoder()
-            source = self._source(X, fitting=False)
+            source = self._source(X, fitting=False, asked_by=asked_by)
             embedding, problems = embed(
                 encoder,
                 self._model(encoder),

@@ -91,26 +91,45 @@ class Views(ParameterGroup):
             Maps from normalized view coordinates (x, y) in [-1, 1] to those of the image, in the
             convention of `torch.nn.functional.affine_grid` with ``align_corners=False``.
         """
-        n = 2 * len(images)
-        sizes = images.shape[-2:]
+        n, sizes = 2 * len(images), images.shape[-2:]
         if isinstance(random, torch.Generator):
             draw = torch.rand(NUMBERS_PER_VIEW, n, generator=random)
         else:
             draw = random.permute(2, 1, 0).reshape(NUMBERS_PER_VIEW, n)
-        # A few numbers for each view are computed here and sent at once: a GPU would take longer
-        # to be asked for each than to compute it.
-        places = send(self._places(draw.double(), sizes).float(), images.device)
-        affine = places[:, :6].reshape(-1, 2, 3)
-        contrast, brightness, *lines = places[:, 6:14].T[:, :, None, None]
-        rows = _interpolation(lines[0], lines[1], lines[2], sizes[0])
-        columns = _interpolation(lines[3], lines[4], lines[5], sizes[1])
-        both = images[:, 0].repeat(2, 1, 1)
-        views = torch.baddbmm(brightness, rows.mul_(contrast) @ both, columns.transpose(1, 2))
+        views, places = self._draw(images[:, 0].repeat(2, 1, 1), draw)
         if self.erase:
             first = views[: len(images)]
             hidden = _hidden(places[: len(images), 14:], sizes)
             first.copy_(torch.where(hidden, first.mean((1, 2), keepdim=True), first))
-        return views[:, None], affine
+        return views[:, None], places[:, :6].reshape(-1, 2, 3)
+
+    def single(self, images: Tensor, random: Tensor) -> Tensor:
+        """Draw one view of each image, of which nothing is hidden.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, 1, H, W)
+            Standardized images, on any device.
+        random : Tensor of shape (B, NUMBERS_PER_VIEW)
+            Random numbers in [0, 1), on the CPU.
+
+        Returns
+        -------
+        views : Tensor of shape (B, 1, H, W)
+        """
+        return self._draw(images[:, 0], random.T)[0][:, None]
+
+    def _draw(self, images: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a view of each image (n, H, W), and its row of `_places`."""
+        sizes = images.shape[-2:]
+        # A few numbers for each view are computed here and sent at once: a GPU would take longer
+        # to be asked for each than to compute it.
+        places = send(self._places(random.double(), sizes).float(), images.device)
+        contrast, brightness, *lines = places[:, 6:14].T[:, :, None, None]
+        rows = _interpolation(lines[0], lines[1], lines[2], sizes[0])
+        columns = _interpolation(lines[3], lines[4], lines[5], sizes[1])
+        views = torch.baddbmm(brightness, rows.mul_(contrast) @ images, columns.transpose(1, 2))
+        return views, places
 
     def _places(self, draw: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the numbers that make views, in rows, from random numbers (NUMBERS_PER_VIEW, n).

@@ -33,6 +33,7 @@ __all__ = [
     "Draw",
     "EarlyStopping",
     "InMemoryCheckpoint",
+    "LabelledDraw",
     "NonFiniteLossError",
     "Optimizer",
     "Processes",

@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource, Scan, Selection, require_usable
 from otcxr_sk.images import scan as scan_alone
-from otcxr_sk.method import Objective, OTCXRModel
 from otcxr_sk.training._device import choose_device
 from otcxr_sk.training._random import Randomness
-from otcxr_sk.training._shared_batch import SharedModel, join_parts
+from otcxr_sk.training._shared_batch import Loss, SharedModel, join_parts
 
 # How long a process waits for another before giving up: more than one needs to write a checkpoint
 # or to scan its share of the images.
@@ -87,7 +86,7 @@ class Processes:
             raise answer[1]
         return answer[0]
 
-    def share(self, model: OTCXRModel, objective: Objective) -> nn.Module:
+    def share(self, model: nn.Module, objective: Loss) -> nn.Module:
         """Wrap the model so that it sees a part of each batch and returns the terms of all of it.
 
         A process alone gets the model back.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from otcxr_sk._torch_defaults import inference
-from otcxr_sk._transfer import Arriving
+from otcxr_sk._transfer import Arriving, send
 from otcxr_sk.images import ImageSource, behind, read_batches, spread
 from otcxr_sk.method import NUMBERS_PER_VIEW, Objective, Views
 from otcxr_sk.training._device import choose_precision, put_on
@@ -114,7 +114,9 @@ class Draw:
     seed: int
     device: torch.device
 
-    def __call__(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, batch: Tensor, epoch: int, start: int, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draw views and their affine maps, as `Views` does.
 
         Parameters
@@ -124,10 +126,38 @@ class Draw:
         epoch : int
         start : int
             Place of the first image in the order of the epoch.
+        rows : ndarray of int, shape (b,), optional
+            Which images they are; views do not depend on that.
         """
         numbers = uniform((self.seed, epoch), start, start + len(batch), 2 * NUMBERS_PER_VIEW)
         random = torch.from_numpy(numbers).view(-1, 2, NUMBERS_PER_VIEW)
-        return self.views((batch - self.mean) / self.std, random)
+        return self.views(self.standardized(batch), random)
+
+    def standardized(self, batch: Tensor) -> Tensor:
+        """Return images with the training images' mean 0 and standard deviation 1."""
+        return (batch - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class LabelledDraw(Draw):
+    """Draws one view of each image and adds its label.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (n, ...)
+        Of all training images, on the device.
+    """
+
+    labels: Tensor
+
+    def __call__(
+        self, batch: Tensor, epoch: int, start: int, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw views (b, 1, H, W), and return them with the labels of their `rows`."""
+        assert rows is not None
+        numbers = uniform((self.seed, epoch), start, start + len(batch), NUMBERS_PER_VIEW)
+        views = self.views.single(self.standardized(batch), torch.from_numpy(numbers))
+        return views, self.labels[send(torch.from_numpy(rows), self.device)]
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from otcxr_sk._parameters import ParameterGroup
@@ -61,13 +62,15 @@ class Optimizer(ParameterGroup):
     def build(self, model: nn.Module, *, on_gpu: bool = False) -> torch.optim.Optimizer:
         """Build the optimizer of a model; its learning rate is set before every step.
 
-        `on_gpu` says that the model will be moved to a GPU.
+        `on_gpu` says that the model will be moved to a GPU. A model may have its own
+        ``parameter_groups(weight_decay)``; their ``lr_scale`` multiplies the learning rate.
         """
         import torch
         from timm.optim import Lars, param_groups_weight_decay
 
         # timm makes two groups, and applies the trust ratio, only where there is weight decay.
-        groups = param_groups_weight_decay(model, 1.0)
+        own = getattr(model, "parameter_groups", partial(param_groups_weight_decay, model))
+        groups = own(1.0)
         for group in groups:
             if self.name == "lars":
                 group["always_adapt"] = group["weight_decay"] > 0

@@ -5,9 +5,9 @@ processes adds up their gradients, one for each of these equal losses; `Distribu
 then averages over processes, which leaves the gradient of a single loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,8 +16,19 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from otcxr_sk.method import BatchStatistics, Objective, OTCXRModel
+from otcxr_sk.method import BatchStatistics
 from otcxr_sk.training._random import Randomness
+
+
+class Loss(Protocol):
+    """What is minimized: a weighted sum of terms, such as `Objective`."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weights of the terms that are not switched off, by name."""
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the terms that a network returns."""
 
 
 class SharedModel(nn.Module):
@@ -25,16 +36,16 @@ class SharedModel(nn.Module):
 
     Parameters
     ----------
-    model : OTCXRModel
-        Its batch norms are replaced in place by norms over all processes; its parameters remain
-        the same objects.
-    objective : Objective
+    model : nn.Module
+        Returns terms and embedding, as `OTCXRModel` does. Its batch norms are replaced in place by
+        norms over all processes; its parameters remain the same objects.
+    objective : Loss
         Terms that it gives no weight are returned without gradient.
     device : torch.device
         Where the model will be.
     """
 
-    def __init__(self, model: OTCXRModel, objective: Objective, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, objective: Loss, device: torch.device) -> None:
         super().__init__()
         share_norms(model, device)
         self.model, self._weights = model, objective.weights
@@ -48,7 +59,7 @@ class SharedModel(nn.Module):
         }, embedding
 
 
-def has_idle_parameters(model: OTCXRModel, objective: Objective, size: int) -> bool:
+def has_idle_parameters(model: nn.Module, objective: Loss, size: int) -> bool:
     """Return whether the loss is independent of some parameters, by a trial on a copy.
 
     `DistributedDataParallel` must be told: it would wait for their gradients.

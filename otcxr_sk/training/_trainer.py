@@ -6,27 +6,26 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
 from otcxr_sk.images import ImageSource, read_batches
-from otcxr_sk.method import Objective, OTCXRModel, without_read_out
 from otcxr_sk.training._checkpoint import CheckpointFolder, InMemoryCheckpoint, RunState
 from otcxr_sk.training._device import choose_precision
 from otcxr_sk.training._distributed import SINGLE_PROCESS, Processes
-from otcxr_sk.training._epoch import Draw, EpochPlan, NonFiniteLossError, evaluate
+from otcxr_sk.training._epoch import Draw, EpochPlan, NonFiniteLossError
 from otcxr_sk.training._interrupt import deferred_interrupt
 from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
 from otcxr_sk.training._progress import Progress
 from otcxr_sk.training._random import Randomness, TrainingPasses
-from otcxr_sk.training._shared_batch import has_idle_parameters
+from otcxr_sk.training._shared_batch import Loss, has_idle_parameters
 from otcxr_sk.training.callbacks import Callback, TrainingState, calling
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Trainer:
     ----------
     draw : Draw
         Standardizes images and draws their views. Its seed also decides the order of each epoch.
-    objective : Objective
+    objective : Loss
     optimizer : Optimizer
     size : int
         Height and width that images are read at, in pixels.
@@ -74,14 +73,15 @@ class Trainer:
         The processes that train together. Only the first has checkpoints and a progress bar.
     callbacks : sequence of Callback, default=()
         Called in this order.
-    validation : ImageSource, default=None
-        Images whose loss is computed after every epoch.
+    validate : callable, default=None
+        Called after every epoch with the network; returns what it adds to the history. It may
+        raise a `NonFiniteLossError`.
     fitted : callable, default=None
         Makes the result of `TrainingState.estimator`.
     """
 
     draw: Draw
-    objective: Objective
+    objective: Loss
     optimizer: Optimizer
     size: int
     epochs: int
@@ -94,12 +94,12 @@ class Trainer:
     verbose: bool = False
     processes: Processes = SINGLE_PROCESS
     callbacks: Sequence[Callback] = ()
-    validation: ImageSource | None = None
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
     fitted: Callable[[TrainingState], Any] | None = None
 
     def fit(
         self,
-        model: OTCXRModel,
+        model: nn.Module,
         source: ImageSource,
         checkpoints: CheckpointFolder | InMemoryCheckpoint | None = None,
         start: RunState | None = None,
@@ -109,7 +109,9 @@ class Trainer:
 
         Parameters
         ----------
-        model : OTCXRModel
+        model : nn.Module
+            Takes what `draw` returns, and returns terms of the loss and embeddings, such as
+            `OTCXRModel`.
         source : ImageSource
         checkpoints : CheckpointFolder or InMemoryCheckpoint, default=None
             Where the run is saved.
@@ -122,8 +124,8 @@ class Trainer:
         -------
         history : dict of str to list of float
             Per epoch: every term of the loss, the loss, the learning rate at its end, marginal
-            error, matching accuracy and chance, spread and effective rank; with `validation`,
-            "validation_loss" and "validation_read_out"; and what callbacks record.
+            error, matching accuracy and chance, spread and effective rank; and what `validate`
+            and callbacks add.
 
         Raises
         ------
@@ -197,7 +199,8 @@ class Trainer:
         images = read_batches(source, batches, self.size, self.num_workers, self.draw.device)
         with closing(images):
             for index, batch in enumerate(images, first):
-                views = self.draw(batch, progress.epoch, plan.starts[index])
+                rows = batches[index - first]
+                views = self.draw(batch, progress.epoch, plan.starts[index], rows)
                 key = self.draw.seed, progress.epoch, plan.starts[index]
                 self.processes.seed(progress.random, *key)
                 train = partial(self._pass, fabric, network, progress, index, views)
@@ -230,8 +233,9 @@ class Trainer:
         return loss, terms, embedding
 
     def _step(self, fabric: Fabric, network: Any, optimizer: Any, progress: Progress) -> None:
+        rate = self._rate(progress)
         for group in optimizer.param_groups:
-            group["lr"] = self._rate(progress)
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         limit = self.optimizer.clip_norm
         if limit is not None:
             # If the gradient is not finite, the scaler skips the step or `fit` finds the weights.
@@ -248,32 +252,17 @@ class Trainer:
         if not progress.tally.is_finite():
             raise _failed(progress, "the embedding")
         numbers = {**progress.tally.means(n_images), "learning_rate": self._rate(progress)}
-        if self.validation is not None:
-            numbers |= self._validate(progress, self.validation)
+        if self.validate is not None:
+            try:
+                numbers |= self.validate(progress.outcome)
+            except NonFiniteLossError as error:
+                raise _failed(progress, "the validation loss") from error
+            progress.model.train()
         progress.end_epoch(self.processes.from_first(lambda: numbers))
         for callback in self.callbacks:
             if callback.on_epoch_end(state):
                 progress.stopped = True
         progress.stopped, progress.paused = self.processes.any(progress.stopped, progress.paused)
-
-    def _validate(self, progress: Progress, validation: ImageSource) -> dict[str, float]:
-        try:
-            terms = evaluate(
-                progress.outcome,
-                validation,
-                # The seed of every other evaluation, so that losses can be compared.
-                replace(self.draw, seed=0),
-                without_read_out(self.objective),
-                size=self.size,
-                batch_size=self.batch_size,
-                precision=self.precision,
-                num_workers=self.num_workers,
-            )
-        except NonFiniteLossError as error:
-            raise _failed(progress, "the validation loss") from error
-        progress.model.train()
-        found = {name: terms[name] for name in ("loss", "read_out") if name in terms}
-        return {f"validation_{name}": value for name, value in found.items()}
 
     def _summary(self, progress: Progress) -> dict[str, str]:
         last = {name: values[-1] for name, values in progress.history.items()}
@@ -292,7 +281,7 @@ class Trainer:
         paused = progress.paused and progress.step == 0
         return progress.epoch == self.epochs or progress.stopped or paused
 
-    def _fabric(self, model: OTCXRModel) -> Fabric:
+    def _fabric(self, model: nn.Module) -> Fabric:
         from lightning_fabric import Fabric
         from lightning_fabric.accelerators import CUDAAccelerator
         from lightning_fabric.plugins import MixedPrecision, Precision

@@ -1,0 +1,447 @@
+"""OTCXRClassifier: a few labelled chest X-rays to a classifier of findings."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import Tags, assert_all_finite, check_array
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from otcxr_sk._ordinary import ordinary
+from otcxr_sk._quote import brief
+from otcxr_sk._warning import keeping_filters
+from otcxr_sk.estimators._embed import embed
+from otcxr_sk.estimators._fine_tune import (
+    FineTuned,
+    Labels,
+    calibrated,
+    digest_of,
+    fine_tune,
+    weigh,
+)
+from otcxr_sk.estimators._fit import draw_seed
+from otcxr_sk.estimators._inputs import check_groups, take_features
+from otcxr_sk.estimators._parameters import (
+    CONSTRAINTS,
+    Settings,
+    check_callbacks,
+    check_group,
+    with_groups,
+)
+from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._state import Learned
+from otcxr_sk.images import unusable_table, without_names
+from otcxr_sk.method import Views
+from otcxr_sk.training import Callback, Optimizer
+
+_SHARED = (
+    *("batch_size", "optimizer", "views", "validation_fraction", "callbacks", "checkpoint"),
+    *("random_state", "verbose"),
+)
+
+
+class OTCXRClassifier(ClassifierMixin, BaseEstimator):
+    """Predict findings from chest X-rays, with an encoder that is fine-tuned for them.
+
+    A linear probe is fitted on the embeddings of `pretrainer` first; then, unless the encoder is
+    `frozen`, encoder and classifier are trained on from there with the labels [1]_.
+
+    Parameters
+    ----------
+    pretrainer : OTCXRPretrainer, default=None
+        The encoder that is started from, and how images are read: size, resizing, device,
+        precision, workers, cache and what happens to unusable images. A fitted one is copied,
+        never changed. One that is not fitted is fitted on the images first, without their labels;
+        with ``epochs=0`` it only gives the network and its start. scikit-learn's `clone`, and so
+        cross-validation, forgets what it has learned: each fold then pre-trains on its own
+        training images. Pass ``FrozenEstimator(pretrainer)`` to start every fold from the same
+        encoder. None is ``OTCXRPretrainer(epochs=0)``, a random start.
+    frozen : bool, default=False
+        Whether the encoder stays as it is, so that only the linear probe is fitted.
+    epochs : int, default=30
+        Passes over the labelled images.
+    batch_size : int, default=32
+    learning_rate : float, default=5e-4
+        Peak of the learning rate of the classifier, after a linear warm-up and before a cosine
+        decay to zero.
+    layer_decay : float, default=0.75
+        Each layer of the encoder learns by this factor more slowly than the one above it, in
+        (0, 1].
+    optimizer : {"adamw", "lars"} or Optimizer, default="adamw"
+    views : Views, default=None
+        How images are varied in training; nothing is hidden, whatever `erase` is. None is
+        ``Views(crop_scale=(0.7, 1.0))``.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes, as in `sklearn.linear_model.LogisticRegression`. Of several labels,
+        only "balanced".
+    validation_fraction : float, default=0.0
+        Share of the patients (`groups` in `fit`) whose images are held out to compute
+        ``history_["validation_loss"]`` and ``history_["validation_auc"]``.
+    callbacks : list of Callback, default=None
+        As in `OTCXRPretrainer`: ``EarlyStopping("validation_auc")`` keeps the best weights.
+    checkpoint : path or Checkpoint, default=None
+        As in `OTCXRPretrainer`.
+    random_state : int, RandomState instance or None, default=None
+        Of the training, and of a `pretrainer` that is fitted here and has none of its own.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Of several labels, their indices.
+    coef_ : ndarray of shape (1, C) for two classes, otherwise (n_classes, C)
+        Of the embeddings that ``pretrainer_.transform`` returns.
+    history_ : dict of str to list of float
+        Per epoch of fine-tuning; empty if the encoder is frozen.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+    n_features_in_ : int
+        Number of columns, if `fit` saw flattened rows.
+    pretrainer_ : OTCXRPretrainer
+        The fine-tuned encoder: embeds, can be saved and explained. What else it was pre-trained
+        with (its heads, for `match` and `score`) does not fit it any more.
+    skipped_ : list of dict
+        ``row``, ``file`` and ``reason`` of the images that `fit` left out.
+
+    See Also
+    --------
+    OTCXRPretrainer : What `X` may be, in every method.
+    otcxr_sk.evaluation.compare : Whether it is better than another, by patient.
+
+    References
+    ----------
+    .. [1] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-tuning can distort pretrained
+       features and underperform out-of-distribution", ICLR 2022.
+
+    Examples
+    --------
+    >>> from otcxr_sk import OTCXRClassifier, OTCXRPretrainer
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> data = make_chest_phantoms(12, image_size=32, random_state=0)
+    >>> encoder = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
+    >>> encoder = encoder.fit(data.images)
+    >>> classifier = OTCXRClassifier(encoder, epochs=1, random_state=0)
+    >>> classifier.fit(data.images, data.labels).predict_proba(data.images[:3]).shape
+    (3, 5)
+    """
+
+    pretrainer_: OTCXRPretrainer
+    classes_: NDArray[Any]
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+    history_: dict[str, list[float]]
+    skipped_: list[dict[str, Any]]
+
+    _several: bool
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{name: CONSTRAINTS[name] for name in _SHARED},
+        "pretrainer": [None, HasMethods(["fit", "transform"])],
+        "frozen": ["boolean"],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        "class_weight": [None, dict, StrOptions({"balanced"})],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        pretrainer: Any = None,
+        *,
+        frozen: bool = False,
+        epochs: int = 30,
+        batch_size: int = 32,
+        learning_rate: float = 5e-4,
+        layer_decay: float = 0.75,
+        optimizer: str | Optimizer = "adamw",
+        views: Views | None = None,
+        class_weight: Any = None,
+        validation_fraction: float = 0.0,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.pretrainer = pretrainer
+        self.frozen = frozen
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
+        self.optimizer = optimizer
+        self.views = views
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Fit the classifier.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+        y : array-like of shape (n,) or (n, k)
+            The class of each image; or k labels, 0 or 1 each, NaN where unknown.
+        groups : array-like of shape (n,), default=None
+            Patient of each image, for `validation_fraction`.
+
+        Returns
+        -------
+        self : OTCXRClassifier
+
+        Raises
+        ------
+        ValueError
+            A parameter, a label or an image cannot be used, or there is only one class.
+        NonFiniteLossError, TrainingInterrupted
+            As by ``OTCXRPretrainer.fit``.
+        """
+        with ordinary():
+            self._validate_params()
+            settings = self._settings()
+            base, twin = self._start(), copy(self)
+            source = base._source(X, fitting=True, asked_by=twin)
+            patients = check_groups(groups, len(source))
+            labels, classes = _check_labels(y, len(source), self.class_weight)
+            if not hasattr(base, "weights_"):
+                base.fit(X, groups=groups)
+            with base._within_memory():
+                encoder = calibrated(base._encoder(), source, base.num_workers)
+                embedding, problems = embed(
+                    encoder,
+                    encoder.load(),
+                    source,
+                    dense=False,
+                    out=None,
+                    num_workers=base.num_workers,
+                    progress=self.verbose > 0,
+                )
+                settings.image_size = encoder.architecture["image_size"]
+                settings.pretrainer, settings.labels = base, digest_of(labels.values)
+
+                def fitted(learned: FineTuned) -> Any:
+                    found = copy(twin)
+                    found._take(learned, base, classes, labels.several)
+                    found.skipped_ = unusable_table(problems)
+                    return found
+
+                learned, failure = fine_tune(
+                    settings,
+                    encoder,
+                    source,
+                    embedding,
+                    problems,
+                    labels,
+                    patients,
+                    num_workers=base.num_workers,
+                    fitted=fitted,
+                )
+            take_features(self, twin)
+            self.__dict__.update(vars(fitted(learned)))
+            if failure is not None:
+                raise failure
+            return self
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the scores of images: log-odds, or their equivalent for several classes.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        scores : ndarray of shape (n,) for two classes, otherwise (n, n_classes)
+            NaN for images that cannot be used, if `on_error` of the pretrainer allows them.
+        """
+        check_is_fitted(self)
+        embedding = self.pretrainer_._embed(X, dense=False, out=None, asked_by=self)
+        scores = embedding @ self.coef_.T + self.intercept_
+        return scores if self._several or scores.shape[1] > 1 else scores[:, 0]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, or of each of several labels.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_classes)
+            NaN for images that cannot be used.
+        """
+        scores = self.decision_function(X)
+        if self._several:
+            return expit(scores)
+        if scores.ndim == 1:
+            return np.column_stack([expit(-scores), expit(scores)])
+        return softmax(scores, axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class, or which of several labels are more likely than not.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        y : ndarray of shape (n,), or (n, k) of 0 and 1
+
+        Raises
+        ------
+        ValueError
+            An image cannot be used; `predict_proba` has NaN for it.
+        """
+        scores = self.decision_function(X)
+        unknown = np.isnan(scores.reshape(len(scores), -1)).any(1)
+        if unknown.any():
+            raise ValueError(
+                f"{unknown.sum()} images cannot be used, the first in row {unknown.argmax()}, and "
+                "so have no class; leave them out (pretrainer_.last_unusable lists them), or use "
+                "predict_proba, which gives NaN for them"
+            )
+        if self._several:
+            return (scores > 0).astype(int)
+        return self.classes_[scores.argmax(1) if scores.ndim == 2 else (scores > 0).astype(int)]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of groups by names such as ``views__blur``.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self : OTCXRClassifier
+        """
+        return super().set_params(**with_groups(self, params))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "skipped_" in state:
+            state["skipped_"] = [without_names(problem) for problem in state["skipped_"]]
+        return state
+
+    def _settings(self) -> Settings:
+        parameters = self.get_params(deep=False)
+        groups = {name: check_group(name, parameters[name]) for name in ("optimizer", "checkpoint")}
+        views = Views(crop_scale=(0.7, 1.0)) if self.views is None else self.views
+        callbacks = check_callbacks(self.callbacks, self.validation_fraction)
+        changes = {"views": check_group("views", views), "callbacks": callbacks, "weights": None}
+        # Classes may be of any kind; as text they are compared with those of another run.
+        changes["class_weight"] = repr(self.class_weight)
+        return Settings(**{**parameters, **groups, **changes})
+
+    def _start(self) -> OTCXRPretrainer:
+        """Return the pretrainer as it is, if it is fitted, or a copy that is to be fitted."""
+        given = self.pretrainer
+        if isinstance(given, FrozenEstimator):
+            given = given.estimator
+            check_is_fitted(given)
+        if given is None:
+            given = OTCXRPretrainer(epochs=0)
+        if not isinstance(given, OTCXRPretrainer):
+            raise TypeError(f"pretrainer must be an OTCXRPretrainer, got {type(given).__name__}")
+        if hasattr(given, "weights_"):
+            return given
+        found = clone(given)
+        if found.random_state is None:
+            found.random_state = draw_seed(self.random_state)
+        return found
+
+    def _take(
+        self, learned: FineTuned, base: OTCXRPretrainer, classes: NDArray[Any], several: bool
+    ) -> None:
+        own = replace(Learned.by(base), weights_=learned.weights)
+        self.pretrainer_ = base._copy(own)
+        self.coef_, self.intercept_ = learned.linear.of_embeddings()
+        self.classes_, self._several = classes, several
+        self.history_ = learned.history
+
+
+def _check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:
+    """Return the labels and the classes that they are indices of.
+
+    Raises
+    ------
+    ValueError
+        They are not as many as the images, not labels, or all the same.
+    """
+    if y is None:
+        raise ValueError(
+            "OTCXRClassifier requires y to be passed, but the target y is None: the labels"
+        )
+    with keeping_filters():
+        y = check_array(
+            y,
+            accept_sparse="csr",
+            ensure_2d=False,
+            dtype=None,
+            ensure_all_finite="allow-nan",
+            input_name="y",
+        )
+    if issparse(y):
+        y = y.toarray()
+    if len(y) != n_images:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: [{n_images}, {len(y)}], "
+            "images and labels"
+        )
+    if y.ndim == 2 and y.shape[1] > 1:
+        if isinstance(class_weight, dict):
+            raise ValueError("class_weight of several labels must be None or 'balanced'")
+        findings = _several(y)
+        return Labels(findings, 2, weigh(findings, 2, class_weight)), np.arange(y.shape[1])
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    classes, values = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y has only one class, {brief(classes[0])}; at least two are needed")
+    if isinstance(class_weight, dict):
+        names = {name: index for index, name in enumerate(classes.tolist())}
+        unknown = [name for name in class_weight if name not in names]
+        if unknown:
+            raise ValueError(f"class_weight names {brief(unknown[0])}, which is no class of y")
+        class_weight = {names[name]: weight for name, weight in class_weight.items()}
+    weights = weigh(values, len(classes), class_weight)
+    return Labels(values, len(classes), weights), classes
+
+
+def _several(y: NDArray[Any]) -> NDArray[np.float64]:
+    try:
+        values = y.astype(float)
+    except (TypeError, ValueError):
+        values = np.full(y.shape, -1.0)
+    odd = ~(np.isnan(values) | (values == 0) | (values == 1))
+    if odd.any():
+        row, column = np.argwhere(odd)[0]
+        raise ValueError(
+            f"y of shape {y.shape} must have 0, 1 or NaN in every column; row {row} of column "
+            f"{column} is {brief(y[row, column])}"
+        )
+    unknown = np.isnan(values).all(0)
+    if unknown.any():
+        raise ValueError(f"column {unknown.argmax()} of y is NaN for every image: leave it out")
+    return values
