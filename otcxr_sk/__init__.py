@@ -18,7 +18,7 @@ from otcxr_sk._version import __version__
 
 if TYPE_CHECKING:
     from otcxr_sk import datasets, estimators, evaluation, images, method, plotting, training
-    from otcxr_sk.estimators import LAPTOP, PAPER, OTCXRClassifier, OTCXRPretrainer
+    from otcxr_sk.estimators import LAPTOP, PAPER, OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter
     from otcxr_sk.images import Cache
     from otcxr_sk.method import Objective, Views
     from otcxr_sk.training import Checkpoint, Optimizer
@@ -32,6 +32,7 @@ __all__ = [
     "Checkpoint",
     "OTCXRClassifier",
     "OTCXRPretrainer",
+    "OTCXRSegmenter",
     "Objective",
     "Optimizer",
     "Views",

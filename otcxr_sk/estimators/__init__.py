@@ -1,8 +1,8 @@
 """The scikit-learn estimators."""
 
-from otcxr_sk.estimators._classifier import OTCXRClassifier
 from otcxr_sk.estimators._parameters import LAPTOP, PAPER
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators.supervised import OTCXRClassifier, OTCXRSegmenter
 from otcxr_sk.images import ImageRangeWarning, UnusableImageWarning
 from otcxr_sk.training import (
     CheckpointWarning,
@@ -20,6 +20,7 @@ __all__ = [
     "NonFiniteLossError",
     "OTCXRClassifier",
     "OTCXRPretrainer",
+    "OTCXRSegmenter",
     "TrainingInterrupted",
     "UnusableImageWarning",
 ]

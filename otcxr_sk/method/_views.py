@@ -103,7 +103,7 @@ class Views(ParameterGroup):
             first.copy_(torch.where(hidden, first.mean((1, 2), keepdim=True), first))
         return views[:, None], places[:, :6].reshape(-1, 2, 3)
 
-    def single(self, images: Tensor, random: Tensor) -> Tensor:
+    def single(self, images: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
         """Draw one view of each image, of which nothing is hidden.
 
         Parameters
@@ -116,8 +116,11 @@ class Views(ParameterGroup):
         Returns
         -------
         views : Tensor of shape (B, 1, H, W)
+        affine : Tensor of shape (B, 2, 3)
+            As in a call.
         """
-        return self._draw(images[:, 0], random.T)[0][:, None]
+        views, places = self._draw(images[:, 0], random.T)
+        return views[:, None], places[:, :6].reshape(-1, 2, 3)
 
     def _draw(self, images: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
         """Return a view of each image (n, H, W), and its row of `_places`."""

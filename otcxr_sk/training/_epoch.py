@@ -154,10 +154,17 @@ class LabelledDraw(Draw):
         self, batch: Tensor, epoch: int, start: int, rows: NDArray[np.intp] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw views (b, 1, H, W), and return them with the labels of their `rows`."""
-        assert rows is not None
+        return self.single(batch, epoch, start)[0], self.of(rows)
+
+    def single(self, batch: Tensor, epoch: int, start: int) -> tuple[Tensor, Tensor]:
+        """Draw a view of each image, and its affine map."""
         numbers = uniform((self.seed, epoch), start, start + len(batch), NUMBERS_PER_VIEW)
-        views = self.views.single(self.standardized(batch), torch.from_numpy(numbers))
-        return views, self.labels[send(torch.from_numpy(rows), self.device)]
+        return self.views.single(self.standardized(batch), torch.from_numpy(numbers))
+
+    def of(self, rows: NDArray[np.intp] | None) -> Tensor:
+        """Return the labels of some rows."""
+        assert rows is not None
+        return self.labels[send(torch.from_numpy(rows), self.device)]
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -11,14 +11,14 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from otcxr_sk import OTCXRClassifier, Views
-from otcxr_sk.estimators._fine_tune import (
+from otcxr_sk.estimators.supervised._linear import (
     ClassifyingNetwork,
     Labels,
     Linear,
-    calibrated,
     mean_auc,
     weigh,
 )
+from otcxr_sk.estimators.supervised._training import calibrated
 from otcxr_sk.evaluation import make_probe
 from otcxr_sk.images import as_source
 from otcxr_sk.training import Callback, EarlyStopping

@@ -14,6 +14,7 @@ _HIGHER_IS_BETTER = {
     "matching_accuracy",
     "knn_probe",
     "validation_auc",
+    "validation_dice",
 }
 
 
@@ -39,8 +40,8 @@ class EarlyStopping(Callback):
         has the latest weights.
     mode : {"min", "max"}, default=None
         Whether lower or higher is better. None means "max" for ``effective_rank``, ``spread``,
-        ``token_spread``, ``matching_accuracy``, ``knn_probe`` and ``validation_auc``, and "min"
-        for all others.
+        ``token_spread``, ``matching_accuracy``, ``knn_probe``, ``validation_auc`` and
+        ``validation_dice``, and "min" for all others.
 
     See Also
     --------

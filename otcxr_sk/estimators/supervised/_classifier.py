@@ -1,19 +1,15 @@
 """OTCXRClassifier: a few labelled chest X-rays to a classifier of findings."""
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, assert_all_finite, check_array
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -21,36 +17,18 @@ from otcxr_sk._ordinary import ordinary
 from otcxr_sk._quote import brief
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._embed import embed
-from otcxr_sk.estimators._fine_tune import (
-    FineTuned,
-    Labels,
-    calibrated,
-    digest_of,
-    fine_tune,
-    weigh,
-)
-from otcxr_sk.estimators._fit import draw_seed
-from otcxr_sk.estimators._inputs import check_groups, take_features
-from otcxr_sk.estimators._parameters import (
-    CONSTRAINTS,
-    Settings,
-    check_callbacks,
-    check_group,
-    with_groups,
-)
+from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._state import Learned
-from otcxr_sk.images import unusable_table, without_names
+from otcxr_sk.estimators.supervised._base import Supervised
+from otcxr_sk.estimators.supervised._linear import Classification, Labels, weigh
+from otcxr_sk.estimators.supervised._training import Task
+from otcxr_sk.images import ImageSource, Unusable
 from otcxr_sk.method import Views
 from otcxr_sk.training import Callback, Optimizer
 
-_SHARED = (
-    *("batch_size", "optimizer", "views", "validation_fraction", "callbacks", "checkpoint"),
-    *("random_state", "verbose"),
-)
 
-
-class OTCXRClassifier(ClassifierMixin, BaseEstimator):
+class OTCXRClassifier(ClassifierMixin, Supervised):
     """Predict findings from chest X-rays, with an encoder that is fine-tuned for them.
 
     A linear probe is fitted on the embeddings of `pretrainer` first; then, unless the encoder is
@@ -134,22 +112,14 @@ class OTCXRClassifier(ClassifierMixin, BaseEstimator):
     (3, 5)
     """
 
-    pretrainer_: OTCXRPretrainer
     classes_: NDArray[Any]
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
-    history_: dict[str, list[float]]
-    skipped_: list[dict[str, Any]]
 
     _several: bool
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{name: CONSTRAINTS[name] for name in _SHARED},
-        "pretrainer": [None, HasMethods(["fit", "transform"])],
-        "frozen": ["boolean"],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        **Supervised._parameter_constraints,
         "class_weight": [None, dict, StrOptions({"balanced"})],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -170,20 +140,22 @@ class OTCXRClassifier(ClassifierMixin, BaseEstimator):
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.pretrainer = pretrainer
-        self.frozen = frozen
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.layer_decay = layer_decay
-        self.optimizer = optimizer
-        self.views = views
+        super().__init__(
+            pretrainer,
+            frozen=frozen,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            layer_decay=layer_decay,
+            optimizer=optimizer,
+            views=views,
+            validation_fraction=validation_fraction,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.validation_fraction = validation_fraction
-        self.callbacks = callbacks
-        self.checkpoint = checkpoint
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the classifier.
@@ -208,50 +180,7 @@ class OTCXRClassifier(ClassifierMixin, BaseEstimator):
             As by ``OTCXRPretrainer.fit``.
         """
         with ordinary():
-            self._validate_params()
-            settings = self._settings()
-            base, twin = self._start(), copy(self)
-            source = base._source(X, fitting=True, asked_by=twin)
-            patients = check_groups(groups, len(source))
-            labels, classes = _check_labels(y, len(source), self.class_weight)
-            if not hasattr(base, "weights_"):
-                base.fit(X, groups=groups)
-            with base._within_memory():
-                encoder = calibrated(base._encoder(), source, base.num_workers)
-                embedding, problems = embed(
-                    encoder,
-                    encoder.load(),
-                    source,
-                    dense=False,
-                    out=None,
-                    num_workers=base.num_workers,
-                    progress=self.verbose > 0,
-                )
-                settings.image_size = encoder.architecture["image_size"]
-                settings.pretrainer, settings.labels = base, digest_of(labels.values)
-
-                def fitted(learned: FineTuned) -> Any:
-                    found = copy(twin)
-                    found._take(learned, base, classes, labels.several)
-                    found.skipped_ = unusable_table(problems)
-                    return found
-
-                learned, failure = fine_tune(
-                    settings,
-                    encoder,
-                    source,
-                    embedding,
-                    problems,
-                    labels,
-                    patients,
-                    num_workers=base.num_workers,
-                    fitted=fitted,
-                )
-            take_features(self, twin)
-            self.__dict__.update(vars(fitted(learned)))
-            if failure is not None:
-                raise failure
-            return self
+            return self._fit(X, y, groups)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the scores of images: log-odds, or their equivalent for several classes.
@@ -317,70 +246,45 @@ class OTCXRClassifier(ClassifierMixin, BaseEstimator):
             return (scores > 0).astype(int)
         return self.classes_[scores.argmax(1) if scores.ndim == 2 else (scores > 0).astype(int)]
 
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of groups by names such as ``views__blur``.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self : OTCXRClassifier
-        """
-        return super().set_params(**with_groups(self, params))
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
         tags.classifier_tags.multi_label = True
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "skipped_" in state:
-            state["skipped_"] = [without_names(problem) for problem in state["skipped_"]]
-        return state
-
     def _settings(self) -> Settings:
-        parameters = self.get_params(deep=False)
-        groups = {name: check_group(name, parameters[name]) for name in ("optimizer", "checkpoint")}
-        views = Views(crop_scale=(0.7, 1.0)) if self.views is None else self.views
-        callbacks = check_callbacks(self.callbacks, self.validation_fraction)
-        changes = {"views": check_group("views", views), "callbacks": callbacks, "weights": None}
+        settings = super()._settings()
         # Classes may be of any kind; as text they are compared with those of another run.
-        changes["class_weight"] = repr(self.class_weight)
-        return Settings(**{**parameters, **groups, **changes})
+        settings.class_weight = repr(self.class_weight)
+        if self.frozen:
+            settings.epochs = 0
+        return settings
 
-    def _start(self) -> OTCXRPretrainer:
-        """Return the pretrainer as it is, if it is fitted, or a copy that is to be fitted."""
-        given = self.pretrainer
-        if isinstance(given, FrozenEstimator):
-            given = given.estimator
-            check_is_fitted(given)
-        if given is None:
-            given = OTCXRPretrainer(epochs=0)
-        if not isinstance(given, OTCXRPretrainer):
-            raise TypeError(f"pretrainer must be an OTCXRPretrainer, got {type(given).__name__}")
-        if hasattr(given, "weights_"):
-            return given
-        found = clone(given)
-        if found.random_state is None:
-            found.random_state = draw_seed(self.random_state)
-        return found
+    def _check_labels(
+        self, y: Any, n_images: int, base: OTCXRPretrainer
+    ) -> tuple[Labels, NDArray[Any]]:
+        return check_labels(y, n_images, self.class_weight)
 
-    def _take(
-        self, learned: FineTuned, base: OTCXRPretrainer, classes: NDArray[Any], several: bool
-    ) -> None:
-        own = replace(Learned.by(base), weights_=learned.weights)
-        self.pretrainer_ = base._copy(own)
-        self.coef_, self.intercept_ = learned.linear.of_embeddings()
-        self.classes_, self._several = classes, several
-        self.history_ = learned.history
+    def _task(
+        self, labels: Any, encoder: FittedEncoder, source: ImageSource, base: OTCXRPretrainer
+    ) -> tuple[Task, list[Unusable]]:
+        embedding, problems = embed(
+            encoder,
+            encoder.load(),
+            source,
+            dense=False,
+            out=None,
+            num_workers=base.num_workers,
+            progress=self.verbose > 0,
+        )
+        return Classification(labels[0], embedding, self.layer_decay), problems
+
+    def _take(self, network: Any, labels: Any) -> None:
+        found, self.classes_ = labels
+        self._several = found.several
+        self.coef_, self.intercept_ = network.linear().of_embeddings()
 
 
-def _check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:
+def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:
     """Return the labels and the classes that they are indices of.
 
     Raises

@@ -1,0 +1,288 @@
+"""OTCXRSegmenter: a few annotated chest X-rays to masks of lungs or lesions."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from sklearn.utils.validation import check_is_fitted
+from torch.nn.functional import interpolate
+
+from otcxr_sk._ordinary import ordinary
+from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._state import Weights, part_of
+from otcxr_sk.estimators.supervised._base import Supervised
+from otcxr_sk.estimators.supervised._pyramid import Segmentation, SegmentingNetwork, dice
+from otcxr_sk.estimators.supervised._training import Task, outputs
+from otcxr_sk.images import (
+    FITTED,
+    ImageSource,
+    Spreads,
+    Unusable,
+    as_source,
+    read_usable_batches,
+    unusable_table,
+    warn_unusable,
+)
+from otcxr_sk.training import Randomness
+
+_HEADS = ("lateral", "smooth", "head")
+
+# Masks (n, k, H, W), and whether they came without the axis of structures.
+Labels = tuple[NDArray[np.bool_], bool]
+
+
+class OTCXRSegmenter(Supervised):
+    """Find structures in chest X-rays, such as lungs or lesions, from a few annotated ones.
+
+    A small feature pyramid [1]_ on the maps of the encoder tells for every pixel whether it belongs
+    to each structure. It is trained with the encoder, or alone if that is `frozen`, by Dice and
+    cross-entropy.
+
+    Parameters
+    ----------
+    pretrainer : OTCXRPretrainer, default=None
+        As in `OTCXRClassifier`.
+    frozen : bool, default=False
+        Whether the encoder stays as it is.
+    epochs : int, default=30
+        Passes over the annotated images.
+    batch_size : int, default=32
+    learning_rate : float, default=5e-4
+        Peak of the learning rate of the pyramid, after a linear warm-up and before a cosine decay
+        to zero.
+    layer_decay : float, default=0.75
+        Each layer of the encoder learns by this factor more slowly than the one above it, in
+        (0, 1].
+    optimizer : {"adamw", "lars"} or Optimizer, default="adamw"
+    views : Views, default=None
+        How images and their masks are varied in training; nothing is hidden, whatever `erase` is.
+        None is ``Views(crop_scale=(0.7, 1.0))``.
+    validation_fraction : float, default=0.0
+        Share of the patients (`groups` in `fit`) whose images are held out to compute
+        ``history_["validation_loss"]`` and ``history_["validation_dice"]``.
+    callbacks : list of Callback, default=None
+        As in `OTCXRPretrainer`: ``EarlyStopping("validation_dice")`` keeps the best weights.
+    checkpoint : path or Checkpoint, default=None
+        As in `OTCXRPretrainer`.
+    random_state : int, RandomState instance or None, default=None
+        Of the training, and of a `pretrainer` that is fitted here and has none of its own.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    head_weights_ : ndarray of uint8
+        Weights of the pyramid in safetensors format.
+    history_ : dict of str to list of float
+        Per epoch.
+    mask_shape_ : tuple of int
+        (H, W) of the masks.
+    n_features_in_ : int
+        Number of columns, if `fit` saw flattened rows.
+    n_structures_ : int or None
+        Number of masks of each image; None if `fit` got one without an axis for it.
+    pretrainer_ : OTCXRPretrainer
+        The fine-tuned encoder.
+    skipped_ : list of dict
+        ``row``, ``file`` and ``reason`` of the images that `fit` left out.
+
+    References
+    ----------
+    .. [1] T.-Y. Lin, P. Dollar, R. Girshick, K. He, B. Hariharan, S. Belongie, "Feature pyramid
+       networks for object detection", CVPR 2017.
+
+    Examples
+    --------
+    >>> from otcxr_sk import OTCXRPretrainer, OTCXRSegmenter
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> data = make_chest_phantoms(6, image_size=32, random_state=0)
+    >>> encoder = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
+    >>> segmenter = OTCXRSegmenter(encoder, epochs=1, random_state=0)
+    >>> segmenter.fit(data.images, data.lung_masks).predict(data.images[:2]).shape
+    (2, 32, 32)
+    """
+
+    head_weights_: Weights
+    mask_shape_: tuple[int, int]
+    n_structures_: int | None
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Fit the segmenter.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+        y : array-like of shape (n, H, W) or (n, k, H, W)
+            Masks of 0 and 1, or False and True, of one structure or of k, which may overlap. If
+            they are not square, images have to be resized by squashing.
+        groups : array-like of shape (n,), default=None
+            Patient of each image, for `validation_fraction`.
+
+        Returns
+        -------
+        self : OTCXRSegmenter
+
+        Raises
+        ------
+        ValueError
+            A parameter, a mask or an image cannot be used.
+        NonFiniteLossError, TrainingInterrupted
+            As by ``OTCXRPretrainer.fit``.
+        """
+        with ordinary():
+            return self._fit(X, y, groups)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Return for every pixel the probability that it belongs to each structure.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, H, W) or (n, k, H, W), float32
+            As `fit` got masks. NaN for images that cannot be used, if `on_error` of the pretrainer
+            allows them.
+        """
+        return self._told(X, lambda scores: scores.sigmoid().numpy(), np.float32(np.nan))
+
+    def predict(self, X: Any) -> NDArray[np.bool_]:
+        """Return the masks.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+
+        Returns
+        -------
+        masks : ndarray of bool, shape (n, H, W) or (n, k, H, W)
+            Empty for images that cannot be used.
+        """
+        return self._told(X, lambda scores: (scores > 0).numpy(), False)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the mean Dice coefficient over images and structures.
+
+        Parameters
+        ----------
+        X : array-like or sequence of paths
+        y : array-like of shape (n, H, W) or (n, k, H, W)
+            As in `fit`.
+
+        Returns
+        -------
+        score : float
+            In [0, 1]. Two empty masks agree: 1; if only one of them is empty: 0.
+        """
+        found = self.predict(X)
+        truth = _as_masks(y, len(found))
+        if truth.reshape(found.shape[:1] + truth.shape[1:]).size != found.size:
+            raise ValueError(f"y has shape {np.shape(y)}, and predicted masks have {found.shape}")
+        return float(dice(truth, found.reshape(truth.shape)).mean())
+
+    def _check_labels(self, y: Any, n_images: int, base: OTCXRPretrainer) -> Labels:
+        masks = _as_masks(y, n_images)
+        resize = base._architecture["resize"] if hasattr(base, "weights_") else base.resize
+        if masks.shape[2] != masks.shape[3] and resize != "squash":
+            raise ValueError(
+                f"masks of {masks.shape[2]} x {masks.shape[3]} pixels need a pretrainer with "
+                f"resize='squash', got {resize!r}; make images and masks square first"
+            )
+        return masks, np.ndim(y) == 3
+
+    def _task(
+        self,
+        labels: Labels,
+        encoder: FittedEncoder,
+        source: ImageSource,
+        base: OTCXRPretrainer,
+    ) -> tuple[Task, list[Unusable]]:
+        size = encoder.architecture["image_size"]
+        rows = np.arange(len(source))
+        problems: list[Unusable] = []
+        if base.on_error != "raise":
+            batches = np.array_split(rows, -(-len(rows) // encoder.batch_size))
+            loaded = read_usable_batches(source, batches, size, base.num_workers)
+            problems = [problem for _, found in loaded for problem in found]
+        # Resized as images are, so that they stay on top of them.
+        structures = labels[0].transpose(1, 0, 2, 3).astype(np.float32)
+        read = [as_source(one).read(rows, size)[:, 0] for one in structures]
+        masks = (255 * np.stack(read, 1)).round().astype(np.uint8)
+        return Segmentation(masks, self.layer_decay, self.frozen), problems
+
+    def _take(self, network: SegmentingNetwork, labels: Labels) -> None:
+        state = network.state_dict()
+        kept = {
+            name: value.cpu().contiguous()
+            for name, value in state.items()
+            if name.partition(".")[0] in _HEADS
+        }
+        self.head_weights_ = np.frombuffer(save(kept), dtype=np.uint8)
+        masks, single = labels
+        self.mask_shape_ = masks.shape[2:]
+        self.n_structures_ = None if single else masks.shape[1]
+
+    def _network(self) -> tuple[SegmentingNetwork, FittedEncoder]:
+        check_is_fitted(self)
+        encoder = self.pretrainer_._encoder()
+        with Randomness(0, torch.device("cpu")).given():
+            network = SegmentingNetwork(
+                encoder.load().encoder,
+                self.n_structures_ or 1,
+                encoder.architecture["image_size"],
+                self.layer_decay,
+                frozen=True,
+            )
+        heads = load(self.head_weights_.tobytes())
+        for name in _HEADS:
+            network.get_submodule(name).load_state_dict(part_of(heads, name))
+        return network, encoder
+
+    def _told(self, X: Any, turn: Any, unknown: Any) -> NDArray[Any]:
+        with ordinary():
+            network, encoder = self._network()
+            base = self.pretrainer_
+            source = base._source(X, fitting=False, asked_by=self)
+            shape = len(source), self.n_structures_ or 1, *self.mask_shape_
+            told = np.empty(shape, np.asarray(unknown).dtype)
+            unusable: list[Unusable] = []
+            seen, start = Spreads(len(source)), 0
+            with base._within_memory():
+                for scores, problems, spreads in outputs(
+                    network, encoder, source, base.num_workers
+                ):
+                    rows = slice(start, start + len(scores))
+                    told[rows] = turn(interpolate(scores, self.mask_shape_, mode="bilinear"))
+                    seen.note(rows, spreads)
+                    unusable += problems
+                    start += len(scores)
+            told[[problem.row for problem in unusable]] = unknown
+            fate = "Their masks are empty, their probabilities NaN."
+            warn_unusable(unusable, len(source), base.on_error, fate)
+            seen.warn(source, encoder.mean, encoder.std, FITTED)
+            base._unsaved.unusable = unusable_table(unusable)
+            return told if self.n_structures_ else told[:, 0]
+
+
+def _as_masks(y: Any, n_images: int) -> NDArray[np.bool_]:
+    """Return masks (n, k, H, W) of bool.
+
+    Raises
+    ------
+    ValueError
+        They are none, or not as many as the images.
+    """
+    masks = np.asarray(y)
+    if masks.ndim not in (3, 4) or not masks.size:
+        raise ValueError(f"masks must have shape (n, H, W) or (n, k, H, W), got {masks.shape}")
+    if len(masks) != n_images:
+        raise ValueError(f"there are {n_images} images and {len(masks)} masks")
+    masks = masks.reshape(len(masks), -1, *masks.shape[-2:])
+    if masks.dtype != bool:
+        for row, mask in enumerate(masks):
+            if not np.isin(mask, (0, 1)).all():
+                raise ValueError(f"row {row}: a mask has other values than 0 and 1; use mask > 0")
+    return masks.astype(bool)

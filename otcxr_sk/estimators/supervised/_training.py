@@ -1,0 +1,273 @@
+"""Training an encoder with labels: what classifier and segmenter have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from otcxr_sk._torch_defaults import inference
+from otcxr_sk._transfer import send
+from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._fit import draw_seed, hold_out
+from otcxr_sk.estimators._parameters import Settings
+from otcxr_sk.estimators._run import describe_run, open_run
+from otcxr_sk.estimators._state import History, Weights, unpack
+from otcxr_sk.images import (
+    ImageSource,
+    Scan,
+    Selection,
+    Unusable,
+    read_usable_batches,
+    spread,
+)
+from otcxr_sk.training import (
+    LabelledDraw,
+    NonFiniteLossError,
+    Randomness,
+    Trainer,
+    TrainingInterrupted,
+    TrainingState,
+    choose_device,
+    choose_precision,
+    join_processes,
+    put_on,
+)
+
+# Images that batch norms are calibrated with, and how many at a time.
+CALIBRATED, CHUNK = 1024, 128
+
+
+class Task(Protocol):
+    """What an encoder is to learn, from which labels.
+
+    Attributes
+    ----------
+    known : ndarray of bool, shape (n,)
+        Which images have labels.
+    labels : ndarray of shape (n, ...)
+    draw : type
+        Draws views with their labels.
+    """
+
+    known: NDArray[np.bool_]
+    labels: NDArray[Any]
+    draw: type[LabelledDraw]
+
+    def network(self, encoder: Any, training: NDArray[np.intp]) -> Any:
+        """Return the network that training on some rows starts from."""
+
+    def validate(self, outputs: Tensor, rows: NDArray[np.intp], network: Any) -> dict[str, float]:
+        """Return numbers for the history, from what the network tells of rows held out."""
+
+
+class SumOfTerms:
+    """The sum of the terms that a network returns, as `Trainer` takes it."""
+
+    def __init__(self, *names: str) -> None:
+        self.weights = dict.fromkeys(names, 1.0)
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum."""
+        return torch.stack([terms[name] for name in self.weights]).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """What fine-tuning has learned.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With an attribute ``encoder``.
+    weights : ndarray of uint8
+        Of the encoder and the heads it was pre-trained with, as `FittedEncoder` has them.
+    history : dict of str to list of float
+    """
+
+    network: Any
+    weights: Weights
+    history: History
+
+
+def fine_tune(
+    settings: Settings,
+    encoder: FittedEncoder,
+    source: ImageSource,
+    problems: Sequence[Unusable],
+    task: Task,
+    patients: NDArray[np.intp],
+    *,
+    num_workers: int | str,
+    fitted: Callable[[FineTuned], Any],
+) -> tuple[FineTuned, BaseException | None]:
+    """Train a network on the images that have labels.
+
+    Parameters
+    ----------
+    settings : Settings
+        Parameters of the estimator; ``pretrainer`` and ``labels`` identify what it starts from. No
+        epochs leave the network as it starts.
+    encoder : FittedEncoder
+    source : ImageSource
+    problems : sequence of Unusable
+        Rows that cannot be used.
+    task : Task
+    patients : ndarray of int, shape (n,)
+    num_workers : int or "auto"
+    fitted : callable
+        Makes a fitted estimator of what was learned so far.
+    """
+    processes = join_processes(encoder.device)
+    if processes.count > 1:
+        raise ValueError("training with labels takes one process: start without torchrun")
+    seed = draw_seed(settings.random_state)
+    describe = partial(describe_run, settings, source, seed, patients, None)
+    with open_run(settings, source, seed, processes, describe) as run:
+        usable = task.known.copy()
+        usable[[problem.row for problem in problems]] = False
+        held_out = hold_out(patients, settings.validation_fraction, run.seed)
+        training = np.setdiff1d(np.flatnonzero(usable), held_out)
+        held_out = np.intersect1d(np.flatnonzero(usable), held_out)
+        run.keep_scan(Scan(encoder.mean, encoder.std, list(problems)), len(training))
+        random = Randomness(run.seed, processes.device)
+        with random.given():
+            network = task.network(encoder.load().encoder, training)
+        draw = task.draw(
+            settings.views,
+            encoder.mean,
+            encoder.std,
+            run.seed,
+            processes.device,
+            torch.from_numpy(task.labels[training]).to(processes.device),
+        )
+
+        def learned(network: Any, history: Mapping[str, Sequence[float]]) -> FineTuned:
+            weights = with_encoder(encoder.weights, network.encoder)
+            return FineTuned(network, weights, {name: [*some] for name, some in history.items()})
+
+        def so_far(state: TrainingState) -> Any:
+            return fitted(learned(state.network, state.history))
+
+        def validate(network: Any) -> dict[str, float]:
+            images = Selection(source, held_out)
+            told = torch.cat(
+                [told for told, _, _ in outputs(network, encoder, images, num_workers)]
+            )
+            return task.validate(told, held_out, network)
+
+        if not settings.epochs:
+            return learned(network, {}), None
+        trainer = Trainer(
+            draw=draw,
+            objective=SumOfTerms(*network.terms),
+            optimizer=settings.optimizer,
+            size=encoder.architecture["image_size"],
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            precision=encoder.precision,
+            num_workers=num_workers,
+            verbose=settings.verbose > 0,
+            processes=processes,
+            callbacks=settings.callbacks,
+            validate=validate if len(held_out) else None,
+            fitted=so_far,
+        )
+        failure: BaseException | None = None
+        try:
+            images = Selection(source, training)
+            history = trainer.fit(network, images, run.checkpoints, run.start, random)
+        except NonFiniteLossError as error:
+            if not error.epoch:
+                raise
+            history, failure = error.history, error
+        except TrainingInterrupted as error:
+            history, failure = error.history, error
+        return learned(network, history), failure
+
+
+def outputs(
+    network: Any, encoder: FittedEncoder, source: ImageSource, num_workers: int | str
+) -> Generator[tuple[Tensor, list[Unusable], Tensor], None, None]:
+    """Yield, batch by batch on the CPU, what a network tells of images.
+
+    Beside it are the images that cannot be used, unless these are errors, and what `spread` finds.
+    """
+    device = choose_device(encoder.device)
+    put_on(device, network.eval())
+    dtype = choose_precision(encoder.precision, device)
+    with closing(encoder.read(source, 0, len(source), num_workers, device)) as loaded:
+        for images, problems in loaded:
+            batch = send(images, device)
+            mixed = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+            with inference(), mixed:
+                told = network.tell((batch - encoder.mean) / encoder.std)
+            yield told.float().cpu(), problems, spread(batch).cpu()
+
+
+def layered(backbone: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters of a backbone for an optimizer, with a ``lr_scale`` by layer."""
+    from timm.optim import param_groups_layer_decay
+
+    found = param_groups_layer_decay(backbone, weight_decay, layer_decay=layer_decay)
+    return [group for group in found if group["params"]]
+
+
+def with_encoder(weights: Weights, encoder: nn.Module) -> Weights:
+    """Return packed weights of a network, its encoder replaced."""
+    own = {
+        f"encoder.{name}": value.cpu().contiguous() for name, value in encoder.state_dict().items()
+    }
+    return np.frombuffer(save({**unpack(weights), **own}), dtype=np.uint8)
+
+
+def calibrated(
+    encoder: FittedEncoder, source: ImageSource, num_workers: int | str
+) -> FittedEncoder:
+    """Return an encoder whose batch norms have seen images, if they had not.
+
+    Those of a random start have a mean of 0 and a variance of 1. In training they normalize by the
+    batch, so the embeddings that a probe is fitted on would be others than those it starts with.
+    """
+    model = encoder.load()
+    norms = [
+        module
+        for module in model.encoder.modules()
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+        and not module.running_mean.any()
+        and bool((module.running_var == 1).all())
+    ]
+    if not norms:
+        return encoder
+    device = choose_device(encoder.device)
+    put_on(device, model.encoder)
+    for norm in norms:
+        # The mean over all batches.
+        norm.momentum = None
+        norm.train()
+    rows = np.random.default_rng(0).permutation(len(source))[:CALIBRATED]
+    batches = np.array_split(rows, -(-len(rows) // CHUNK))
+    given = source, batches, encoder.architecture["image_size"], num_workers, device
+    with closing(read_usable_batches(*given)) as loaded, inference():
+        for images, problems in loaded:
+            if not problems:
+                model.encoder((images - encoder.mean) / encoder.std)
+    return replace(encoder, weights=with_encoder(encoder.weights, model.encoder))
+
+
+def digest_of(values: NDArray[Any]) -> str:
+    """Identify labels without naming them."""
+    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
