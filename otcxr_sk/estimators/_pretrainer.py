@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._torch_defaults import inference
@@ -561,32 +562,72 @@ class OTCXRPretrainer(
         """
         with ordinary():
             encoder = self._encoder()
-            source = self._source(X, fitting=False)
             draw = encoder.draw(draw_seed(random_state), erase=0.0)
-            model = put_on(draw.device, self._model(encoder))
-            rows = np.arange(len(source))
-            pixels = source.read(rows, encoder.architecture["image_size"])
-            images = torch.from_numpy(pixels).to(draw.device)
-            seen = Spreads(len(source))
-            seen.note(rows, spread(images).cpu())
-            seen.warn(source, encoder.mean, encoder.std, FITTED)
+            images = self._batch(encoder, self._source(X, fitting=False), draw.device)
             with inference():
                 views, affine = draw(images, 0, 0)
-                plan = model.match(model.infuse(model.dense_tokens(views)), affine).plan
-                accuracy, chance = matching_accuracy(plan, affine, model.grid)
-            if not plan.isfinite().all():
-                raise NonFiniteLossError(
-                    "the cost of transport between the views of these images is not finite: check "
-                    "that their pixels are scaled like those of the training images"
-                )
+                plan, grid = self._plan(encoder, views, affine)
+                accuracy, chance = matching_accuracy(plan, affine, grid)
             return Bunch(
-                views=torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
-                affine=torch.stack(affine.chunk(2), 1).cpu().numpy(),
-                plan=plan.cpu().numpy(),
-                grid=model.grid,
+                **_by_pair(views, affine, plan),
+                grid=grid,
                 accuracy=float(accuracy),
                 chance=float(chance),
             )
+
+    def match_pairs(self, X: Any, Y: Any) -> Bunch:
+        """Transport the tokens of images to those of other images, such as another patient's.
+
+        The images are taken whole, and every token has the same mass. Which region of one patient
+        belongs to which of another is not known, so there is no accuracy.
+
+        Parameters
+        ----------
+        X, Y : array-like or sequence of paths
+            A few images, and as many others: they are one batch. One that cannot be used is an
+            error.
+
+        Returns
+        -------
+        matching : Bunch
+            ``views``, ``affine``, ``plan`` and ``grid`` as `match` returns them. The views are the
+            whole images, row by row: first that of `X`, then that of `Y`.
+
+        Raises
+        ------
+        ValueError
+            There are more images of one than of the other.
+        NonFiniteLossError
+            The cost of transport, and so the plan, has NaN.
+
+        See Also
+        --------
+        otcxr_sk.plotting.TransportDisplay : The same as a figure.
+
+        Examples
+        --------
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> images = make_chest_phantoms(2, image_size=32, random_state=0).images
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
+        >>> found = enc.fit(images).match_pairs(images[:1], images[2:3])
+        >>> found.grid, found.plan.sum(2).round(3).tolist()
+        ((2, 2), [[0.25, 0.25, 0.25, 0.25]])
+        """
+        with ordinary():
+            encoder = self._encoder()
+            sources = [self._source(images, fitting=False) for images in (X, Y)]
+            n, others = map(len, sources)
+            if n != others:
+                raise ValueError(f"X has {n} images and Y has {others}: pass pairs")
+            device = choose_device(self.device)
+            images = torch.cat([self._batch(encoder, source, device) for source in sources])
+            views = (images - encoder.mean) / encoder.std
+            # Both views show the whole image, so that the marginals are uniform.
+            affine = torch.eye(2, 3, device=device).expand(2 * n, 2, 3)
+            with inference():
+                plan, grid = self._plan(encoder, views, affine)
+            return Bunch(**_by_pair(views, affine, plan), grid=grid)
 
     def to_torch(self) -> DenseEncoder:
         """Return a copy of the encoder as a torch module.
@@ -768,6 +809,29 @@ class OTCXRPretrainer(
             self._unsaved.unusable = unusable_table(problems)
             return embedding
 
+    def _batch(self, encoder: FittedEncoder, source: ImageSource, device: torch.device) -> Tensor:
+        """Read all images of a source, with a warning of values unlike those of `fit`."""
+        rows = np.arange(len(source))
+        pixels = source.read(rows, encoder.architecture["image_size"])
+        images = torch.from_numpy(pixels).to(device)
+        seen = Spreads(len(source))
+        seen.note(rows, spread(images).cpu())
+        seen.warn(source, encoder.mean, encoder.std, FITTED)
+        return images
+
+    def _plan(
+        self, encoder: FittedEncoder, views: Tensor, affine: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Return the plans between views, and the grid of their tokens."""
+        model = put_on(views.device, self._model(encoder))
+        plan = model.match(model.infuse(model.dense_tokens(views)), affine).plan
+        if not plan.isfinite().all():
+            raise NonFiniteLossError(
+                "the cost of transport between the views of these images is not finite: check "
+                "that their pixels are scaled like those of the training images"
+            )
+        return plan, model.grid
+
     def _encoder(self) -> FittedEncoder:
         check_is_fitted(self)
         # Another thread may take what it has learned meanwhile.
@@ -820,3 +884,12 @@ class OTCXRPretrainer(
         if failure is not None:
             raise failure
         return self
+
+
+def _by_pair(views: Tensor, affine: Tensor, plan: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Return the two views of each image side by side, and the plan between them."""
+    return {
+        "views": torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
+        "affine": torch.stack(affine.chunk(2), 1).cpu().numpy(),
+        "plan": plan.cpu().numpy(),
+    }

@@ -2,7 +2,9 @@
 
 from otcxr_sk.evaluation._baseline import pixel_features
 from otcxr_sk.evaluation._comparison import Comparison, compare
+from otcxr_sk.evaluation._deletion import deletion_curves
 from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
+from otcxr_sk.evaluation._explain import explain
 from otcxr_sk.evaluation._health import embedding_health
 from otcxr_sk.evaluation._online import KNNProbe
 from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe, probe_roc
@@ -11,7 +13,9 @@ __all__ = [
     "Comparison",
     "KNNProbe",
     "compare",
+    "deletion_curves",
     "embedding_health",
+    "explain",
     "few_labels",
     "knn_probe",
     "label_efficiency",

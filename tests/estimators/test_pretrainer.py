@@ -77,3 +77,26 @@ def test_all_that_fit_raises_and_warns_of_is_public():
     for name in ("CheckpointWarning", "CollapseWarning", "UnusableImageWarning"):
         assert issubclass(getattr(estimators, name), UserWarning)
         assert name in estimators.__all__
+
+
+def test_tokens_of_two_whole_images_all_give_and_receive_the_same_mass(fitted, X):
+    found = fitted.match_pairs(X[:3], X[3:6])
+    tokens = found.grid[0] * found.grid[1]
+    assert found.views.shape == (3, 2, 32, 32)
+    for axis in (1, 2):
+        np.testing.assert_allclose(found.plan.sum(axis), 1 / tokens, atol=1e-3)
+
+
+def test_an_image_and_itself_exchange_each_token_with_itself(fitted, X):
+    (plan,) = fitted.match_pairs(X[:1], X[:1]).plan
+    assert (plan.argmax(1) == np.arange(len(plan))).all()
+    np.testing.assert_allclose(plan, plan.T, atol=1e-3)
+
+
+def test_pairs_are_matched_row_by_row(fitted, X):
+    both = fitted.match_pairs(X[:2], X[2:4])
+    alone = fitted.match_pairs(X[1:2], X[3:4])
+    np.testing.assert_array_equal(both.views[1], alone.views[0])
+    np.testing.assert_allclose(both.plan[1], alone.plan[0], atol=1e-3)
+    with pytest.raises(ValueError, match="X has 2 images and Y has 1"):
+        fitted.match_pairs(X[:2], X[:1])

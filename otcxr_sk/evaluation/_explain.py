@@ -1,0 +1,166 @@
+"""What each region of an image adds to a linear classifier's score."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from otcxr_sk._ordinary import ordinary
+from otcxr_sk._warning import keeping_filters
+
+# How far a step may be from affine, relative to the terms of its sums.
+_ROUNDING = 1e-5
+
+
+@ordinary()
+def explain(model: Pipeline, X: Any) -> Bunch:
+    """Split the score of a linear classifier into contributions of the regions of each image.
+
+    The embedding is the mean of the encoder's last map over its places, and what follows is affine
+    up to the score. So the score is exactly an intercept plus a sum over places. What a place
+    contributes may come from beyond it: the vector there depends on what the encoder sees around.
+
+    Parameters
+    ----------
+    model : Pipeline
+        Fitted: an `OTCXRPretrainer`, affine steps such as `StandardScaler` or `PCA`, if any, and a
+        classifier whose `decision_function` is affine, such as `LogisticRegression`. An encoder
+        and a classifier that were fitted apart become one by
+        ``make_pipeline(encoder, classifier)``.
+    X : array-like or sequence of paths
+        Images, as for the encoder. Their dense maps are in memory together.
+
+    Returns
+    -------
+    explanation : :class:`~sklearn.utils.Bunch`
+        contributions : ndarray of shape (n, h, w), or (n, h, w, k) for k > 2 classes, float64
+            What each place adds to the score. NaN for images that cannot be used.
+        intercept : float or ndarray of shape (k,)
+            The score of an embedding of zeros.
+        score : ndarray of shape (n,) or (n, k)
+            The sum of both, which is ``model.decision_function(X)``.
+        classes : ndarray
+            The classes. Of two, a positive score speaks for the second.
+
+    Raises
+    ------
+    TypeError
+        `model` is no such pipeline.
+    ValueError
+        A step is not affine. The message names it, mostly before images are read.
+
+    See Also
+    --------
+    deletion_curves : How much the score depends on the regions that contribute most.
+    otcxr_sk.plotting.ExplanationDisplay : Contributions over the X-rays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from otcxr_sk import OTCXRPretrainer
+    >>> from otcxr_sk.datasets import make_chest_phantoms
+    >>> from otcxr_sk.evaluation import explain
+    >>> data = make_chest_phantoms(6, image_size=32, random_state=0)
+    >>> encoder = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
+    >>> model = make_pipeline(encoder, LogisticRegression())
+    >>> model = model.fit(data.images, data.labels.any(axis=1))
+    >>> found = explain(model, data.images)
+    >>> total = found.contributions.sum((1, 2)) + found.intercept
+    >>> bool(np.allclose(total, model.decision_function(data.images), atol=1e-4))
+    True
+    """
+    (_, encoder), *steps = steps_of(model)
+    # Far from the training data, where steps show that cut off what is large.
+    random = np.random.default_rng(0).standard_normal((4, encoder.embedding_dim_))
+    weights, intercept = _affine(steps, np.vstack([random, 1e3 * random]))
+    dense = encoder.transform_dense(X)
+    # And near it, where kernels show.
+    embedding = dense.mean((1, 2))
+    _affine(steps, embedding[np.isfinite(embedding).all(1)])
+    _, rows, columns, _ = dense.shape
+    # One by one, because in float64 all maps would take twice their memory.
+    contributions = np.stack([image @ weights for image in dense]) / (rows * columns)
+    return Bunch(
+        contributions=contributions,
+        intercept=intercept,
+        score=contributions.sum((1, 2)) + intercept,
+        classes=steps[-1][1].classes_,
+    )
+
+
+def steps_of(model: Any) -> list[tuple[str, Any]]:
+    """Return the fitted steps of a pipeline and of those within it, an encoder first."""
+    if not isinstance(model, Pipeline):
+        raise TypeError(
+            f"model must be a Pipeline of an encoder and a classifier, got {type(model).__name__}: "
+            "pass make_pipeline(encoder, classifier), or the best_estimator_ of a search"
+        )
+    steps = _flat(model)
+    for name, step in steps:
+        check_is_fitted(step, msg=f"the step {name!r} is not fitted; call fit of it or of model")
+    (first, encoder), (last, classifier) = steps[0], steps[-1]
+    if not hasattr(encoder, "transform_dense"):
+        raise TypeError(f"the first step must be an OTCXRPretrainer, got {_named(first, encoder)}")
+    if not hasattr(classifier, "decision_function"):
+        raise TypeError(
+            "the last step must be a linear classifier, such as LogisticRegression, got "
+            f"{_named(last, classifier)}, which has no decision_function"
+        )
+    return steps
+
+
+def _flat(model: Pipeline) -> list[tuple[str, Any]]:
+    steps: list[tuple[str, Any]] = []
+    for name, step in model.steps:
+        if isinstance(step, Pipeline):
+            steps += _flat(step)
+        elif step is not None and not isinstance(step, str):
+            steps.append((name, step))
+    return steps
+
+
+def _affine(
+    steps: list[tuple[str, Any]], points: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weights (width,) or (width, k), and the intercept, of what the steps compute.
+
+    Those of each step are its values at zero and at the unit vectors, whatever it calls them. It
+    has to agree with them at the points (m, width).
+    """
+    weights, intercept = np.eye(points.shape[1]), np.zeros(points.shape[1])
+    for name, step in steps:
+        compute = _quiet(step.decision_function if step is steps[-1][1] else step.transform)
+        width = points.shape[1]
+        values = compute(np.vstack([np.zeros(width), np.eye(width)]))
+        slope, offset = values[1:] - values[0], values[0]
+        found = compute(points) if len(points) else points @ slope
+        bound = np.abs(points) @ np.abs(slope) + np.abs(offset)
+        if not (np.abs(points @ slope + offset - found) <= _ROUNDING * bound).all():
+            raise ValueError(
+                f"the step {_named(name, step)} is not affine, so the score is not a sum over "
+                "regions; leave the step out"
+            )
+        weights, intercept, points = weights @ slope, intercept @ slope + offset, found
+    return weights, intercept
+
+
+def _quiet(function: Callable[[Any], Any]) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+    """Make a function return arrays, and accept them although it was fitted on a data frame."""
+
+    def compute(points: NDArray[Any]) -> NDArray[np.float64]:
+        with keeping_filters(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            return np.asarray(function(points), dtype=np.float64)
+
+    return compute
+
+
+def _named(name: str, step: Any) -> str:
+    return f"{name!r} ({type(step).__name__})"
