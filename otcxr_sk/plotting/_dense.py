@@ -83,7 +83,9 @@ def _colors(dense: NDArray[Any]) -> NDArray[np.float64]:
     """Return colors (n, h, w, 3) in [0, 1]."""
     vectors = dense.reshape(-1, dense.shape[-1]).astype(np.float64)
     n_components = min(3, *vectors.shape)
-    found = PCA(n_components, random_state=0).fit_transform(vectors)
+    # Equal vectors have no variance to take shares of.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = PCA(n_components, random_state=0).fit_transform(vectors)
     low, high = np.percentile(found, [1, 99], axis=0)
     middle, half = (low + high) / 2, (high - low) / 2
     # A component that hardly varies is rounding errors.

@@ -42,14 +42,16 @@ class EmbeddingDisplay(AxesDisplay):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from otcxr_sk.datasets import make_chest_phantoms
     >>> from otcxr_sk.evaluation import pixel_features
     >>> from otcxr_sk.plotting import EmbeddingDisplay
     >>> data = make_chest_phantoms(20, image_size=32, random_state=0)
-    >>> Z, sick = pixel_features(data.images), data.labels.any(axis=1)
-    >>> display = EmbeddingDisplay.from_features(Z, data.images, sick)
+    >>> Z = pixel_features(data.images)
+    >>> y = np.where(data.labels.any(axis=1), "sick", "healthy")
+    >>> display = EmbeddingDisplay.from_features(Z, data.images, y)
     >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    ['False', 'True']
+    ['healthy', 'sick']
     """
 
     def __init__(
@@ -109,7 +111,9 @@ class EmbeddingDisplay(AxesDisplay):
         if not usable.all():
             warn_user(f"{(~usable).sum()} of {n} rows of Z have NaN and are not drawn")
         projection = PCA(2, random_state=0) if transformer is None else clone(transformer)
-        found = np.asarray(projection.fit_transform(embedding[usable]))
+        # Equal rows have no variance to take shares of.
+        with np.errstate(invalid="ignore"):
+            found = np.asarray(projection.fit_transform(embedding[usable]))
         if found.shape != (usable.sum(), 2):
             raise ValueError(
                 f"transformer must return two columns for each row, but {usable.sum()} rows became "
@@ -146,8 +150,9 @@ class EmbeddingDisplay(AxesDisplay):
     def _colors(self) -> dict[str, str]:
         if self.labels is None:
             return {}
-        names = [name for name in dict.fromkeys(self.labels.tolist()) if name]
-        return {"": _UNKNOWN} | {name: color_of(index) for index, name in enumerate(sorted(names))}
+        names = set(self.labels.tolist())
+        colors = {name: color_of(index) for index, name in enumerate(sorted(names - {""}))}
+        return colors | ({"": _UNKNOWN} if "" in names else {})
 
     def _scatter(self, ax: Any, members: Any, color: str, **style: Any) -> None:
         points = self.places[members]
@@ -161,9 +166,7 @@ class EmbeddingDisplay(AxesDisplay):
         left, bottom = self.places[row] - side / 2
         extent = (left, left + side, bottom, bottom + side)
         ax.imshow(image, **gray(image), extent=extent, zorder=3)
-        frame = Rectangle(
-            (left, bottom), side, side, fill=False, color=color, linewidth=1.5, zorder=4
-        )
+        frame = Rectangle((left, bottom), side, side, fill=False, color=color, zorder=4)
         ax.add_patch(frame)
 
 
@@ -189,7 +192,7 @@ def _names(projection: Any) -> tuple[str, str]:
     if isinstance(projection, PCA):
         first, second = (
             f"component {index + 1} ({share:.0%} of the variance)"
-            for index, share in enumerate(projection.explained_variance_ratio_)
+            for index, share in enumerate(np.nan_to_num(projection.explained_variance_ratio_))
         )
     else:
         first, second = (f"{type(projection).__name__}, dimension {index}" for index in (1, 2))

@@ -12,7 +12,7 @@ from otcxr_sk.plotting._display import Display, color_of
 _PANELS = (
     ("loss", "loss", None),
     ("held-out loss", "validation_loss", None),
-    ("error of the read-out", "read_out", ("validation_read_out", "held out")),
+    ("read-out error", "read_out", ("validation_read_out", "held out")),
     ("matching accuracy", "matching_accuracy", ("matching_chance", "chance")),
     ("spread of embeddings", "spread", None),
     ("effective rank", "effective_rank", None),
@@ -41,7 +41,7 @@ class HistoryDisplay(Display):
     >>> encoder = OTCXRPretrainer("test_resnet", image_size=32, epochs=1).fit(images)
     >>> display = HistoryDisplay.from_estimator(encoder)
     >>> [ax.get_title() for ax in display.figure_.axes][:2]
-    ['loss', 'error of the read-out']
+    ['loss', 'read-out error']
     """
 
     def __init__(self, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -102,7 +102,7 @@ class HistoryDisplay(Display):
             _line(ax, run.get(dashed, ()), color=color_of(index), linestyle="--")
         if any(len(run.get(dashed, ())) for run in self.histories.values()):
             title += f" (dashed: {meaning})"
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=8.5)
         ax.set_xlabel("epoch", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.xaxis.get_major_locator().set_params(integer=True)
