@@ -155,7 +155,8 @@ def _quiet(function: Callable[[Any], Any]) -> Callable[[NDArray[Any]], NDArray[n
     """Make a function return arrays, and accept them although it was fitted on a data frame."""
 
     def compute(points: NDArray[Any]) -> NDArray[np.float64]:
-        with keeping_filters(), warnings.catch_warnings():
+        # Steps that are not affine may overflow.
+        with np.errstate(all="ignore"), keeping_filters(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")
             return np.asarray(function(points), dtype=np.float64)
 

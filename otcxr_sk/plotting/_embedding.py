@@ -77,7 +77,7 @@ class EmbeddingDisplay(AxesDisplay):
         Parameters
         ----------
         Z : array-like of shape (n, d)
-            Embeddings. Rows that have NaN are left out, with a warning.
+            Embeddings. Rows that are not finite are left out, with a warning.
         X : array-like of shape (n, h, w), or sequence of paths, default=None
             Their images; only those that are drawn are read.
         y : array-like of shape (n,), default=None
@@ -107,9 +107,9 @@ class EmbeddingDisplay(AxesDisplay):
         labels = None if y is None else _check_labels(y, n)
         usable = np.isfinite(embedding).all(axis=1)
         if usable.sum() < 2:
-            raise ValueError(f"Z has {usable.sum()} rows without NaN, and at least 2 are needed")
+            raise ValueError(f"Z has {usable.sum()} finite rows, and at least 2 are needed")
         if not usable.all():
-            warn_user(f"{(~usable).sum()} of {n} rows of Z have NaN and are not drawn")
+            warn_user(f"{(~usable).sum()} of {n} rows of Z are not finite and not drawn")
         projection = PCA(2, random_state=0) if transformer is None else clone(transformer)
         # Equal rows have no variance to take shares of.
         with np.errstate(invalid="ignore"):

@@ -1,5 +1,6 @@
 """Images and those most similar to them."""
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -66,7 +67,7 @@ class RetrievalDisplay(Display):
         Parameters
         ----------
         Z : array-like of shape (n, d)
-            Embeddings. A row that has NaN is nobody's neighbor.
+            Embeddings. A row that is not finite is nobody's neighbor.
         X : array-like of shape (n, h, w), or sequence of paths
             The images; only those that are drawn are read.
         queries : array-like of int
@@ -85,7 +86,7 @@ class RetrievalDisplay(Display):
         Raises
         ------
         ValueError
-            Lengths differ; a query is no row of `Z`, or has NaN; or an image to draw cannot be
+            Lengths differ; a query is no row of `Z`, or not finite there; or an image to draw cannot be
             used.
         """
         source = as_source(X)
@@ -128,7 +129,7 @@ def _nearest(
     embedding = check_array(Z, dtype=[np.float64, np.float32], ensure_all_finite=False)
     if len(embedding) != n:
         raise ValueError(f"Z has {len(embedding)} rows, but there are {n} images")
-    check_scalar(k, "k", int, min_val=1)
+    check_scalar(k, "k", Integral, min_val=1)
     rows = np.asarray(queries)
     if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
         raise ValueError(f"queries must be a list of rows, got {queries!r}")
@@ -136,7 +137,7 @@ def _nearest(
         raise ValueError(f"queries must be rows from 0 to {n - 1}, got {rows.tolist()}")
     usable = np.isfinite(embedding).all(axis=1)
     if not usable[rows].all():
-        raise ValueError(f"Z has NaN in row {rows[~usable[rows]][0]}, which is a query")
+        raise ValueError(f"Z is not finite in row {rows[~usable[rows]][0]}, which is a query")
     patients = np.arange(n) if groups is None else check_patients(groups, n)
 
     directions = normalize(np.where(usable[:, None], embedding, 0))

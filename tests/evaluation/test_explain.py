@@ -11,7 +11,13 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, Normalizer, QuantileTransformer, StandardScaler
+from sklearn.preprocessing import (
+    MinMaxScaler,
+    Normalizer,
+    PowerTransformer,
+    QuantileTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 
 from otcxr_sk import OTCXRPretrainer
@@ -123,6 +129,7 @@ def test_a_step_fitted_on_data_frames_is_explained_without_a_warning(encoder):
             "QuantileTransformer",
         ),
         (make_pipeline(KernelPCA(4, kernel="cosine"), RidgeClassifier()), "KernelPCA"),
+        (make_pipeline(PowerTransformer(), RidgeClassifier()), "PowerTransformer"),
     ],
 )
 def test_a_step_that_is_not_affine_is_refused_by_name_before_images_are_read(fit, classifier, name):

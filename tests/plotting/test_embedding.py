@@ -75,7 +75,7 @@ def test_a_label_has_one_color_for_points_and_frames():
 def test_rows_of_nan_are_left_out_with_a_warning():
     broken = Z.copy()
     broken[[0, 4]] = np.nan
-    with pytest.warns(UserWarning, match="2 of 30 rows of Z have NaN") as caught:
+    with pytest.warns(UserWarning, match="2 of 30 rows of Z are not finite") as caught:
         display = EmbeddingDisplay.from_features(broken, IMAGES)
     assert caught[0].filename == __file__
     expected = PCA(2).fit_transform(np.delete(Z, [0, 4], axis=0))
@@ -98,7 +98,7 @@ def test_bad_input_is_refused(options, message):
 
 
 def test_one_row_is_not_enough():
-    with pytest.raises(ValueError, match="1 rows without NaN"):
+    with pytest.raises(ValueError, match="1 finite rows"):
         EmbeddingDisplay.from_features(Z[:1])
 
 

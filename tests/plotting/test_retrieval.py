@@ -46,7 +46,7 @@ def test_an_image_without_an_embedding_is_nobodys_neighbor():
     broken[5] = np.nan
     display = RetrievalDisplay.from_features(broken, IMAGES, [3], k=19)
     assert 5 not in display.neighbors
-    with pytest.raises(ValueError, match="NaN in row 5, which is a query"):
+    with pytest.raises(ValueError, match="not finite in row 5, which is a query"):
         RetrievalDisplay.from_features(broken, IMAGES, [3, 5])
 
 
