@@ -86,7 +86,7 @@ class RetrievalDisplay(Display):
         Raises
         ------
         ValueError
-            Lengths differ; a query is no row of `Z`, or not finite there; or an image to draw cannot be
+            Lengths differ, a query is no row of `Z` or not finite there, or an image cannot be
             used.
         """
         source = as_source(X)
