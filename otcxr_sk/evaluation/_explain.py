@@ -138,9 +138,15 @@ def _affine(
     for name, step in steps:
         compute = _quiet(step.decision_function if step is steps[-1][1] else step.transform)
         width = points.shape[1]
-        values = compute(np.vstack([np.zeros(width), np.eye(width)]))
+        try:
+            values = compute(np.vstack([np.zeros(width), np.eye(width)]))
+            found = compute(points) if len(points) else values[:0]
+        except ValueError as error:
+            raise ValueError(
+                f"the step {_named(name, step)} is not affine, as it does not take all numbers: "
+                f"{error}"
+            ) from error
         slope, offset = values[1:] - values[0], values[0]
-        found = compute(points) if len(points) else points @ slope
         bound = np.abs(points) @ np.abs(slope) + np.abs(offset)
         if not (np.abs(points @ slope + offset - found) <= _ROUNDING * bound).all():
             raise ValueError(
