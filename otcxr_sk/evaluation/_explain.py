@@ -143,8 +143,8 @@ def _affine(
             found = compute(points) if len(points) else values[:0]
         except ValueError as error:
             raise ValueError(
-                f"the step {_named(name, step)} is not affine, as it does not take all numbers: "
-                f"{error}"
+                f"the step {_named(name, step)} is not affine, as it does not take all numbers; "
+                "leave the step out"
             ) from error
         slope, offset = values[1:] - values[0], values[0]
         bound = np.abs(points) @ np.abs(slope) + np.abs(offset)
