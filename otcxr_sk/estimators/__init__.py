@@ -1,5 +1,6 @@
 """The scikit-learn estimators."""
 
+from otcxr_sk.estimators._onnx import export_onnx
 from otcxr_sk.estimators._parameters import LAPTOP, PAPER
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.estimators.supervised import OTCXRClassifier, OTCXRSegmenter
@@ -23,4 +24,5 @@ __all__ = [
     "OTCXRSegmenter",
     "TrainingInterrupted",
     "UnusableImageWarning",
+    "export_onnx",
 ]

@@ -31,6 +31,7 @@ from otcxr_sk.estimators._parameters import (
     check_settings,
     with_groups,
 )
+from otcxr_sk.estimators._sharing import load_model, save_model
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
     SklearnCallbacks,
@@ -679,6 +680,95 @@ class OTCXRPretrainer(
             timm.create_model("resnet18", in_chans=1, num_classes=0, checkpoint_path=path)
         """
         self._encoder().save(path)
+
+    def save_pretrained(
+        self,
+        path: Any,
+        dtype: str = "float32",
+        *,
+        data: str | None = None,
+        licence: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a folder for somebody else, without pickle: weights, settings, a model card.
+
+        It holds ``encoder.safetensors``, as `save_encoder` writes it; ``heads.safetensors``;
+        ``config.json``; ``README.md``, the model card; and ``SHA256SUMS``. It appears complete or
+        not at all. Parameters that belong to a machine or a run (`weights`, `device`,
+        `num_workers`, `callbacks`, `cache`, `checkpoint`, `verbose`, and a generator as
+        `random_state`) are left out, and so are `skipped_` and the names of features.
+
+        Parameters
+        ----------
+        path : path
+            The folder to create.
+        dtype : {"float32", "float16"}, default="float32"
+            How weights are stored. "float16" takes half the space, and rounds them.
+        data, licence : str, default=None
+            What the model card says about the images (where from, how many, of how many patients),
+            and about who may use the weights, in Markdown.
+        overwrite : bool, default=False
+            Whether to replace another model there. Anything else is never replaced.
+
+        Raises
+        ------
+        ValueError
+            The encoder is a module, which cannot be built again from a name; or a weight is not
+            finite.
+        FileExistsError
+            Something else is there, or another model and not `overwrite`.
+
+        See Also
+        --------
+        save_encoder : Write the encoder only, also of a module.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0).fit(images)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     enc.save_pretrained(os.path.join(place, "model"), data="Eight phantoms.")
+        ...     same = OTCXRPretrainer.from_pretrained(os.path.join(place, "model"))
+        >>> bool((same.transform(images) == enc.transform(images)).all())
+        True
+        """
+        encoder = self._encoder()
+        save_model(
+            self, encoder, path, dtype=dtype, data=data, licence=licence, overwrite=overwrite
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any) -> Self:
+        """Read a fitted estimator from a folder of `save_pretrained`, from anywhere.
+
+        No code in it is run, and nothing is downloaded.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        estimator : OTCXRPretrainer
+            With the parameters and the fitted attributes of the one that was saved. Weights that
+            were stored as float32 give the same bits.
+
+        Raises
+        ------
+        ValueError
+            There is no such folder; or it has other files, links, wrong checksums, settings or
+            weights that do not fit together, or a format of another version; the message says
+            which.
+
+        Warns
+        -----
+        UserWarning
+            Another version of this library saved it.
+        """
+        return load_model(cls, path)
 
     @property
     def last_unusable(self) -> list[dict[str, Any]]:
