@@ -123,4 +123,6 @@ def _health(history: Mapping[str, list[float | None]]) -> str:
         f"| {_HEALTH[name]} | {'none' if value is None else _shown(value)} |"
         for name, value in last.items()
     ]
-    return "\n".join([f"After {n_epochs} epoch{'s' * (n_epochs > 1)}:", "", "| | |", "|---|---|", *rows])
+    return "\n".join(
+        [f"After {n_epochs} epoch{'s' * (n_epochs > 1)}:", "", "| | |", "|---|---|", *rows]
+    )

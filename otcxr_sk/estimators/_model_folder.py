@@ -252,9 +252,7 @@ class ModelFolder:
             self.refuse(f"{name} is damaged")
         for key, value in state.items():
             if value.dtype != expected[key].dtype:
-                self.refuse(
-                    f"{name} has {quoted(key)} of {value.dtype}, not {expected[key].dtype}"
-                )
+                self.refuse(f"{name} has {quoted(key)} of {value.dtype}, not {expected[key].dtype}")
             if value.is_floating_point() and not value.isfinite().all():
                 self.refuse(f"{name} has NaN or infinity in {quoted(key)}")
         return state

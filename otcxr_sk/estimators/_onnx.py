@@ -3,9 +3,9 @@
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from otcxr_sk._torch_defaults import inference
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import FittedEncoder, name_of
-from otcxr_sk.method import DenseEncoder, pool
+from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.method import pool
 
 TOLERANCE = 1e-4
 
@@ -35,25 +36,34 @@ _SCALING = (
 )
 
 
+class _Linear(NamedTuple):
+    """Scores of classes, ``(embedding - center) @ weight + bias``."""
+
+    center: NDArray[Any]
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+
+
 class _Graph(nn.Module):
     """Images in [0, 1] to the embedding, and to the probabilities of a linear classifier on it."""
 
-    def __init__(
-        self, encoder: DenseEncoder, mean: float, std: float, linear: NDArray[Any] | None
-    ) -> None:
-        super().__init__()
-        self.encoder, self._mean, self._std = encoder, mean, std
-        if linear is not None:
-            weight, bias = torch.from_numpy(linear[:-1].T.copy()), torch.from_numpy(linear[-1])
-            self.register_buffer("weight", weight.float())
-            self.register_buffer("bias", bias.float())
-        self._classifies = linear is not None
+    center: Tensor
+    weight: Tensor
+    bias: Tensor
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def __init__(self, encoder: FittedEncoder, linear: _Linear | None) -> None:
+        super().__init__()
+        self.encoder = encoder.load().encoder.to(memory_format=torch.contiguous_format)
+        self._mean, self._std, self._classifies = encoder.mean, encoder.std, linear is not None
+        for name, values in () if linear is None else linear._asdict().items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> Any:
         embedding = pool(self.encoder((images - self._mean) / self._std)[1])
         if not self._classifies:
             return embedding
-        return embedding, torch.softmax(embedding @ self.weight.T + self.bias, 1)
+        scores = (embedding - self.center) @ self.weight + self.bias
+        return embedding, torch.softmax(scores, 1)
 
 
 def export_onnx(model: Any, path: Any) -> None:
@@ -86,17 +96,16 @@ def export_onnx(model: Any, path: Any) -> None:
     onnx, onnxruntime = _packages()
     file = _checked(path)
     first, *steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
-    if not hasattr(first, "save_pretrained"):
+    if not isinstance(first, OTCXRPretrainer):
         raise TypeError(
             "export_onnx takes a fitted OTCXRPretrainer or a Pipeline that begins with one, got "
             f"{type(first).__name__}"
         )
     encoder = first._encoder()
-    linear, classes = _linear(steps, first.embedding_dim_) if steps else (None, None)
     with ordinary():
-        network = encoder.load().encoder.to(memory_format=torch.contiguous_format)
-        graph = _Graph(network, encoder.mean, encoder.std, linear).eval()
-        content = _exported(graph, encoder, classes, onnx)
+        linear = _linear(steps, first.embedding_dim_) if steps else None
+        graph = _Graph(encoder, linear).eval()
+        content = _exported(graph, encoder, steps[-1].classes_ if steps else None, onnx)
         _verify(content, graph, steps, _size(encoder), onnxruntime)
     with replacing(file) as scratch:
         scratch.write(content)
@@ -127,8 +136,8 @@ def _size(encoder: FittedEncoder) -> int:
     return int(encoder.architecture["image_size"])
 
 
-def _linear(steps: Sequence[Any], dim: int) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Return the steps after an encoder as one affine map to logits, its last row the constant."""
+def _linear(steps: Sequence[Any], dim: int) -> _Linear:
+    """Return what the steps after an encoder compute, but for the last softmax."""
     *middle, last = steps
     if not isinstance(last, LogisticRegression):
         raise ValueError(
@@ -136,41 +145,40 @@ def _linear(steps: Sequence[Any], dim: int) -> tuple[NDArray[np.float64], NDArra
             "encoder alone, pipeline[0], and compute the rest where its embedding is used"
         )
     check_is_fitted(last)
-    whole = np.vstack([np.eye(dim), np.zeros(dim)])
-    for step in middle:
-        if step is not None and step != "passthrough":
-            whole = _through(step, whole)
+    weight, bias = np.eye(dim), np.zeros(dim)
+    for step in _without_gaps(middle):
+        slope, constant = _affine(step, weight.shape[1])
+        weight, bias = weight @ slope, bias @ slope + constant
+    # Subtracted first, because float32 would lose a small difference of large numbers.
+    center = np.linalg.lstsq(weight.T, -bias, rcond=None)[0]
     coef, intercept = last.coef_, last.intercept_
     if len(coef) == 1:
-        # Of two classes, the first has the logit 0.
+        # Of two classes, the first has the score 0.
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
-    logits = whole @ coef.T
-    logits[-1] += intercept
-    return logits, last.classes_
+    return _Linear(center, weight @ coef.T, (center @ weight + bias) @ coef.T + intercept)
 
 
-def _through(step: Any, map_: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Follow an affine map, its last row the constant, by a step.
+def _without_gaps(steps: Sequence[Any]) -> list[Any]:
+    return [step for step in steps if step is not None and step != "passthrough"]
 
-    An affine step is known by what it does to 0 and to the unit vectors.
-    """
-    n = map_.shape[1]
+
+def _affine(step: Any, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a step as an affine map of n features, which 0 and the unit vectors tell."""
     rng = np.random.default_rng(0)
-    with keeping_filters(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        constant = np.asarray(step.transform(np.zeros((1, n))), float)
-        weight = np.asarray(step.transform(np.eye(n)), float) - constant
-        for scale in (1e-2, 1.0, 1e2):
-            given = scale * rng.standard_normal((8, n))
-            error = np.asarray(step.transform(given), float) - (given @ weight + constant)
-            if not np.abs(error).max() <= 1e-6 * (1 + scale) * (1 + np.abs(weight).max() * n):
-                raise ValueError(
-                    f"the step {type(step).__name__} is not affine, and only such steps become "
-                    "part of the graph; export the encoder alone, pipeline[0]"
-                )
-    after = map_ @ weight
-    after[-1] += constant[0]
-    return after
+    tried = np.vstack([scale * rng.standard_normal((8, n)) for scale in (0.01, 1, 100)])
+    with _quiet():
+        constant, slope, found = (
+            np.asarray(step.transform(given), float)
+            for given in (np.zeros((1, n)), np.eye(n), tried)
+        )
+    slope = slope - constant
+    size = np.abs(tried) @ np.abs(slope) + np.abs(constant)
+    if not (np.abs(found - tried @ slope - constant) <= 1e-6 * size + 1e-9).all():
+        raise ValueError(
+            f"the step {type(step).__name__} is not affine, and only such steps become part of the "
+            "graph; export the encoder alone, pipeline[0]"
+        )
+    return slope, constant[0]
 
 
 def _exported(
@@ -242,19 +250,16 @@ def _verify(
                 )
 
 
-def _probability(steps: Sequence[Any], embedding: NDArray[np.float32]) -> NDArray[Any]:
-    values: Any = embedding
-    with keeping_filters(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for step in steps[:-1]:
-            if step is not None and step != "passthrough":
-                values = step.transform(values)
-        return steps[-1].predict_proba(values)
+def _probability(steps: Sequence[Any], embedding: Any) -> NDArray[Any]:
+    with _quiet():
+        for step in _without_gaps(steps[:-1]):
+            embedding = step.transform(embedding)
+        return steps[-1].predict_proba(embedding)
 
 
 @contextmanager
-def _quiet() -> Any:
-    """Keep what torch says of its own progress from the user."""
+def _quiet() -> Iterator[None]:
+    """Keep from the user what libraries warn of that is not the user's doing."""
     with keeping_filters(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

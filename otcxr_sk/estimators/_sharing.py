@@ -144,9 +144,7 @@ def _packed(state: Mapping[str, Tensor]) -> Weights:
 
 def _typed(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Convert the numbers that are not integers."""
-    return {
-        name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()
-    }
+    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()}
 
 
 def _stored(weights: Weights, dtype: torch.dtype) -> Weights:
@@ -227,7 +225,7 @@ def _estimators(kind: type, config: Mapping[str, Any]) -> tuple[Any, dict[str, A
     for name in ("views", "objective"):
         _require_keys(name, config["architecture"][name], GROUPS[name]().get_params())
     _check_plain(config)
-    if config["dtype"] not in _DTYPES:
+    if config["dtype"] not in list(_DTYPES):
         _refuse("dtype", f"is {quoted(config['dtype'])}, not float32 or float16")
     if not isinstance(config["versions"].get(LIBRARY), str):
         _refuse("versions", f"lacks {LIBRARY}")
