@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -162,22 +163,28 @@ def _without_gaps(steps: Sequence[Any]) -> list[Any]:
     return [step for step in steps if step is not None and step != "passthrough"]
 
 
-def _affine(step: Any, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _affine(step: Any, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a step as an affine map of n features, which 0 and the unit vectors tell."""
     rng = np.random.default_rng(0)
     tried = np.vstack([scale * rng.standard_normal((8, n)) for scale in (0.01, 1, 100)])
-    with _quiet():
-        constant, slope, found = (
-            np.asarray(step.transform(given), float)
-            for given in (np.zeros((1, n)), np.eye(n), tried)
-        )
+    refusal = ValueError(
+        f"the step {type(step).__name__} is not affine, and only such steps become part of the "
+        "graph; export the encoder alone, pipeline[0]"
+    )
+    try:
+        with _quiet():
+            constant, slope, found = (
+                np.asarray(step.transform(given), float)
+                for given in (np.zeros((1, n)), np.eye(n), tried)
+            )
+    except NotFittedError:
+        raise
+    except Exception as error:  # What is not affine may not be defined everywhere.
+        raise refusal from error
     slope = slope - constant
     size = np.abs(tried) @ np.abs(slope) + np.abs(constant)
     if not (np.abs(found - tried @ slope - constant) <= 1e-6 * size + 1e-9).all():
-        raise ValueError(
-            f"the step {type(step).__name__} is not affine, and only such steps become part of the "
-            "graph; export the encoder alone, pipeline[0]"
-        )
+        raise refusal
     return slope, constant[0]
 
 

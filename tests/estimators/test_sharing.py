@@ -189,7 +189,8 @@ def test_the_encoder_in_it_is_what_save_encoder_writes(fitted, folder, tmp_path)
     with ours, theirs:
         assert ours.metadata() == theirs.metadata()
         assert ours.keys() == theirs.keys()
-        for name in ours.keys():
+        names = ours.keys()
+        for name in names:
             np.testing.assert_array_equal(ours.get_tensor(name), theirs.get_tensor(name))
 
 
@@ -500,7 +501,7 @@ HOSTILE_VALUES = [
     ("history", [1.0], "must be an object"),
     ("history__loss", 1.0, "loss"),
     ("history__loss", ["1.0"], "loss"),
-    ("history__loss", [1.0], "different lengths"),
+    ("history__loss", [1.0, 2.0], "different lengths"),
     ("surplus", 1, "has 'surplus'"),
 ]
 
@@ -703,9 +704,9 @@ def test_skops_saves_a_pipeline_with_a_scaler_without_pickle(tiny, X):
 def mutated(value, rng):
     """Return a JSON value with one part of it changed, removed or put elsewhere."""
     odd = [None, True, -1, 0, 10**9, 1e308, -0.5, "", "x", "resnet18", [], [1], {}, {"a": 1}]
-    inner = list(value) if isinstance(value, dict) else range(len(value or ""))
-    if not isinstance(value, dict | list) or not inner or rng.random() < 0.1:
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return odd[rng.integers(len(odd))]
+    inner = list(value) if isinstance(value, dict) else range(len(value))
     key = inner[rng.integers(len(inner))]
     copy = value.copy()
     if rng.random() < 0.15:
@@ -718,18 +719,17 @@ def mutated(value, rng):
 
 
 def outcome(folder):
-    """Load a model and use it, or return why it is refused."""
+    """Load a model, or return None if it is refused as a model."""
     try:
         return load(folder)
-    except ValueError as error:
-        assert "no model is loaded from" in str(error)
-        return str(error)
+    except _model_folder.RefusedError:
+        return None
 
 
 @pytest.mark.slow
 def test_no_flipped_byte_goes_unnoticed(folder, copied):
     rng = np.random.default_rng(0)
-    for _ in range(500):
+    for _ in range(200):
         name = sorted(FILES)[rng.integers(len(FILES))]
         content = bytearray((folder / name).read_bytes())
         # Half of them in the headers, where they do most.
@@ -738,7 +738,7 @@ def test_no_flipped_byte_goes_unnoticed(folder, copied):
             content[place] ^= 1 << rng.integers(8)
         changed = bytes(content) != (folder / name).read_bytes()
         (copied / name).write_bytes(content)
-        assert isinstance(outcome(copied), str) == changed
+        assert (outcome(copied) is None) == changed
         shutil.copyfile(folder / name, copied / name)
 
 
@@ -746,7 +746,7 @@ def test_no_flipped_byte_goes_unnoticed(folder, copied):
 def test_signed_bytes_are_refused_or_make_a_model(folder, copied, X):
     rng = np.random.default_rng(1)
     loaded = 0
-    for _ in range(500):
+    for _ in range(200):
         name = sorted(FILES - {"SHA256SUMS"})[rng.integers(len(FILES) - 1)]
         content = bytearray((folder / name).read_bytes())
         for place in rng.integers(min(len(content), 5000), size=rng.integers(1, 4)):
@@ -754,7 +754,7 @@ def test_signed_bytes_are_refused_or_make_a_model(folder, copied, X):
         (copied / name).write_bytes(content)
         sign(copied)
         began = time.monotonic()
-        loaded += not isinstance(outcome(copied), str)
+        loaded += outcome(copied) is not None
         assert time.monotonic() - began < 10
         shutil.copyfile(folder / name, copied / name)
     assert loaded
@@ -767,18 +767,18 @@ def test_a_signed_configuration_is_refused_or_makes_a_model(folder, copied, fitt
     same = ("architecture", "mean", "std", "dtype")
     original = config_of(folder)
     loaded = 0
-    for _ in range(1000):
+    for _ in range(400):
         config = mutated(original, rng)
         (copied / "config.json").write_text(json.dumps(config))
         sign(copied)
         began = time.monotonic()
         found = outcome(copied)
         assert time.monotonic() - began < 10
-        if isinstance(found, str):
+        if found is None:
             continue
         loaded += 1
         found.set_params(precision="float32")
         np.testing.assert_array_equal(found.weights_, fitted.weights_)
         if all(config[name] == original[name] for name in same):
             np.testing.assert_array_equal(found.transform(X[:2]), fitted.transform(X[:2]))
-    assert loaded > 50
+    assert loaded > 20
