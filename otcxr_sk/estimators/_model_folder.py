@@ -139,7 +139,12 @@ def _beside(parent: str) -> str:
 
 def _move(aside: str, place: str, old: bool) -> None:
     if not old:
-        os.rename(aside, place)
+        try:
+            os.rename(aside, place)
+        except OSError:
+            if os.path.lexists(place):
+                raise FileExistsError(f"{place!r} was created meanwhile") from None
+            raise
         return
     former = _beside(os.path.dirname(place))
     os.rename(place, former)
@@ -176,8 +181,11 @@ class RefusedError(ValueError):
     """A folder is not read, because of `what` is wrong with it."""
 
     def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"no model is loaded from {path!r}: {what}")
+        super().__init__(path, what)
         self.what = what
+
+    def __str__(self) -> str:
+        return "no model is loaded from {!r}: {}".format(*self.args)
 
 
 class ModelFolder:
@@ -235,7 +243,7 @@ class ModelFolder:
         name = weights_file(part)
         with self._open(name) as file:
             shapes = self._shapes(file, name)
-            for key in shapes.keys() ^ expected.keys():
+            for key in sorted(shapes.keys() ^ expected.keys()):
                 self.refuse(f"{name} {'has' if key in shapes else 'lacks'} {quoted(key)}")
             for key, shape in shapes.items():
                 if shape != tuple(expected[key].shape):

@@ -67,7 +67,7 @@ def save_model(
     overwrite: bool,
 ) -> None:
     """Do the work of `OTCXRPretrainer.save_pretrained`."""
-    if dtype not in _DTYPES:
+    if dtype not in list(_DTYPES):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     for given in (encoder.architecture["encoder"], estimator.encoder):
         if not isinstance(given, str):
@@ -258,12 +258,12 @@ def _defaults(kind: type) -> dict[str, Any]:
 def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(parameters)
     for name in _GROUPS:
-        if isinstance(made[name], dict):
+        if isinstance(made.get(name), dict):
             made[name] = GROUPS[name](**made[name])
-    scale = getattr(made["views"], "crop_scale", None)
+    scale = getattr(made.get("views"), "crop_scale", None)
     if isinstance(scale, list):
         made["views"].crop_scale = tuple(scale)
-    if isinstance(made["image_shape"], list):
+    if isinstance(made.get("image_shape"), list):
         made["image_shape"] = tuple(made["image_shape"])
     return made
 
@@ -297,7 +297,7 @@ def _check_plain(value: Any, name: str = "it") -> None:
     """Refuse what passes for a number or a name in Python, but is none that was written."""
     if isinstance(value, dict):
         for key, one in value.items():
-            _check_plain(key, "a name")
+            _check_plain(key, "key")
             _check_plain(one, key)
     elif isinstance(value, list):
         for one in value:

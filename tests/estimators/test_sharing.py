@@ -1,5 +1,6 @@
 """A model in a folder: the same bits for whoever gets it, and no harm from anybody's."""
 
+import copy
 import hashlib
 import json
 import os
@@ -282,11 +283,31 @@ def test_only_a_fitted_estimator_is_saved(tiny, tmp_path):
 
 
 def test_another_dtype_or_a_missing_folder_is_an_error(fitted, tmp_path):
-    with pytest.raises(ValueError, match="dtype must be"):
-        fitted.save_pretrained(tmp_path / "model", dtype="bfloat16")
+    for dtype in ("bfloat16", None, ["float32"]):
+        with pytest.raises(ValueError, match="dtype must be"):
+            fitted.save_pretrained(tmp_path / "model", dtype)
     with pytest.raises(ValueError, match="create it first"):
         fitted.save_pretrained(tmp_path / "no" / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_could_not_be_read_is_not_written(fitted, tmp_path):
+    broken = copy.deepcopy(fitted).set_params(batch_size=-1)
+    with pytest.raises(ValueError, match=r"cannot be shared.*batch_size"):
+        broken.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"README.md would have"):
+        fitted.save_pretrained(tmp_path / "model", data="x" * 2**21)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Renamed(OTCXRPretrainer):
+    """A subclass with the same parameters."""
+
+
+def test_a_subclass_is_read_as_the_class_that_reads_it(folder, fitted, X):
+    loaded = Renamed.from_pretrained(folder)
+    assert type(loaded) is Renamed
+    np.testing.assert_array_equal(loaded.transform(X), fitted.transform(X))
 
 
 def test_a_model_is_replaced_only_when_that_is_asked_for(fitted, tiny, X, copied):
@@ -381,6 +402,25 @@ def test_a_model_stays_if_the_new_one_cannot_take_its_place(fitted, copied, monk
         fitted.save_pretrained(copied, overwrite=True)
     assert [path.name for path in copied.parent.iterdir()] == ["copy"]
     load(copied)
+
+
+def test_of_several_who_save_at_once_the_first_one_wins(fitted, tmp_path, monkeypatch):
+    def save_first(folder, usual=_sharing.add_checksums):
+        monkeypatch.setattr(_sharing, "add_checksums", usual)
+        fitted.save_pretrained(tmp_path / "model", data="The first.")
+        usual(folder)
+
+    monkeypatch.setattr(_sharing, "add_checksums", save_first)
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        fitted.save_pretrained(tmp_path / "model")
+    assert "The first." in (tmp_path / "model" / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_refusal_can_be_pickled(tmp_path):
+    with pytest.raises(ValueError, match=r"no file config\.json") as caught:
+        load(tmp_path)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_what_a_killed_process_left_is_removed_a_day_later(fitted, folder, tmp_path):
