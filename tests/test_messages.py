@@ -17,6 +17,7 @@ PASSED_ON = {
     ("_face.py", "AttributeError"),
     ("cli.py", "OSError"),
     ("cli.py", "ValueError, ImportError"),
+    ("estimators/_sharing.py", "ValueError, TypeError"),
     ("evaluation/_online.py", "ValueError"),
 }
 

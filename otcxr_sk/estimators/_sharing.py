@@ -259,7 +259,10 @@ def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(parameters)
     for name in _GROUPS:
         if isinstance(made.get(name), dict):
-            made[name] = GROUPS[name](**made[name])
+            default = GROUPS[name]().get_params()
+            given = {**default, **made[name]}
+            _require_keys(name, given, default)
+            made[name] = GROUPS[name](**given)
     scale = getattr(made.get("views"), "crop_scale", None)
     if isinstance(scale, list):
         made["views"].crop_scale = tuple(scale)

@@ -516,7 +516,7 @@ HOSTILE_VALUES = [
     ("parameters__cache", "/tmp", "has 'cache'"),
     ("parameters__batch_size", -1, "batch_size"),
     ("parameters__batch_size", float("inf"), "batch_size"),
-    ("parameters__optimizer", {"name": "adamw", "lr": 1}, "lr"),
+    ("parameters__optimizer", {"name": "adamw", "lr": 1}, "has 'lr'"),
     ("parameters__optimizer", {"name": "evil"}, "name"),
     ("parameters__optimizer", "evil", "optimizer"),
     ("parameters__views", "os.system", "views"),
