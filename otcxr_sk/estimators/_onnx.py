@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -79,8 +80,8 @@ def export_onnx(model: Any, path: Any) -> None:
     Parameters
     ----------
     model : OTCXRPretrainer or Pipeline
-        Fitted. The steps of a Pipeline are a pretrainer, steps that are affine, such as
-        `StandardScaler` and `PCA`, and a `LogisticRegression`.
+        Fitted. The steps of a Pipeline are a pretrainer, or a `FrozenEstimator` of one, steps that
+        are affine, such as `StandardScaler` and `PCA`, and a `LogisticRegression`.
     path : path
         An ``.onnx`` file; an existing one is replaced. Its metadata, all text, are ``encoder``,
         ``image_size`` (pixels), ``resize``, ``scaling`` (how images become numbers), ``mean``,
@@ -97,6 +98,8 @@ def export_onnx(model: Any, path: Any) -> None:
     onnx, onnxruntime = _packages()
     file = _checked(path)
     first, *steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
+    if isinstance(first, FrozenEstimator):
+        first = first.estimator
     if not isinstance(first, OTCXRPretrainer):
         raise TypeError(
             "export_onnx takes a fitted OTCXRPretrainer or a Pipeline that begins with one, got "

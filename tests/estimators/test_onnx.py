@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -191,6 +192,13 @@ def test_only_what_is_fitted_is_exported(tiny, pipeline, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_frozen_encoder_is_the_encoder(pipeline, file, X, tmp_path, monkeypatch):
+    monkeypatch.setattr(_onnx, "_exported", lambda *args: file.read_bytes())
+    model = make_pipeline(FrozenEstimator(pipeline[0]), *pipeline[1:])
+    export_onnx(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == file.read_bytes()
+
+
 def test_a_wrong_place_is_told_before_anything_is_computed(pipeline, tmp_path):
     with pytest.raises(ValueError, match=r"an \.onnx file"):
         export_onnx(pipeline, tmp_path / "model.pt")
@@ -227,16 +235,7 @@ def test_an_encoder_that_cannot_be_exported_is_named(pipeline, tmp_path, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
-    [
-        "resnet10t",
-        "resnet18",
-        "test_vit",
-        "vit_tiny_patch16_224",
-        "convnext_atto",
-        "tf_efficientnet_lite0",
-        Patches(),
-    ],
-    ids=str,
+    ["resnet10t", "resnet18", "test_vit", "vit_tiny_patch16_224", "convnext_atto"],
 )
 def test_any_encoder_becomes_a_graph(tiny, X, encoder, tmp_path):
     fitted = tiny(encoder, precision="float32").fit(X)
