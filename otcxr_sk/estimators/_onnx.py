@@ -91,9 +91,19 @@ def export_onnx(model: Any, path: Any) -> None:
     ------
     ImportError
         The extra is not installed.
+    TypeError
+        `model` is something else.
     ValueError
         `path` has another suffix, or its folder does not exist; a step is of another kind; the
         encoder cannot be exported, or its graph gives other numbers.
+
+    Examples
+    --------
+    ::
+
+        export_onnx(make_pipeline(encoder, StandardScaler(), LogisticRegression()).fit(X, y), path)
+        session = onnxruntime.InferenceSession(path)
+        embedding, probability = session.run(None, {"images": images})
     """
     onnx, onnxruntime = _packages()
     file = _checked(path)
