@@ -31,6 +31,22 @@ FILES = {"README.md", "SHA256SUMS", "config.json", "encoder.safetensors", "heads
 WEIGHTS = ["encoder.safetensors", "heads.safetensors"]
 
 
+blanks = {}
+
+
+@pytest.fixture(autouse=True)
+def _equal_networks_are_measured_once(monkeypatch):
+    """Save the tests, most of which read one network, the time that its shapes take."""
+
+    def blank(architecture, usual=_sharing._blank):
+        key = json.dumps(architecture, sort_keys=True)
+        if key not in blanks:
+            blanks[key] = usual(architecture)
+        return blanks[key]
+
+    monkeypatch.setattr(_sharing, "_blank", blank)
+
+
 @pytest.fixture(scope="module")
 def fitted(tiny, X):
     return tiny(match_stride=8).fit(X)
@@ -712,14 +728,16 @@ def test_a_giant_that_a_small_folder_names_is_not_built(copied, monkeypatch):
     assert {one.device.type for one in made} == {"meta"}
 
 
-def test_global_random_numbers_are_left_alone(fitted, folder, tmp_path):
+def test_global_random_numbers_are_left_alone(fitted, folder, tmp_path, monkeypatch):
+    monkeypatch.undo()
     before = torch.get_rng_state()
     fitted.save_pretrained(tmp_path / "model")
     load(folder)
     assert before.equal(torch.get_rng_state())
 
 
-def test_the_defaults_of_torch_do_not_matter(folder, fitted, tmp_path):
+def test_the_defaults_of_torch_do_not_matter(folder, fitted, tmp_path, monkeypatch):
+    monkeypatch.undo()
     torch.set_default_dtype(torch.float64)
     try:
         loaded = load(folder)
