@@ -8,10 +8,12 @@ from otcxr_sk.evaluation._explain import explain
 from otcxr_sk.evaluation._health import embedding_health
 from otcxr_sk.evaluation._online import KNNProbe
 from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe, probe_roc
+from otcxr_sk.evaluation._split import MultilabelStratifiedGroupKFold
 
 __all__ = [
     "Comparison",
     "KNNProbe",
+    "MultilabelStratifiedGroupKFold",
     "compare",
     "deletion_curves",
     "embedding_health",
