@@ -7,15 +7,20 @@ from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
 from otcxr_sk.evaluation._explain import explain
 from otcxr_sk.evaluation._health import embedding_health
 from otcxr_sk.evaluation._online import KNNProbe
+from otcxr_sk.evaluation._operating import OperatingPoint, operating_point
 from otcxr_sk.evaluation._probe import knn_probe, linear_probe, make_probe, probe_roc
+from otcxr_sk.evaluation._shift import DomainShift, domain_shift
 from otcxr_sk.evaluation._split import MultilabelStratifiedGroupKFold
 
 __all__ = [
     "Comparison",
+    "DomainShift",
     "KNNProbe",
     "MultilabelStratifiedGroupKFold",
+    "OperatingPoint",
     "compare",
     "deletion_curves",
+    "domain_shift",
     "embedding_health",
     "explain",
     "few_labels",
@@ -23,6 +28,7 @@ __all__ = [
     "label_efficiency",
     "linear_probe",
     "make_probe",
+    "operating_point",
     "pixel_features",
     "probe_roc",
 ]

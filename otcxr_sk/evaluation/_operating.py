@@ -1,0 +1,157 @@
+"""What a threshold does to patients that it was not chosen on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+from sklearn.utils import check_random_state
+
+from otcxr_sk._columns import check_patients
+from otcxr_sk._ordinary import ordinary
+from otcxr_sk._warning import warn_user
+from otcxr_sk.evaluation._comparison import resample
+from otcxr_sk.evaluation._interval import check_resampling, percentile_interval
+from otcxr_sk.evaluation._task import as_features, check_labels, is_known, require_finite
+
+# Patients to compute an interval from.
+_LEAST = 5
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Sensitivity and specificity at a threshold. Print it to see both.
+
+    Attributes
+    ----------
+    threshold : float
+        Images with at least this score are called positive.
+    sensitivity, specificity : float
+        Share of positive images that are called positive, and of negative ones that are not.
+    sensitivity_interval, specificity_interval : tuple of float (low, high)
+        Their confidence intervals.
+    confidence_level : float
+        Confidence level of the intervals.
+    """
+
+    threshold: float
+    sensitivity: float
+    sensitivity_interval: tuple[float, float]
+    specificity: float
+    specificity_interval: tuple[float, float]
+    confidence_level: float
+
+    def __str__(self) -> str:
+        rates = ", ".join(
+            f"{name} {getattr(self, name):.3f} ({low:.3f} to {high:.3f})"
+            for name, (low, high) in (
+                ("sensitivity", self.sensitivity_interval),
+                ("specificity", self.specificity_interval),
+            )
+        )
+        return f"at {self.threshold:.3g}: {rates}, {100 * self.confidence_level:g} % intervals"
+
+
+@ordinary()
+def operating_point(
+    y: ArrayLike,
+    score: ArrayLike,
+    threshold: float,
+    groups: ArrayLike | None = None,
+    *,
+    n_resamples: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: Any = None,
+) -> OperatingPoint:
+    """Compute sensitivity and specificity at a threshold, with intervals by patient.
+
+    Choose the threshold on other patients than these, for instance with
+    :class:`~sklearn.model_selection.TunedThresholdClassifierCV`.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        0 or 1; images with NaN, of which it is unknown, are left out.
+    score : array-like of shape (n,)
+        Higher for positive images; of `predict_proba` or `decision_function`.
+    threshold : float
+        Scores of at least this are called positive, as by scikit-learn.
+    groups : array-like of shape (n,), default=None
+        Patient of each image. By default, each image is a patient of its own.
+    n_resamples : int, default=1000
+        Number of resamples of the patients.
+    confidence_level : float, default=0.95
+        Confidence level of the intervals, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples.
+
+    Returns
+    -------
+    point : OperatingPoint
+        Its intervals are percentile bootstrap intervals in which patients are drawn with
+        replacement. A rate of 0 or 1 has the exact interval of Clopper and Pearson (1934) for as
+        many images as there are patients with such images: all resamples would agree.
+
+    Raises
+    ------
+    ValueError
+        There is no positive or no negative image, or an array is not as described.
+
+    Warns
+    -----
+    UserWarning
+        Fewer than 5 patients have positive (negative) images, and the rate is neither 0 nor 1: its
+        interval is NaN.
+
+    Examples
+    --------
+    >>> from otcxr_sk.evaluation import operating_point
+    >>> y = [0, 0, 0, 0, 1, 1, 1, 1] * 20
+    >>> score = [0.1, 0.2, 0.3, 0.7, 0.6, 0.8, 0.9, 0.9] * 20
+    >>> print(operating_point(y, score, 0.5, random_state=0))
+    at 0.5: sensitivity 1.000 (0.955 to 1.000), specificity 0.750 (0.657 to 0.835), 95 % intervals
+    """
+    check_resampling(n_resamples, confidence_level)
+    labels = check_labels(y)
+    if labels.shape[1] > 1:
+        raise ValueError("y has several columns; pass one of them, such as y[:, 0]")
+    truth = labels[:, 0]
+    known = is_known(truth)
+    if set(np.unique(truth[known]).tolist()) != {0, 1}:
+        raise ValueError(
+            "y must have images of 0 and of 1; for named classes, pass y == 'the positive one'"
+        )
+    scores = as_features(np.reshape(score, (-1, 1)), "score")[:, 0]
+    if len(scores) != len(truth):
+        raise ValueError(f"score has {len(scores)} rows, y has {len(truth)}")
+    require_finite(scores[:, None], known, "score", "of y and score")
+    if not np.isfinite(threshold):
+        raise ValueError(f"threshold must be a finite number, got {threshold}")
+    patients = check_patients(np.arange(len(truth)) if groups is None else groups, len(truth))
+    patient, counts = resample(patients[known], n_resamples, check_random_state(random_state))
+    called, positive = scores[known] >= threshold, truth[known] == 1
+
+    def rate(right: NDArray[np.bool_], all_: NDArray[np.bool_], what: str) -> Any:
+        share = float(right.sum() / all_.sum())
+        of_patient = [
+            np.bincount(patient[part], minlength=counts.shape[1]) for part in (right, all_)
+        ]
+        n = int((of_patient[1] > 0).sum())
+        if share in (0, 1):
+            exact = binomtest(round(share * n), n).proportion_ci(confidence_level)
+            return share, (float(exact.low), float(exact.high))
+        if n < _LEAST:
+            warn_user(
+                f"there are {n} patients with {what} images, too few for an interval, which is NaN"
+            )
+            return share, (np.nan, np.nan)
+        hits, number = (counts @ each for each in of_patient)
+        resampled = np.where(number > 0, hits / np.maximum(number, 1), np.nan)
+        return share, percentile_interval(resampled, confidence_level)
+
+    sensitivity, of_sensitivity = rate(called & positive, positive, "positive")
+    specificity, of_specificity = rate(~called & ~positive, ~positive, "negative")
+    return OperatingPoint(
+        float(threshold), sensitivity, of_sensitivity, specificity, of_specificity, confidence_level
+    )
