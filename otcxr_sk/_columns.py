@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk._quote import quoted
+from otcxr_sk._warning import warn_user
 
 _NAMED = 5
 # What programs write for a missing value when they turn it into text.
@@ -122,6 +123,31 @@ def check_patients(groups: Any, n_images: int | None = None, name: str = "groups
     first: dict[str, str] = {}
     spelling = {text: first.setdefault(normal_id(text), text) for text in dict.fromkeys(texts)}
     return np.array([spelling[text] for text in texts])
+
+
+def warn_of_seen(
+    seen: Any, patients: NDArray[Any], rows: NDArray[np.intp], part: str = "test"
+) -> None:
+    """Warn if rows of a part are of patients that an encoder was trained on.
+
+    `seen` says so of every image, or is None.
+    """
+    if seen is None:
+        return
+    found = np.asarray(seen)
+    if found.dtype != bool or found.shape != patients.shape:
+        raise ValueError(
+            f"seen must be True or False for each of {len(patients)} images, as "
+            f"encoder.seen(groups) returns, got {found.dtype} of shape {found.shape}"
+        )
+    rows = rows[found[rows]]
+    if len(rows):
+        shown = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
+        warn_user(
+            f"the encoder was trained on {len(np.unique(patients[rows]))} patients of {part} "
+            f"({len(rows)} images, rows {shown}), so their images say little of how it does on new "
+            "patients; leave out the rows where seen is True"
+        )
 
 
 def check_parts(name: str, split: Any, n_images: int) -> NDArray[Any]:

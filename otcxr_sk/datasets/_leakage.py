@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from otcxr_sk._columns import check_parts, check_patients
+from otcxr_sk._columns import check_parts, check_patients, warn_of_seen
 from otcxr_sk._quote import brief
 
 _NAMED = 5
@@ -33,7 +33,10 @@ class LeakageError(ValueError):
 
 
 def check_leakage(
-    groups: ArrayLike, splits: ArrayLike | Iterable[tuple[ArrayLike, ArrayLike]]
+    groups: ArrayLike,
+    splits: ArrayLike | Iterable[tuple[ArrayLike, ArrayLike]],
+    *,
+    seen: ArrayLike | None = None,
 ) -> None:
     """Raise an error if a patient is in more than one part of a split.
 
@@ -44,6 +47,9 @@ def check_leakage(
     splits : array-like of str, shape (n,), or iterable of (train, test)
         Name of the part that each image is in, as in `split` of :class:`Radiographs`; or row
         numbers of two parts per fold, as from ``splitter.split(X, y, groups)``.
+    seen : array-like of shape (n,), bool, default=None
+        Whether an encoder was pre-trained on the patient of each image, as
+        :meth:`OTCXRPretrainer.seen` tells.
 
     Raises
     ------
@@ -51,6 +57,11 @@ def check_leakage(
         If parts share patients. The message counts them and names some; `shared` lists them all.
     ValueError
         If an image has no patient or part, or `groups` and `splits` do not match.
+
+    Warns
+    -----
+    UserWarning
+        Patients were `seen` who are in another part than "train".
 
     See Also
     --------
@@ -70,6 +81,9 @@ def check_leakage(
     patients = check_patients(groups)
     messages, shared = [], []
     for fold, (where, parts) in enumerate(_folds(splits, len(patients))):
+        for part, rows in parts.items():
+            if part != "train":
+                warn_of_seen(seen, patients, rows, f"{where}{brief(part)}")
         for (first, rows), (second, others) in combinations(parts.items(), 2):
             both = np.intersect1d(patients[rows], patients[others])
             if not len(both):

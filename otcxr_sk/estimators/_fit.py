@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import build_network, name_of
+from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import Run, describe_run, open_run
+from otcxr_sk.estimators._seen import new_salt, nobody, note
 from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, restore, unpack
 from otcxr_sk.images import (
     FITTED,
@@ -55,7 +57,7 @@ Outcome = tuple[Learned, BaseException | None]
 def pretrain(
     settings: Settings,
     source: ImageSource,
-    patients: NDArray[np.intp],
+    patients: NDArray[Any] | None,
     *,
     before: Learned | None,
     callbacks: Sequence[Callback],
@@ -67,7 +69,7 @@ def pretrain(
     ----------
     settings : Settings
     source : ImageSource
-    patients : ndarray of int, shape (n,)
+    patients : ndarray of shape (n,) or None
         Patient of each image.
     before : Learned or None
         What a warm start continues from.
@@ -79,7 +81,8 @@ def pretrain(
     processes = join_processes(settings.device)
     seed = draw_seed(settings.random_state)
     weights = None if before is None else before.weights_
-    describe = partial(describe_run, settings, source, seed, patients, weights)
+    numbers = numbered(patients, len(source))
+    describe = partial(describe_run, settings, source, seed, numbers, weights)
     with open_run(settings, source, seed, processes, describe) as run:
         return _train(
             settings,
@@ -87,14 +90,20 @@ def pretrain(
             run,
             processes,
             before=before,
-            held_out=hold_out(patients, settings.validation_fraction, run.seed),
+            patients=patients,
+            held_out=hold_out(numbers, settings.validation_fraction, run.seed),
             callbacks=[*settings.callbacks, *callbacks],
             fitted=fitted,
         )
 
 
 def pretrain_part(
-    settings: Settings, source: ImageSource, *, before: Learned | None, stream: Stream | None
+    settings: Settings,
+    source: ImageSource,
+    patients: NDArray[Any] | None,
+    *,
+    before: Learned | None,
+    stream: Stream | None,
 ) -> tuple[Outcome, Stream]:
     """Do the work of `partial_fit`: one pass, as part of a stream that continues or begins.
 
@@ -115,7 +124,9 @@ def pretrain_part(
     run = Run(int(passes.generate_state(1)[0]), stream.memory, stream.memory.load())
     part = settings if before is None else settings.with_architecture(before._architecture)
     part.epochs = 1
-    outcome = _train(part, source, run, processes, before=before, schedule=WarmupConstant())
+    outcome = _train(
+        part, source, run, processes, before=before, patients=patients, schedule=WarmupConstant()
+    )
     stream.weights = outcome[0].weights_
     return outcome, stream
 
@@ -132,6 +143,7 @@ def _train(
     processes: Processes,
     *,
     before: Learned | None,
+    patients: NDArray[Any] | None,
     held_out: NDArray[np.intp] | Sequence[int] = (),
     callbacks: Sequence[Callback] = (),
     fitted: Callable[[Learned], Any] | None = None,
@@ -165,6 +177,14 @@ def _train(
         seen.warn(source, found.mean, found.std, whole)
     training, validation = parts(source, held_out, found.unusable)
     run.keep_scan(found, len(training))
+    start = settings.weights if before is None else before
+    # All processes end with the same estimator.
+    salt = processes.from_first(new_salt)
+    seen_patients = note(
+        getattr(start, "patients_", nobody(salt)),
+        *patients_of(patients if settings.epochs else np.empty(0, int), held_out, found.unusable),
+        salt=salt,
+    )
 
     def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
         history = joined({} if before is None else before.history_, latest)
@@ -178,6 +198,7 @@ def _train(
             n_epochs_=len(history.get("loss", [])),
             embedding_dim_=model.encoder.last_shape[0],
             encoder_name_=name_of(architecture["encoder"]),
+            patients_=seen_patients,
         )
 
     def so_far(state: TrainingState) -> Any:
@@ -339,6 +360,17 @@ def parts(
     is_held_out = np.isin(usable, held_out)
     _require_two(usable[~is_held_out], usable[is_held_out])
     return Selection(source, usable[~is_held_out]), Selection(source, usable[is_held_out])
+
+
+def patients_of(
+    patients: NDArray[Any] | None, held_out: NDArray[np.intp], unusable: Sequence[Unusable]
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Return the patients of the images to train on, and of those held out."""
+    if patients is None:
+        return None, None
+    usable = np.setdiff1d(np.arange(len(patients)), [problem.row for problem in unusable])
+    is_held_out = np.isin(usable, held_out)
+    return patients[usable[~is_held_out]], patients[usable[is_held_out]]
 
 
 def _require_two(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:

@@ -134,9 +134,13 @@ def _forget_features(estimator: BaseEstimator) -> None:
             delattr(estimator, name)
 
 
-def check_groups(groups: Any, n_images: int) -> NDArray[np.intp]:
-    """Return the patient of each image as a number; without groups, each image has its own."""
-    if groups is None:
+def check_groups(groups: Any, n_images: int) -> NDArray[Any] | None:
+    """Return the patient of each image as text or a number, or None without groups."""
+    return None if groups is None else check_patients(groups, n_images)
+
+
+def numbered(patients: NDArray[Any] | None, n_images: int) -> NDArray[np.intp]:
+    """Return the patient of each image as a number; if they are unknown, each has its own."""
+    if patients is None:
         return np.arange(n_images)
-    patients = check_patients(groups, n_images)
     return np.unique(patients, return_inverse=True)[1]

@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._torch_defaults import inference
 from otcxr_sk._version import __version__
@@ -32,6 +33,7 @@ from otcxr_sk.estimators._parameters import (
     with_groups,
 )
 from otcxr_sk.estimators._sharing import load_model, save_model
+from otcxr_sk.estimators._seen import digest
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
     SklearnCallbacks,
@@ -183,6 +185,13 @@ class OTCXRPretrainer(
         Epochs completed.
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
+    patients_ : dict or None
+        Whom `seen` tells: ``trained`` and ``held_out``, sorted digests (uint64) of patients under
+        a random ``salt``, and whether they are ``complete``, which they are not if some of the
+        training, as by `partial_fit` or of a pretrainer in `weights`, was without `groups`. None
+        if all was. It names nobody, but whoever has it can test ids that they
+        guess, such as numbers of few digits: see `forget_patients`. The salt is not drawn from
+        `random_state`.
     skipped_ : list of dict
         ``row``, ``file`` and ``reason`` of every image that `fit` left out. Copies and saved
         estimators do not name the files.
@@ -253,6 +262,7 @@ class OTCXRPretrainer(
     n_epochs_: int
     embedding_dim_: int
     encoder_name_: str
+    patients_: dict[str, Any] | None
 
     _architecture: dict[str, Any]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -329,8 +339,8 @@ class OTCXRPretrainer(
             At least two images; see the notes of the class.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Patient of each image, none missing, for `validation_fraction`: no patient is on both
-            sides.
+            Patient of each image, none missing. `validation_fraction` puts none on both sides, and
+            `seen` can tell later who was trained on.
 
         Returns
         -------
@@ -383,7 +393,7 @@ class OTCXRPretrainer(
             take_features(self, twin)
             return self._end(outcome)
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Train on some more images, each once, going on from the call before.
 
         The learning rate rises for 40 steps and then stays at its peak. The optimizer's state is
@@ -398,6 +408,8 @@ class OTCXRPretrainer(
             At least two images; see the notes of the class. They are read once before they are
             trained on, as by `fit`.
         y : ignored
+        groups : array-like of shape (n,), default=None
+            Patient of each image, none missing, for `seen`.
 
         Returns
         -------
@@ -422,8 +434,9 @@ class OTCXRPretrainer(
             settings, before = self._settings(), self._learned()
             twin = copy(self)
             source = twin._source(X, fitting=before is None, least=2)
+            patients = check_groups(groups, len(source))
             outcome, stream = pretrain_part(
-                settings, source, before=before, stream=self._unsaved.stream
+                settings, source, patients, before=before, stream=self._unsaved.stream
             )
             take_features(self, twin)
             self._unsaved.stream = stream
@@ -656,6 +669,67 @@ class OTCXRPretrainer(
         with ordinary():
             return self._encoder().load().encoder
 
+    def seen(self, groups: Any, *, held_out: bool = False) -> NDArray[np.bool_]:
+        """Return which patients the encoder was trained on.
+
+        Parameters
+        ----------
+        groups : array-like of shape (n,)
+            Patient of each image, none missing.
+        held_out : bool, default=False
+            Whether patients that were held out by `validation_fraction` count, too.
+
+        Returns
+        -------
+        seen : ndarray of shape (n,), bool
+            For `seen` of `linear_probe`, `compare` and the like, which warn of such test patients.
+
+        Raises
+        ------
+        ValueError
+            The encoder knows no patients: it was trained without `groups`, or forgot them.
+
+        Warns
+        -----
+        UserWarning
+            Some of the training was without `groups`: others may have been seen.
+
+        Examples
+        --------
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> data = make_chest_phantoms(4, image_size=32, random_state=0)
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
+        >>> enc.fit(data.images, groups=["a", "a", "b", "b", "c", "c", "d", "d"]).seen(["B", "e"])
+        array([ True, False])
+        """
+        check_is_fitted(self)
+        known = self.patients_
+        if known is None:
+            raise ValueError(
+                "this encoder knows no patients: it was trained without groups, or forgot them"
+            )
+        if not known["complete"]:
+            warn_user(
+                "some of the training was without groups: patients that count as not seen may have "
+                "been seen"
+            )
+        found = digest(check_patients(groups), known["salt"])
+        parts = ("trained", "held_out") if held_out else ("trained",)
+        return np.isin(found, np.concatenate([known[part] for part in parts]))
+
+    def forget_patients(self) -> Self:
+        """Forget who was trained on, before a copy is given away.
+
+        Returns
+        -------
+        self : OTCXRPretrainer
+            Without `patients_`, so `seen` is an error. Nothing else changes.
+        """
+        check_is_fitted(self)
+        self.patients_ = None
+        return self
+
     def save_encoder(self, path: Any) -> None:
         """Write the encoder to a file for timm, torch and `weights`, without pickle.
 
@@ -834,6 +908,9 @@ class OTCXRPretrainer(
                 f"this {type(self).__name__} was saved by otcxr-sk {written} and is loaded by "
                 f"{__version__}; its embeddings may differ",
             )
+        if "weights_" in state:
+            # Earlier versions kept none.
+            state.setdefault("patients_", None)
         super().__setstate__(state)
         # As in `_take`: using the estimator must add no attribute.
         _ = self._unsaved

@@ -69,7 +69,8 @@ class Learned:
     ----------
     _architecture : dict
         Parameters of the network and its training, see `FittedEncoder`.
-    weights_, mean_, std_, history_, skipped_, n_epochs_, embedding_dim_, encoder_name_
+    weights_, mean_, std_, history_, skipped_, n_epochs_, embedding_dim_, encoder_name_,
+    patients_
         As documented there.
     """
 
@@ -82,6 +83,7 @@ class Learned:
     n_epochs_: int
     embedding_dim_: int
     encoder_name_: str
+    patients_: dict[str, Any] | None
 
     @classmethod
     def by(cls, estimator: Any) -> Learned:

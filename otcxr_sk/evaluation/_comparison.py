@@ -88,6 +88,7 @@ def compare(
     fractions: Sequence[float] = (0.01, 0.1, 1.0),
     draws: int = 10,
     probe: str = "linear",
+    seen: ArrayLike | None = None,
     n_resamples: int = 1000,
     confidence_level: float = 0.95,
     random_state: Any = None,
@@ -111,6 +112,8 @@ def compare(
         Name of the embedding to compare the others with.
     fractions, draws, probe
         As for `label_efficiency`.
+    seen : array-like of shape (n,), bool, default=None
+        As for `linear_probe`; of several encoders, ``one.seen(groups) | other.seen(groups)``.
     n_resamples : int, default=1000
         Number of resamples of the test patients. Those that lack a class of a label have no AUC
         and are left out.
@@ -135,7 +138,7 @@ def compare(
     UserWarning
         An embedding other than the reference has NaN in a row of `train` or `test`, so its scores
         are NaN; or a class has so few test patients that more than half of the resamples lack it,
-        so the intervals are NaN.
+        so the intervals are NaN; or test patients were `seen`.
 
     See Also
     --------
@@ -157,7 +160,7 @@ def compare(
     >>> bool(result.low[1, 0] > 0)
     True
     """
-    labels, patients, train_rows, test_rows = check_task(y, groups, train, test)
+    labels, patients, train_rows, test_rows = check_task(y, groups, train, test, seen)
     if not isinstance(features, Mapping):
         raise TypeError("features must be a dict of names and arrays")
     if reference not in features:

@@ -105,13 +105,14 @@ def label_efficiency(
     fractions: Sequence[float] = (0.01, 0.1, 1.0),
     draws: int = 10,
     probe: str = "linear",
+    seen: ArrayLike | None = None,
     random_state: Any = None,
 ) -> Bunch:
     """Measure the AUC on test patients as a function of the share of labeled training patients.
 
     Parameters
     ----------
-    Z, y, groups, train, test
+    Z, y, groups, train, test, seen
         As for `linear_probe`.
     fractions : sequence of float, default=(0.01, 0.1, 1.0)
         Shares in (0, 1], as for `few_labels`.
@@ -161,7 +162,7 @@ def label_efficiency(
     >>> bool(0.5 < few < all_labels)
     True
     """
-    labels, patients, train_rows, test_rows = check_task(y, groups, train, test)
+    labels, patients, train_rows, test_rows = check_task(y, groups, train, test, seen)
     features = check_features(Z, labels, np.union1d(train_rows, test_rows))
     random = check_random_state(random_state)
     drawn = draw_rows(labels, patients, train_rows, fractions, draws, random)

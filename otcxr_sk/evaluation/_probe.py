@@ -33,7 +33,13 @@ def make_probe() -> Pipeline:
 
 @ordinary()
 def linear_probe(
-    Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
+    Z: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    *,
+    train: ArrayLike,
+    test: ArrayLike,
+    seen: ArrayLike | None = None,
 ) -> float:
     """Return the AUC on test patients of a logistic regression fitted on training patients.
 
@@ -51,6 +57,9 @@ def linear_probe(
         Patient of each image, none of them missing.
     train, test : array-like of int
         Rows to fit on and rows to judge on. They must not share patients.
+    seen : array-like of shape (n,), bool, default=None
+        Whether the encoder was pre-trained on the patient of each image, as
+        :meth:`OTCXRPretrainer.seen` tells; such test patients are warned of.
 
     Returns
     -------
@@ -64,6 +73,11 @@ def linear_probe(
     ValueError
         A patient is in both `train` and `test`, a class of a label is missing in one of them, or
         an array is not as described.
+
+    Warns
+    -----
+    UserWarning
+        Test patients were `seen`.
 
     See Also
     --------
@@ -80,12 +94,18 @@ def linear_probe(
     >>> linear_probe(y[:, None], y, np.arange(40), train=range(20), test=range(20, 40))
     1.0
     """
-    return mean_auc(*_check_and_score("linear", Z, y, groups, train, test))
+    return mean_auc(*_check_and_score("linear", Z, y, groups, train, test, seen))
 
 
 @ordinary()
 def knn_probe(
-    Z: ArrayLike, y: ArrayLike, groups: ArrayLike, *, train: ArrayLike, test: ArrayLike
+    Z: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    *,
+    train: ArrayLike,
+    test: ArrayLike,
+    seen: ArrayLike | None = None,
 ) -> float:
     """Return the AUC on test patients of a vote of the most similar training images.
 
@@ -96,7 +116,7 @@ def knn_probe(
 
     Parameters
     ----------
-    Z, y, groups, train, test
+    Z, y, groups, train, test, seen
         As for `linear_probe`.
 
     Returns
@@ -122,7 +142,7 @@ def knn_probe(
     >>> knn_probe(Z, y, np.arange(60), train=range(30), test=range(30, 60))
     1.0
     """
-    return mean_auc(*_check_and_score("knn", Z, y, groups, train, test))
+    return mean_auc(*_check_and_score("knn", Z, y, groups, train, test, seen))
 
 
 @ordinary()
@@ -134,12 +154,13 @@ def probe_roc(
     train: ArrayLike,
     test: ArrayLike,
     probe: str = "linear",
+    seen: ArrayLike | None = None,
 ) -> Bunch:
     """Return the ROC curve of a probe on test patients.
 
     Parameters
     ----------
-    Z, y, groups, train, test
+    Z, y, groups, train, test, seen
         As for `linear_probe`.
     probe : {"linear", "knn"}, default="linear"
         `linear_probe` or `knn_probe`.
@@ -172,7 +193,7 @@ def probe_roc(
     >>> roc.fpr.tolist(), roc.tpr.tolist(), roc.auc
     ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], 1.0)
     """
-    truth, score = _check_and_score(probe, Z, y, groups, train, test)
+    truth, score = _check_and_score(probe, Z, y, groups, train, test, seen)
     known = is_known(truth).T
     with keeping_filters():
         curves = [
@@ -221,9 +242,15 @@ def mean_auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _check_and_score(
-    probe: str, Z: ArrayLike, y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
+    probe: str,
+    Z: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    train: ArrayLike,
+    test: ArrayLike,
+    seen: ArrayLike | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    labels, _, train_rows, test_rows = check_task(y, groups, train, test)
+    labels, _, train_rows, test_rows = check_task(y, groups, train, test, seen)
     features = check_features(Z, labels, np.union1d(train_rows, test_rows))
     return score_test_rows(probe, features, labels, train_rows, test_rows)
 

@@ -99,6 +99,7 @@ def domain_shift(
 
     See Also
     --------
+    Familiarity : How near single images are to a collection.
 
     Notes
     -----

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from otcxr_sk._columns import check_patients, plain, same_kind
+from otcxr_sk._columns import check_patients, plain, same_kind, warn_of_seen
 from otcxr_sk._quote import brief, listed
 from otcxr_sk._warning import keeping_filters
 
@@ -78,7 +78,11 @@ def _is_unknown(value: Any) -> bool:
 
 
 def check_task(
-    y: ArrayLike, groups: ArrayLike, train: ArrayLike, test: ArrayLike
+    y: ArrayLike,
+    groups: ArrayLike,
+    train: ArrayLike,
+    test: ArrayLike,
+    seen: ArrayLike | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
     """Return labels (n, k), patients (n,), training rows and test rows, all of them checked."""
     labels = check_labels(y)
@@ -99,6 +103,7 @@ def check_task(
                 f"y{of_label} must have the same two or more classes in train and in test; train "
                 f"has {_named(in_train)}, test has {_named(in_test)}"
             )
+    warn_of_seen(seen, patients, test_rows)
     return labels, patients, train_rows, test_rows
 
 

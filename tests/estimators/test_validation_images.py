@@ -13,14 +13,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from otcxr_sk.estimators._fit import draw_seed, hold_out
-from otcxr_sk.estimators._inputs import check_groups
+from otcxr_sk.estimators._inputs import check_groups, numbered
 
 PATIENTS = np.array([f"patient {number % 9}" for number in range(24)])
 
 
 def rows_held_out(fraction, groups=PATIENTS):
     """Rows that a fit with random_state=0 holds out, and the others."""
-    held_out = hold_out(check_groups(groups, len(PATIENTS)), fraction, draw_seed(0))
+    held_out = hold_out(
+        numbered(check_groups(groups, len(PATIENTS)), len(PATIENTS)), fraction, draw_seed(0)
+    )
     return held_out, np.setdiff1d(np.arange(len(PATIENTS)), held_out)
 
 
@@ -30,7 +32,7 @@ def rows_held_out(fraction, groups=PATIENTS):
     seed=st.integers(0, 99),
 )
 def test_no_patient_is_on_both_sides(groups, fraction, seed):
-    patients = check_groups(groups, len(groups))
+    patients = numbered(check_groups(groups, len(groups)), len(groups))
     try:
         held_out = hold_out(patients, fraction, seed)
     except ValueError as error:
