@@ -5,6 +5,7 @@ from otcxr_sk.evaluation._comparison import Comparison, compare
 from otcxr_sk.evaluation._deletion import deletion_curves
 from otcxr_sk.evaluation._efficiency import few_labels, label_efficiency
 from otcxr_sk.evaluation._explain import explain
+from otcxr_sk.evaluation._familiarity import Familiarity
 from otcxr_sk.evaluation._health import embedding_health
 from otcxr_sk.evaluation._online import KNNProbe
 from otcxr_sk.evaluation._operating import OperatingPoint, operating_point
@@ -15,6 +16,7 @@ from otcxr_sk.evaluation._split import MultilabelStratifiedGroupKFold
 __all__ = [
     "Comparison",
     "DomainShift",
+    "Familiarity",
     "KNNProbe",
     "MultilabelStratifiedGroupKFold",
     "OperatingPoint",
