@@ -32,8 +32,8 @@ from otcxr_sk.estimators._parameters import (
     check_settings,
     with_groups,
 )
-from otcxr_sk.estimators._sharing import load_model, save_model
 from otcxr_sk.estimators._seen import digest
+from otcxr_sk.estimators._sharing import load_model, save_model
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
     SklearnCallbacks,

@@ -189,7 +189,7 @@ def k_center(Z: NDArray[np.float64], k: int) -> NDArray[np.intp]:
     norms = np.einsum("ij,ij->i", Z, Z)
     chosen, distances = [int(norms.argmin())], np.full(len(Z), np.inf)
     while True:
-        to_last = norms + norms[chosen[-1]] - 2 * Z @ Z[chosen[-1]]
+        to_last = norms + norms[chosen[-1]] - Z @ (2 * Z[chosen[-1]])
         distances = np.minimum(distances, to_last)
         distances[chosen[-1]] = 0
         farthest = int(distances.argmax())

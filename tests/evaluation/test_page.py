@@ -1,0 +1,22 @@
+"""The page on what comes after training runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "after-training.md"
+
+
+@pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
+def test_the_blocks_run_in_order_and_give_what_the_page_says(capsys):
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), flags=re.M | re.S):
+        exec(compile(block, PAGE.name, "exec"), names)
+    np.testing.assert_array_equal(
+        names["seen"], np.isin(np.arange(len(names["y"])), names["train"])
+    )
+    printed = capsys.readouterr().out
+    assert "told apart with an AUC of" in printed
+    assert "sensitivity" in printed
