@@ -21,6 +21,8 @@ _KEPT = 0.99
 # Squared distance of copies, by rounding, as a share of the largest squared norm.
 _SAME = 1e-9
 _FOLDS = 5
+# Of more images, as many are evenly taken to choose references among.
+_CANDIDATES = 20_000
 _LEAST = 10
 
 
@@ -31,7 +33,7 @@ class Familiarity(OutlierMixin, BaseEstimator):
     `n_neighbors` of them, in the directions that have 99 % of the variance, each scaled to a
     variance of 1. References are a few of the training embeddings that leave none far from all of
     them, found by the greedy k-center algorithm (Gonzalez 1985, "Clustering to minimize the maximum
-    intercluster distance"), as in PatchCore (Roth et al. 2022).
+    intercluster distance"), as in PatchCore (Roth et al. 2022), among up to 20,000 of them.
 
     Parameters
     ----------
@@ -172,7 +174,8 @@ class Familiarity(OutlierMixin, BaseEstimator):
                 "embedding_health"
             )
         scale = PCA(_KEPT, whiten=True, svd_solver="covariance_eigh").fit(Z)
-        scaled = scale.transform(Z)
+        candidates = np.linspace(0, len(Z) - 1, min(len(Z), _CANDIDATES)).astype(np.intp)
+        scaled = scale.transform(Z[candidates])
         return scale, scaled[k_center(scaled, self.n_references)]
 
 

@@ -125,7 +125,7 @@ def operating_point(
     scores = as_features(np.reshape(score, (-1, 1)), "score")[:, 0]
     if len(scores) != len(truth):
         raise ValueError(f"score has {len(scores)} rows, y has {len(truth)}")
-    require_finite(scores[:, None], known, "score", "of y and score")
+    require_finite(scores[:, None], np.flatnonzero(known), "score", "of y and score")
     if not np.isfinite(threshold):
         raise ValueError(f"threshold must be a finite number, got {threshold}")
     patients = check_patients(np.arange(len(truth)) if groups is None else groups, len(truth))
