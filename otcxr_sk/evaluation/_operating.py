@@ -142,9 +142,7 @@ def operating_point(
             exact = binomtest(round(share * n), n).proportion_ci(confidence_level)
             return share, (float(exact.low), float(exact.high))
         if n < _LEAST:
-            warn_user(
-                f"there are {n} patients with {what} images, too few for an interval, which is NaN"
-            )
+            warn_user(f"too few patients ({n}) have {what} images for an interval, which is NaN")
             return share, (np.nan, np.nan)
         hits, number = (counts @ each for each in of_patient)
         resampled = np.where(number > 0, hits / np.maximum(number, 1), np.nan)

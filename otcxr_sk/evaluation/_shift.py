@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._warning import keeping_filters
 from otcxr_sk.evaluation._comparison import resample, resampled_auc
 from otcxr_sk.evaluation._interval import check_resampling, percentile_interval
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
@@ -116,7 +114,7 @@ def domain_shift(
     >>> domain_shift(Z[:150], Z[150:], random_state=0).found
     False
     >>> print(domain_shift(Z[:150], Z[150:] + 0.5, random_state=0))
-    a shift was found: the collections are told apart with an AUC of 0.874 (95 % interval 0.819 to \
+    a shift was found: the collections are told apart with an AUC of 0.835 (95 % interval 0.766 to \
 0.925; 75 and 75 patients)
     """
     check_resampling(n_resamples, confidence_level)
@@ -156,14 +154,16 @@ def _joined(groups_a: Any, groups_b: Any, n: int, m: int) -> NDArray[np.intp]:
 def _halves(
     domain: NDArray[np.intp], patients: NDArray[np.intp], random: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    splitter = StratifiedGroupKFold(2, shuffle=True, random_state=random)
-    least = min(len(np.unique(patients[domain == which])) for which in (0, 1))
-    if least >= _LEAST:
-        with keeping_filters():
-            train, test = next(splitter.split(patients, domain, patients))
-        if all(len(np.unique(domain[part])) == 2 for part in (train, test)):
-            return train, test
-    raise ValueError(
-        f"a collection has {least} patients, too few to fit a classifier on half of them and to "
-        f"judge it by the others; at least {_LEAST} are needed"
-    )
+    in_a, in_b = (np.isin(np.unique(patients), patients[domain == which]) for which in (0, 1))
+    if (least := min(in_a.sum(), in_b.sum())) < _LEAST:
+        raise ValueError(
+            f"a collection has too few patients ({least}, of at least {_LEAST} needed) to fit a "
+            "classifier on half of them and to judge it by the others"
+        )
+    order = random.permutation(len(in_a))
+    judged = np.zeros(len(in_a), bool)
+    # Half of the patients of only one collection, of only the other, and of both.
+    for part in (in_a & ~in_b, in_b & ~in_a, in_a & in_b):
+        judged[order[part[order]][::2]] = True
+    to_judge = judged[np.unique(patients, return_inverse=True)[1]]
+    return np.flatnonzero(~to_judge), np.flatnonzero(to_judge)

@@ -88,7 +88,7 @@ def test_too_few_patients_of_a_class_cost_its_interval_only():
     y = np.array([0] * 40 + [1, 1])
     groups = np.append(np.arange(40), [40, 40])
     score = np.append(np.arange(40) / 40, [0, 1])
-    with pytest.warns(UserWarning, match="there are 1 patients with negative images"):
+    with pytest.warns(UserWarning, match=r"too few patients \(1\) have negative images"):
         point = operating_point(1 - y, -score, -0.5, groups)
     assert point.specificity == 0.5
     assert np.isnan(point.specificity_interval).all()

@@ -66,6 +66,13 @@ def test_a_patient_in_both_collections_is_on_one_side_of_the_split():
     assert found.n_patients == (20, 20)
 
 
+def test_both_sides_of_the_split_have_half_of_the_patients_however_many_images_they_have():
+    groups = np.append(np.zeros(1000, int), np.arange(1, 20))
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(len(groups), 3)), random.normal(size=(50, 3))
+    assert domain_shift(a, b, groups, random_state=0).n_patients == (10, 25)
+
+
 def test_equal_seeds_give_equal_results_and_swapped_collections_the_same_finding():
     a, b, *groups = halves(0)
     one, again = (domain_shift(a, b + 1, *groups, random_state=3) for _ in range(2))
@@ -95,7 +102,7 @@ Z = np.random.default_rng(0).normal(size=(20, 3))
     [
         ((Z, Z[:, :2]), {}, r"of one encoder, but have the shapes \(20, 3\) and \(20, 2\)"),
         ((Z, np.full((20, 3), np.nan)), {}, r"Z_b: row 0 \(and 19 more\) has NaN"),
-        ((Z, Z, [1] * 20), {}, "a collection has 1 patients, too few"),
+        ((Z, Z, [1] * 20), {}, r"a collection has too few patients \(1, of at least 10 needed\)"),
         ((Z, Z, range(20), ["a"] * 20), {}, "groups_a and groups_b: row 0 is the number 0, but"),
         ((Z, Z, range(19)), {}, "groups_a has 19 rows, but there are 20 images"),
         ((Z, Z, None, [None] * 20), {}, "groups_b: row 0 has no patient"),
