@@ -115,7 +115,7 @@ def domain_shift(
     False
     >>> print(domain_shift(Z[:150], Z[150:] + 0.5, random_state=0))
     a shift was found: the collections are told apart with an AUC of 0.835 (95 % interval 0.766 to \
-0.925; 75 and 75 patients)
+0.897; 75 and 75 patients)
     """
     check_resampling(n_resamples, confidence_level)
     collections = [as_features(Z, name) for Z, name in ((Z_a, "Z_a"), (Z_b, "Z_b"))]
