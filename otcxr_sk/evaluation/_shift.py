@@ -104,7 +104,7 @@ def domain_shift(
     Folds, each judged by a classifier of the others, would use all images to judge by. But their
     scores depend on each other through what the classifiers were fitted on, and no resampling of
     them shows that: such intervals of 95 % covered 0.5 for only 76 to 90 % of pairs of samples of
-    one population, and those of one split for 94 %.
+    one population, and those of one split for 93 to 96 %.
 
     Examples
     --------
