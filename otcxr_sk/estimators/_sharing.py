@@ -134,6 +134,7 @@ def load_model(kind: type, path: Any) -> Any:
             n_epochs_=len(history.get("loss", [])),
             embedding_dim_=blank.encoder.last_shape[0],
             encoder_name_=name_of(architecture["encoder"]),
+            patients_=None,
         )
     )
 

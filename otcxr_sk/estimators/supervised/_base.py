@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import draw_seed
-from otcxr_sk.estimators._inputs import check_groups, take_features
+from otcxr_sk.estimators._inputs import check_groups, numbered, take_features
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     Settings,
@@ -136,7 +136,7 @@ class Supervised(BaseEstimator):
         settings = self._settings()
         base, twin = self._start(), copy(self)
         source = base._source(X, fitting=True, asked_by=twin)
-        patients = check_groups(groups, len(source))
+        patients = numbered(check_groups(groups, len(source)), len(source))
         labels = self._check_labels(y, len(source), base)
         if not hasattr(base, "weights_"):
             base.fit(X, groups=groups)
