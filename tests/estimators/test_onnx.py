@@ -126,7 +126,7 @@ def softmax(scores):
         [TruncatedSVD(2), FunctionTransformer(lambda values: 3 * values - 1)],
         [StandardScaler().set_output(transform="pandas")],
     ],
-    ids=str,
+    ids=lambda steps: " ".join(type(step).__name__ for step in steps),
 )
 def test_affine_steps_become_one_linear_map(steps, n_classes):
     rng = np.random.default_rng(0)
