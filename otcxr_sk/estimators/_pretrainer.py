@@ -6,23 +6,21 @@ from copy import copy
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._torch_defaults import inference
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import Outcome, draw_seed, pretrain, pretrain_part
 from otcxr_sk.estimators._inputs import check_groups, check_images, take_features
+from otcxr_sk.estimators._matching import match_images, match_views
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     GROUPS,
@@ -48,7 +46,6 @@ from otcxr_sk.images import (
     Resize,
     Spreads,
     leave_out,
-    spread,
     unusable_table,
     warn_unusable,
     without_names,
@@ -58,17 +55,14 @@ from otcxr_sk.method import (
     Objective,
     OTCXRModel,
     Views,
-    matching_accuracy,
     without_read_out,
 )
 from otcxr_sk.training import (
     Callback,
-    NonFiniteLossError,
     Optimizer,
     choose_device,
     evaluate,
     explained_memory,
-    put_on,
 )
 
 # Format of pickles. Those of version 0.1 name none.
@@ -576,18 +570,8 @@ class OTCXRPretrainer(
         """
         with ordinary():
             encoder = self._encoder()
-            draw = encoder.draw(draw_seed(random_state), erase=0.0)
-            images = self._batch(encoder, self._source(X, fitting=False), draw.device)
-            with inference():
-                views, affine = draw(images, 0, 0)
-                plan, grid = self._plan(encoder, views, affine)
-                accuracy, chance = matching_accuracy(plan, affine, grid)
-            return Bunch(
-                **_by_pair(views, affine, plan),
-                grid=grid,
-                accuracy=float(accuracy),
-                chance=float(chance),
-            )
+            source = self._source(X, fitting=False)
+            return match_views(encoder, self._model(encoder), source, draw_seed(random_state))
 
     def match_pairs(self, X: Any, Y: Any) -> Bunch:
         """Transport the tokens of images to those of other images, such as another patient's.
@@ -631,17 +615,7 @@ class OTCXRPretrainer(
         with ordinary():
             encoder = self._encoder()
             sources = [self._source(images, fitting=False) for images in (X, Y)]
-            n, others = map(len, sources)
-            if n != others:
-                raise ValueError(f"X has {n} images and Y has {others}: pass pairs")
-            device = choose_device(self.device)
-            images = torch.cat([self._batch(encoder, source, device) for source in sources])
-            views = (images - encoder.mean) / encoder.std
-            # Both views show the whole image, so that the marginals are uniform.
-            affine = torch.eye(2, 3, device=device).expand(2 * n, 2, 3)
-            with inference():
-                plan, grid = self._plan(encoder, views, affine)
-            return Bunch(**_by_pair(views, affine, plan), grid=grid)
+            return match_images(encoder, self._model(encoder), *sources)
 
     def to_torch(self) -> DenseEncoder:
         """Return a copy of the encoder as a torch module.
@@ -976,29 +950,6 @@ class OTCXRPretrainer(
             self._unsaved.unusable = unusable_table(problems)
             return embedding
 
-    def _batch(self, encoder: FittedEncoder, source: ImageSource, device: torch.device) -> Tensor:
-        """Read all images of a source, with a warning of values unlike those of `fit`."""
-        rows = np.arange(len(source))
-        pixels = source.read(rows, encoder.architecture["image_size"])
-        images = torch.from_numpy(pixels).to(device)
-        seen = Spreads(len(source))
-        seen.note(rows, spread(images).cpu())
-        seen.warn(source, encoder.mean, encoder.std, FITTED)
-        return images
-
-    def _plan(
-        self, encoder: FittedEncoder, views: Tensor, affine: Tensor
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """Return the plans between views, and the grid of their tokens."""
-        model = put_on(views.device, self._model(encoder))
-        plan = model.match(model.infuse(model.dense_tokens(views)), affine).plan
-        if not plan.isfinite().all():
-            raise NonFiniteLossError(
-                "the cost of transport between the views of these images is not finite: check "
-                "that their pixels are scaled like those of the training images"
-            )
-        return plan, model.grid
-
     def _encoder(self) -> FittedEncoder:
         check_is_fitted(self)
         # Another thread may take what it has learned meanwhile.
@@ -1051,12 +1002,3 @@ class OTCXRPretrainer(
         if failure is not None:
             raise failure
         return self
-
-
-def _by_pair(views: Tensor, affine: Tensor, plan: Tensor) -> dict[str, NDArray[np.float32]]:
-    """Return the two views of each image side by side, and the plan between them."""
-    return {
-        "views": torch.stack(views[:, 0].chunk(2), 1).cpu().numpy(),
-        "affine": torch.stack(affine.chunk(2), 1).cpu().numpy(),
-        "plan": plan.cpu().numpy(),
-    }
