@@ -101,7 +101,13 @@ def test_settings_of_the_program_change_no_bit(names, assert_same, tiny, X):
     [
         {"encoder": "test_vit", "objective__cv_sim_depth": 1, "objective__epsilon": 0.01},
         {"encoder": "test_convnext", "precision": "bfloat16", "optimizer__ema": 0.9},
-        {"encoder": "test_efficientnet", "precision": "float16", "optimizer__name": "lars"},
+        {
+            "encoder": "test_efficientnet",
+            "precision": "float16",
+            "optimizer__name": "lars",
+            # Its first gradients would overflow at the first scale, which anomalies forbid.
+            "objective__read_out": 0.0,
+        },
         {"encoder": "dropout", "validation_fraction": 0.3, "accumulate": 2},
     ],
     ids=lambda parameters: parameters["encoder"],
