@@ -36,11 +36,9 @@ from otcxr_sk.training import (
     Callback,
     CollapseAlarm,
     Draw,
-    NonFiniteLossError,
     Processes,
     Randomness,
     Trainer,
-    TrainingInterrupted,
     TrainingState,
     WarmupConstant,
     evaluate,
@@ -242,15 +240,7 @@ def _train(
         validate=None if validation is None else validate,
         fitted=None if fitted is None else so_far,
     )
-    failure: BaseException | None = None
-    try:
-        history = trainer.fit(model, training, run.checkpoints, run.start, random)
-    except NonFiniteLossError as error:
-        if not error.epoch:
-            raise
-        history, failure = error.history, error
-    except TrainingInterrupted as error:
-        history, failure = error.history, error
+    history, failure = run.train(trainer, model, training, random)
     return learned(model, history), failure
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from otcxr_sk._files import open_file
 from otcxr_sk._parameters import ParameterGroup
@@ -27,8 +28,12 @@ from otcxr_sk.training import (
     CheckpointWarning,
     EarlyStopping,
     InMemoryCheckpoint,
+    NonFiniteLossError,
     Processes,
+    Randomness,
     RunState,
+    Trainer,
+    TrainingInterrupted,
 )
 
 # Parameters that decide where, how fast and how long a run goes, but not what it computes. Compared
@@ -72,6 +77,25 @@ class Run:
         """Save with every checkpoint what the scan of the images found."""
         if self.checkpoints is not None:
             self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
+
+    def train(
+        self, trainer: Trainer, network: nn.Module, images: ImageSource, random: Randomness
+    ) -> tuple[dict[str, list[float]], BaseException | None]:
+        """Train a network; return the history, and the error that ended training early, if any.
+
+        Raises
+        ------
+        NonFiniteLossError
+            No epoch ended well, so that there is nothing to keep.
+        """
+        try:
+            return trainer.fit(network, images, self.checkpoints, self.start, random), None
+        except NonFiniteLossError as error:
+            if not error.epoch:
+                raise
+            return error.history, error
+        except TrainingInterrupted as error:
+            return error.history, error
 
 
 @contextmanager

@@ -33,10 +33,8 @@ from otcxr_sk.images import (
 )
 from otcxr_sk.training import (
     LabelledDraw,
-    NonFiniteLossError,
     Randomness,
     Trainer,
-    TrainingInterrupted,
     TrainingState,
     choose_device,
     choose_precision,
@@ -184,16 +182,7 @@ def fine_tune(
             validate=validate if len(held_out) else None,
             fitted=so_far,
         )
-        failure: BaseException | None = None
-        try:
-            images = Selection(source, training)
-            history = trainer.fit(network, images, run.checkpoints, run.start, random)
-        except NonFiniteLossError as error:
-            if not error.epoch:
-                raise
-            history, failure = error.history, error
-        except TrainingInterrupted as error:
-            history, failure = error.history, error
+        history, failure = run.train(trainer, network, Selection(source, training), random)
         return learned(network, history), failure
 
 
