@@ -19,7 +19,7 @@ from otcxr_sk.estimators._encoder import build_network, name_of
 from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import Run, describe_run, open_run
-from otcxr_sk.estimators._seen import new_salt, nobody, note
+from otcxr_sk.estimators._seen import count, new_salt, nobody, note
 from otcxr_sk.estimators._state import History, Learned, Stream, pack, part_of, restore, unpack
 from otcxr_sk.images import (
     FITTED,
@@ -183,6 +183,9 @@ def _train(
         *patients_of(patients if settings.epochs else np.empty(0, int), held_out, found.unusable),
         salt=salt,
     )
+    n_images = getattr(start, "n_images_", 0)
+    if n_images is not None and settings.epochs:
+        n_images += len(training)
 
     def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
         history = joined({} if before is None else before.history_, latest)
@@ -197,6 +200,8 @@ def _train(
             embedding_dim_=model.encoder.last_shape[0],
             encoder_name_=name_of(architecture["encoder"]),
             patients_=seen_patients,
+            n_images_=n_images,
+            n_patients_=count(seen_patients),
         )
 
     def so_far(state: TrainingState) -> Any:

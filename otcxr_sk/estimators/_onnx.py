@@ -1,10 +1,11 @@
-"""A fitted encoder, alone or at the head of a Pipeline, as one ONNX graph."""
+"""A fitted encoder, alone or with what classifies its embedding, as one ONNX graph."""
 
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from otcxr_sk._version import __version__
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import FittedEncoder, name_of
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators.supervised import OTCXRClassifier
 from otcxr_sk.method import pool
 
 TOLERANCE = 1e-4
@@ -46,6 +48,25 @@ class _Linear(NamedTuple):
     bias: NDArray[Any]
 
 
+class _Classifier(NamedTuple):
+    """What follows an encoder: its scores, and the probabilities that they should give.
+
+    Attributes
+    ----------
+    linear : _Linear
+    classes : ndarray
+    several : bool
+        Whether each score tells of a label of its own, rather than all of one class.
+    probability : callable
+        Takes embeddings (n, d).
+    """
+
+    linear: _Linear
+    classes: NDArray[Any]
+    several: bool
+    probability: Callable[[NDArray[Any]], NDArray[Any]]
+
+
 class _Graph(nn.Module):
     """Images in [0, 1] to the embedding, and to the probabilities of a linear classifier on it."""
 
@@ -53,11 +74,12 @@ class _Graph(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, encoder: FittedEncoder, linear: _Linear | None) -> None:
+    def __init__(self, encoder: FittedEncoder, classifier: _Classifier | None) -> None:
         super().__init__()
         self.encoder = encoder.load().encoder.to(memory_format=torch.contiguous_format)
-        self._mean, self._std, self._classifies = encoder.mean, encoder.std, linear is not None
-        for name, values in () if linear is None else linear._asdict().items():
+        self._mean, self._std, self._classifies = encoder.mean, encoder.std, classifier is not None
+        self._several = classifier is not None and classifier.several
+        for name, values in () if classifier is None else classifier.linear._asdict().items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> Any:
@@ -65,27 +87,28 @@ class _Graph(nn.Module):
         if not self._classifies:
             return embedding
         scores = (embedding - self.center) @ self.weight + self.bias
-        return embedding, torch.softmax(scores, 1)
+        return embedding, scores.sigmoid() if self._several else scores.softmax(1)
 
 
 def export_onnx(model: Any, path: Any) -> None:
-    """Write a fitted encoder, or a Pipeline that begins with one, as one ONNX graph.
+    """Write a fitted encoder, or a classifier with its encoder, as one ONNX graph.
 
     Needs the extra ``onnx``. The graph takes ``images`` (n, 1, size, size), float32, in the units
     that `transform` reads: [0, 1] for files and integers. It standardizes them itself. It returns
-    ``embedding`` (n, d), and for a Pipeline ``probability`` (n, n_classes), as `predict_proba`. It
+    ``embedding`` (n, d), and of a classifier ``probability`` (n, n_classes), as `predict_proba`. It
     computes in float32 on any device, and is made on the CPU. Before the file appears, it is
     compared with this library on random images, by onnxruntime, to 1e-4.
 
     Parameters
     ----------
-    model : OTCXRPretrainer or Pipeline
+    model : OTCXRPretrainer, OTCXRClassifier or Pipeline
         Fitted. The steps of a Pipeline are a pretrainer, or a `FrozenEstimator` of one, steps that
         are affine, such as `StandardScaler` and `PCA`, and a `LogisticRegression`.
     path : path
         An ``.onnx`` file; an existing one is replaced. Its metadata, all text, are ``encoder``,
         ``image_size`` (pixels), ``resize``, ``scaling`` (how images become numbers), ``mean``,
-        ``std``, ``otcxr_sk_version`` and, with a classifier, ``classes`` as JSON.
+        ``std``, ``otcxr_sk_version`` and, of a classifier, ``classes`` as JSON; or, if it was
+        fitted on several labels, ``labels``, their indices.
 
     Raises
     ------
@@ -107,22 +130,40 @@ def export_onnx(model: Any, path: Any) -> None:
     """
     onnx, onnxruntime = _packages()
     file = _checked(path)
+    with ordinary():
+        encoder, classifier = _parts(model)
+        graph = _Graph(encoder, classifier).eval()
+        content = _exported(graph, encoder, classifier, onnx)
+        _verify(content, graph, classifier, _size(encoder), onnxruntime)
+    with replacing(file) as scratch:
+        scratch.write(content)
+
+
+def _parts(model: Any) -> tuple[FittedEncoder, _Classifier | None]:
+    if isinstance(model, OTCXRClassifier):
+        check_is_fitted(model)
+        return model.pretrainer_._encoder(), _tuned(model)
     first, *steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     if isinstance(first, FrozenEstimator):
         first = first.estimator
     if not isinstance(first, OTCXRPretrainer):
         raise TypeError(
-            "export_onnx takes a fitted OTCXRPretrainer or a Pipeline that begins with one, got "
-            f"{type(first).__name__}"
+            "export_onnx takes a fitted OTCXRPretrainer, an OTCXRClassifier, or a Pipeline that "
+            f"begins with a pretrainer, got {type(first).__name__}"
         )
     encoder = first._encoder()
-    with ordinary():
-        linear = _linear(steps, first.embedding_dim_) if steps else None
-        graph = _Graph(encoder, linear).eval()
-        content = _exported(graph, encoder, steps[-1].classes_ if steps else None, onnx)
-        _verify(content, graph, steps, _size(encoder), onnxruntime)
-    with replacing(file) as scratch:
-        scratch.write(content)
+    if not steps:
+        return encoder, None
+    linear = _linear(steps, first.embedding_dim_)
+    return encoder, _Classifier(linear, steps[-1].classes_, False, partial(_probability, steps))
+
+
+def _tuned(model: OTCXRClassifier) -> _Classifier:
+    coef, intercept = model.coef_, model.intercept_
+    if not model._several:
+        coef, intercept = _of_classes(coef, intercept)
+    linear = _Linear(np.zeros(coef.shape[1]), coef.T, intercept)
+    return _Classifier(linear, model.classes_, model._several, model._probability)
 
 
 def _packages() -> tuple[Any, Any]:
@@ -165,11 +206,15 @@ def _linear(steps: Sequence[Any], dim: int) -> _Linear:
         weight, bias = weight @ slope, bias @ slope + constant
     # Subtracted first, because float32 would lose a small difference of large numbers.
     center = np.linalg.lstsq(weight.T, -bias, rcond=None)[0]
-    coef, intercept = last.coef_, last.intercept_
-    if len(coef) == 1:
-        # Of two classes, the first has the score 0.
-        coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
+    coef, intercept = _of_classes(last.coef_, last.intercept_)
     return _Linear(center, weight @ coef.T, (center @ weight + bias) @ coef.T + intercept)
+
+
+def _of_classes(coef: NDArray[Any], intercept: NDArray[Any]) -> tuple[Any, Any]:
+    if len(coef) > 1:
+        return coef, intercept
+    # Of two classes, the first has the score 0.
+    return np.vstack([0 * coef, coef]), np.append(0.0, intercept)
 
 
 def _without_gaps(steps: Sequence[Any]) -> list[Any]:
@@ -202,11 +247,11 @@ def _affine(step: Any, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _exported(
-    graph: _Graph, encoder: FittedEncoder, classes: NDArray[Any] | None, onnx: Any
+    graph: _Graph, encoder: FittedEncoder, classifier: _Classifier | None, onnx: Any
 ) -> bytes:
     """Export a module, with nothing in the file that names a place of this machine."""
     size = _size(encoder)
-    outputs = ["embedding"] + ["probability"] * (classes is not None)
+    outputs = ["embedding"] + ["probability"] * (classifier is not None)
     try:
         with inference(), _quiet():
             program = torch.onnx.export(
@@ -242,14 +287,15 @@ def _exported(
         "std": encoder.std,
         "otcxr_sk_version": __version__,
     }
-    if classes is not None:
-        facts["classes"] = json.dumps(classes.tolist())
+    if classifier is not None:
+        name = "labels" if classifier.several else "classes"
+        facts[name] = json.dumps(classifier.classes.tolist())
     onnx.helper.set_model_props(proto, {name: str(value) for name, value in facts.items()})
     return proto.SerializeToString()
 
 
 def _verify(
-    content: bytes, graph: _Graph, steps: Sequence[Any], size: int, onnxruntime: Any
+    content: bytes, graph: _Graph, classifier: _Classifier | None, size: int, onnxruntime: Any
 ) -> None:
     """Compare what the graph gives with what it should."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -259,8 +305,11 @@ def _verify(
         found = session.run(None, {"images": images.numpy()})
         with inference():
             given = graph(images)
-        embedding = (given[0] if steps else given).numpy()
-        expected = [embedding, *([_probability(steps, embedding)] if steps else [])]
+        if classifier is None:
+            expected = [given.numpy()]
+        else:
+            embedding = given[0].numpy()
+            expected = [embedding, classifier.probability(embedding)]
         for got, wanted in zip(found, expected, strict=True):
             if not np.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE):
                 raise ValueError(

@@ -12,7 +12,6 @@ from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
@@ -30,8 +29,8 @@ from otcxr_sk.estimators._parameters import (
     check_settings,
     with_groups,
 )
-from otcxr_sk.estimators._seen import digest
-from otcxr_sk.estimators._sharing import load_model, save_model
+from otcxr_sk.estimators._seen import KnowsPatients
+from otcxr_sk.estimators._sharing import load_pretrainer, open_model, save_model
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
     SklearnCallbacks,
@@ -70,7 +69,11 @@ _STATE_FORMAT = 2
 
 
 class OTCXRPretrainer(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    KnowsPatients,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
 
@@ -179,6 +182,10 @@ class OTCXRPretrainer(
         Epochs completed.
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
+    n_images_ : int
+        Images that training learned from, of all calls that it went on in; 0 without epochs.
+    n_patients_ : int or None
+        Patients of these images; None if some of them came without `groups`.
     patients_ : dict or None
         Whom `seen` tells: ``trained`` and ``held_out``, sorted digests (uint64) of patients under
         a random ``salt``, and whether they are ``complete``, which they are not if some of the
@@ -256,7 +263,8 @@ class OTCXRPretrainer(
     n_epochs_: int
     embedding_dim_: int
     encoder_name_: str
-    patients_: dict[str, Any] | None
+    n_images_: int | None
+    n_patients_: int | None
 
     _architecture: dict[str, Any]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -643,67 +651,6 @@ class OTCXRPretrainer(
         with ordinary():
             return self._encoder().load().encoder
 
-    def seen(self, groups: Any, *, held_out: bool = False) -> NDArray[np.bool_]:
-        """Return which patients the encoder was trained on.
-
-        Parameters
-        ----------
-        groups : array-like of shape (n,)
-            Patient of each image, none missing.
-        held_out : bool, default=False
-            Whether patients that were held out by `validation_fraction` count, too.
-
-        Returns
-        -------
-        seen : ndarray of shape (n,), bool
-            For `seen` of `linear_probe`, `compare` and the like, which warn of such test patients.
-
-        Raises
-        ------
-        ValueError
-            The encoder knows no patients: it was trained without `groups`, or forgot them.
-
-        Warns
-        -----
-        UserWarning
-            Some of the training was without `groups`: others may have been seen.
-
-        Examples
-        --------
-        >>> from otcxr_sk import OTCXRPretrainer
-        >>> from otcxr_sk.datasets import make_chest_phantoms
-        >>> data = make_chest_phantoms(4, image_size=32, random_state=0)
-        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
-        >>> enc.fit(data.images, groups=["a", "a", "b", "b", "c", "c", "d", "d"]).seen(["B", "e"])
-        array([ True, False])
-        """
-        check_is_fitted(self)
-        known = self.patients_
-        if known is None:
-            raise ValueError(
-                "this encoder knows no patients: it was trained without groups, or forgot them"
-            )
-        if not known["complete"]:
-            warn_user(
-                "some of the training was without groups: patients that count as not seen may have "
-                "been seen"
-            )
-        found = digest(check_patients(groups), known["salt"])
-        parts = ("trained", "held_out") if held_out else ("trained",)
-        return np.isin(found, np.concatenate([known[part] for part in parts]))
-
-    def forget_patients(self) -> Self:
-        """Forget who was trained on, before a copy is given away.
-
-        Returns
-        -------
-        self : OTCXRPretrainer
-            Without `patients_`, so `seen` is an error. Nothing else changes.
-        """
-        check_is_fitted(self)
-        self.patients_ = None
-        return self
-
     def save_encoder(self, path: Any) -> None:
         """Write the encoder to a file for timm, torch and `weights`, without pickle.
 
@@ -783,9 +730,15 @@ class OTCXRPretrainer(
         >>> bool((same.transform(images) == enc.transform(images)).all())
         True
         """
-        encoder = self._encoder()
         save_model(
-            self, encoder, path, dtype=dtype, data=data, licence=licence, overwrite=overwrite
+            self,
+            self,
+            path,
+            kind=OTCXRPretrainer.__name__,
+            dtype=dtype,
+            data=data,
+            licence=licence,
+            overwrite=overwrite,
         )
 
     @classmethod
@@ -816,7 +769,7 @@ class OTCXRPretrainer(
         UserWarning
             Another version of this library saved it.
         """
-        return load_model(cls, path)
+        return load_pretrainer(cls, open_model(path, OTCXRPretrainer.__name__))[0]
 
     @property
     def last_unusable(self) -> list[dict[str, Any]]:
@@ -884,7 +837,7 @@ class OTCXRPretrainer(
             )
         if "weights_" in state:
             # Earlier versions kept none.
-            state.setdefault("patients_", None)
+            state = {"patients_": None, "n_images_": None, "n_patients_": None, **state}
         super().__setstate__(state)
         # As in `_take`: using the estimator must add no attribute.
         _ = self._unsaved

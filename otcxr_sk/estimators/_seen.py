@@ -10,17 +10,86 @@ be tried. A slow digest would cost more than it prevents: PBKDF2 of 1,000 rounds
 import secrets
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
-from otcxr_sk._columns import normal_id
+from otcxr_sk._columns import check_patients, normal_id
+from otcxr_sk._warning import warn_user
 
 # What `OTCXRPretrainer.patients_` documents.
 Patients = dict[str, Any]
 
 _BYTES = 8
+
+
+class KnowsPatients:
+    """An estimator that can tell whom it was trained on."""
+
+    patients_: Patients | None
+
+    def seen(self, groups: Any, *, held_out: bool = False) -> NDArray[np.bool_]:
+        """Return which patients this was trained on.
+
+        Parameters
+        ----------
+        groups : array-like of shape (n,)
+            Patient of each image, none missing.
+        held_out : bool, default=False
+            Whether patients that were held out by `validation_fraction` count, too.
+
+        Returns
+        -------
+        seen : ndarray of shape (n,), bool
+            For `seen` of `linear_probe`, `compare` and the like, which warn of such test patients.
+
+        Raises
+        ------
+        ValueError
+            The encoder knows no patients: it was trained without `groups`, or forgot them.
+
+        Warns
+        -----
+        UserWarning
+            Some of the training was without `groups`: others may have been seen.
+
+        Examples
+        --------
+        >>> from otcxr_sk import OTCXRPretrainer
+        >>> from otcxr_sk.datasets import make_chest_phantoms
+        >>> data = make_chest_phantoms(4, image_size=32, random_state=0)
+        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=1, random_state=0)
+        >>> enc.fit(data.images, groups=["a", "a", "b", "b", "c", "c", "d", "d"]).seen(["B", "e"])
+        array([ True, False])
+        """
+        check_is_fitted(self)
+        known = self.patients_
+        if known is None:
+            raise ValueError(
+                "this encoder knows no patients: it was trained without groups, or forgot them"
+            )
+        if not known["complete"]:
+            warn_user(
+                "some of the training was without groups: patients that count as not seen may have "
+                "been seen"
+            )
+        found = digest(check_patients(groups), known["salt"])
+        parts = ("trained", "held_out") if held_out else ("trained",)
+        return np.isin(found, np.concatenate([known[part] for part in parts]))
+
+    def forget_patients(self) -> Self:
+        """Forget who was trained on, before a copy is given away.
+
+        Returns
+        -------
+        self : object
+            Without `patients_`, so `seen` is an error. Nothing else changes.
+        """
+        check_is_fitted(self)
+        self.patients_ = None
+        return self
 
 
 def new_salt() -> str:
@@ -57,6 +126,11 @@ def note(
     for part, ids in (("trained", trained), ("held_out", held_out)):
         known[part] = np.union1d(known[part], digest(ids, known["salt"]))
     return known
+
+
+def count(known: Mapping[str, Any] | None) -> int | None:
+    """Return the number of patients that were trained on, or None if some are unknown."""
+    return len(known["trained"]) if known is not None and known["complete"] else None
 
 
 def digest(ids: NDArray[Any], salt: str) -> NDArray[np.uint64]:

@@ -1,10 +1,11 @@
-"""What `save_pretrained` writes of a fitted pretrainer, and what `from_pretrained` makes of it."""
+"""What `save_pretrained` writes of a fitted estimator, and what `from_pretrained` makes of it."""
 
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from otcxr_sk._quote import quoted
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._encoder import FittedEncoder, name_of
-from otcxr_sk.estimators._model_card import model_card
+from otcxr_sk.estimators._model_card import FINE_TUNING, model_card
 from otcxr_sk.estimators._model_folder import (
     CARD,
     CONFIG,
@@ -35,41 +36,54 @@ from otcxr_sk.estimators._model_folder import (
 )
 from otcxr_sk.estimators._parameters import GROUPS
 from otcxr_sk.estimators._state import Learned, Weights, unpack
-from otcxr_sk.method import Objective, OTCXRModel, build_encoder, without_read_out
+from otcxr_sk.method import DenseEncoder, Objective, OTCXRModel, build_encoder, without_read_out
 
-_FORMAT, _KIND, _PARTS = 1, "OTCXRPretrainer", ("encoder", "heads")
+_FORMAT, _PARTS = 1, ("encoder", "heads")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _BACKBONE = "encoder.backbone."
 
 # Parameters of a machine, a program or a run: whoever gets the model has their own.
-_LEFT_OUT = {"weights", "device", "num_workers", "callbacks", "cache", "checkpoint", "verbose"}
+_LEFT_OUT = {
+    "weights", "pretrainer", "device", "num_workers", "callbacks", "cache", "checkpoint", "verbose",
+}  # fmt: skip
 _ARCHITECTURE = {"encoder", "image_size", "resize", "match_stride", "views", "objective"}
 _GROUPS = ("views", "objective", "optimizer")
 _KEYS = {
     "library", "format", "estimator", "versions", "dtype", "mean", "std", "n_features_in",
-    "architecture", "parameters", "history",
+    "n_images", "n_patients", "architecture", "parameters", "history",
 }  # fmt: skip
 _VERSIONS = ("torch", "timm", "numpy", "scikit-learn", "safetensors")
 
 # More than radiographs have: a folder of a few bytes must not ask for all memory.
-_LARGEST_IMAGE = 4096
+LARGEST_IMAGE = 4096
 _LONGEST_TEXT, _LARGEST_INT = 200, 2**53
+
+# What may be True or False.
+_BOOLEANS = {"warm_start", "frozen", "several", "classes", "class_weight"}
 
 
 def save_model(
     estimator: Any,
-    encoder: FittedEncoder,
+    pretrainer: Any,
     path: Any,
     *,
+    kind: str,
     dtype: str,
     data: str | None,
     licence: str | None,
     overwrite: bool,
+    tuning: Mapping[str, Any] | None = None,
+    head: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Do the work of `OTCXRPretrainer.save_pretrained`."""
+    """Do the work of `save_pretrained` of an estimator that is, or has, a fitted pretrainer.
+
+    What was learned from labels are its `head`, of which float64 is kept as it is, and `tuning`,
+    as JSON holds it.
+    """
     if dtype not in list(_DTYPES):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
-    for given in (encoder.architecture["encoder"], estimator.encoder):
+    encoder = pretrainer._encoder()
+    for given in (encoder.architecture["encoder"], pretrainer.encoder):
         if not isinstance(given, str):
             raise ValueError(
                 f"the encoder is a module, {name_of(given)}, and cannot be built again from a "
@@ -77,37 +91,55 @@ def save_model(
                 "of the module where it is loaded, save_encoder, which writes its state dict, or "
                 "export_onnx, which needs nothing of both"
             )
-    stored = _stored(encoder.weights, _DTYPES[dtype])
-    config = _config(estimator, encoder, dtype)
+    state = _stored(unpack(encoder.weights), _DTYPES[dtype])
+    config = _config(pretrainer, encoder, kind, dtype)
+    heads = {name: one for name, one in state.items() if not name.startswith(_BACKBONE)}
+    parts = {"heads": heads}
+    if tuning is not None and head is not None:
+        config[FINE_TUNING] = tuning
+        parts["head"] = _stored(head, _DTYPES[dtype])
     card = model_card(config, data=data, licence=licence)
-    heads = {name: one for name, one in unpack(stored).items() if not name.startswith(_BACKBONE)}
     with new_folder(path, overwrite=overwrite) as aside:
         write(aside, CONFIG, json.dumps(config, indent=1, allow_nan=False))
         write(aside, CARD, card)
-        replace(encoder, weights=stored).save(os.path.join(aside, weights_file("encoder")))
-        with replacing(os.path.join(aside, weights_file("heads"))) as file:
-            file.write(save(heads))
+        replace(encoder, weights=packed(state)).save(os.path.join(aside, weights_file("encoder")))
+        for name, part in parts.items():
+            with replacing(os.path.join(aside, weights_file(name))) as file:
+                file.write(save(part))
         add_checksums(aside)
         try:
-            load_model(type(estimator), aside)
+            type(estimator).from_pretrained(aside)
         except RefusedError as error:
             raise ValueError(f"this estimator cannot be shared: {error.what}") from None
 
 
-def load_model(kind: type, path: Any) -> Any:
-    """Do the work of `OTCXRPretrainer.from_pretrained`."""
-    folder = ModelFolder(path, _KIND, _PARTS, _FORMAT)
-    config = folder.config
+def open_model(path: Any, kind: str, *more: str) -> ModelFolder:
+    """Open a folder that holds an estimator of a kind, with more parts than a pretrainer has."""
+    return ModelFolder(path, kind, (*_PARTS, *more), _FORMAT)
+
+
+@contextmanager
+def reading_config(folder: ModelFolder) -> Iterator[None]:
+    """Refuse a folder whose configuration has what the block finds wrong."""
     try:
-        estimator, architecture = _estimators(kind, config)
-        history = _history(config["history"])
-        depth = architecture["objective"]["cv_sim_depth"]
-        if depth > folder.n_tensors("heads"):
-            _refuse("objective", f"cv_sim_depth is {depth}, and there are no such weights")
-        blank = _blank(architecture)
+        yield
+    except RefusedError:
+        raise
     except (ValueError, TypeError) as error:
         folder.refuse(f"{CONFIG}: {error}")
-    expected = _typed(blank.state_dict(), _DTYPES[config["dtype"]])
+
+
+def load_pretrainer(kind: type, folder: ModelFolder) -> tuple[Any, DenseEncoder]:
+    """Return the pretrainer in a folder, and its encoder without memory for its numbers."""
+    config = folder.config
+    with reading_config(folder):
+        estimator, architecture = _estimators(kind, config)
+        history = read_history(config["history"])
+        depth = architecture["objective"]["cv_sim_depth"]
+        if depth > folder.n_tensors("heads"):
+            refuse("objective", f"cv_sim_depth is {depth}, and there are no such weights")
+        blank = _blank(architecture)
+    expected = as_stored(blank.state_dict(), config["dtype"])
     inner = {name for name in expected if name.startswith(_BACKBONE)}
     backbone = {name.removeprefix(_BACKBONE): expected[name] for name in inner}
     heads = {name: one for name, one in expected.items() if name not in inner}
@@ -123,10 +155,10 @@ def load_model(kind: type, path: Any) -> Any:
         )
     if config["n_features_in"] is not None:
         estimator.n_features_in_ = config["n_features_in"]
-    return estimator._take(
+    estimator._take(
         Learned(
             _architecture=architecture,
-            weights_=_packed(_typed(state, torch.float32)),
+            weights_=packed(as_loaded(state)),
             mean_=float(config["mean"]),
             std_=float(config["std"]),
             history_=history,
@@ -135,26 +167,41 @@ def load_model(kind: type, path: Any) -> Any:
             embedding_dim_=blank.encoder.last_shape[0],
             encoder_name_=name_of(architecture["encoder"]),
             patients_=None,
+            n_images_=config["n_images"],
+            n_patients_=config["n_patients"],
         )
     )
+    return estimator, blank.encoder
 
 
-def _packed(state: Mapping[str, Tensor]) -> Weights:
+def packed(state: Mapping[str, Tensor]) -> Weights:
+    """Return weights as estimators keep them."""
     return np.frombuffer(save(dict(state)), dtype=np.uint8)
 
 
+def as_stored(state: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return weights as a folder of a dtype holds them."""
+    return _typed(state, _DTYPES[dtype])
+
+
+def as_loaded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a folder as networks take them."""
+    return _typed(state, torch.float32)
+
+
 def _typed(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Convert the numbers that are not integers."""
-    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()}
+    return {
+        name: one.to(dtype) if one.dtype in _DTYPES.values() else one for name, one in state.items()
+    }
 
 
-def _stored(weights: Weights, dtype: torch.dtype) -> Weights:
-    state = _typed(unpack(weights), dtype)
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    state = _typed(state, dtype)
     for name, one in state.items():
         if one.is_floating_point() and not one.isfinite().all():
             advice = "" if dtype == torch.float32 else "; it may be too large for float16"
             raise ValueError(f"the weight {name!r} is not finite{advice}")
-    return weights if dtype == torch.float32 else _packed(state)
+    return state
 
 
 def _blank(architecture: Mapping[str, Any]) -> OTCXRModel:
@@ -168,18 +215,11 @@ def _blank(architecture: Mapping[str, Any]) -> OTCXRModel:
         return OTCXRModel(encoder, without_read_out(Objective(**architecture["objective"])))
 
 
-def _config(estimator: Any, encoder: FittedEncoder, dtype: str) -> dict[str, Any]:
-    given = {
-        name: value
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in _LEFT_OUT
-    }
-    if not isinstance(given["random_state"], int | np.integer | None):
-        given["random_state"] = None
+def _config(pretrainer: Any, encoder: FittedEncoder, kind: str, dtype: str) -> dict[str, Any]:
     return {
         "library": LIBRARY,
         "format": _FORMAT,
-        "estimator": _KIND,
+        "estimator": kind,
         "versions": {
             LIBRARY: __version__,
             "python": platform.python_version(),
@@ -188,8 +228,20 @@ def _config(estimator: Any, encoder: FittedEncoder, dtype: str) -> dict[str, Any
         "dtype": dtype,
         "mean": encoder.mean,
         "std": encoder.std,
-        "n_features_in": getattr(estimator, "n_features_in_", None),
         "architecture": _plain(encoder.architecture),
+        **describe(pretrainer),
+    }
+
+
+def describe(estimator: Any) -> dict[str, Any]:
+    """Return what the configuration says of any estimator."""
+    given = {name: getattr(estimator, name) for name in defaults(type(estimator))}
+    if not isinstance(given["random_state"], int | np.integer | None):
+        given["random_state"] = None
+    return {
+        "n_features_in": getattr(estimator, "n_features_in_", None),
+        "n_images": estimator.n_images_,
+        "n_patients": estimator.n_patients_,
         "parameters": _plain(given),
         # JSON has no other numbers than finite ones.
         "history": {
@@ -203,6 +255,9 @@ def _plain(value: Any) -> Any:
     """Return parameters as JSON holds them."""
     if isinstance(value, ParameterGroup):
         value = value.get_params()
+    if isinstance(value, Mapping) and not all(isinstance(name, str) for name in value):
+        # Of such names JSON would make text.
+        value = list(value.items())
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -218,40 +273,51 @@ def _estimators(kind: type, config: Mapping[str, Any]) -> tuple[Any, dict[str, A
     ValueError, TypeError
         A value is missing, surplus, or of another type or range than the estimator takes.
     """
-    _require_keys("it", config, _KEYS)
-    for name in ("versions", "architecture", "parameters", "history"):
+    require_keys("it", config, _KEYS)
+    for name in ("versions", "architecture"):
         if not isinstance(config[name], dict):
-            _refuse(name, "must be an object")
-    _require_keys("architecture", config["architecture"], _ARCHITECTURE)
+            refuse(name, "must be an object")
+    require_keys("architecture", config["architecture"], _ARCHITECTURE)
     for name in ("views", "objective"):
-        _require_keys(name, config["architecture"][name], GROUPS[name]().get_params())
-    _check_plain(config)
+        require_keys(name, config["architecture"][name], GROUPS[name]().get_params())
+    check_plain(config)
     if config["dtype"] not in list(_DTYPES):
-        _refuse("dtype", f"is {quoted(config['dtype'])}, not float32 or float16")
+        refuse("dtype", f"is {quoted(config['dtype'])}, not float32 or float16")
     if not isinstance(config["versions"].get(LIBRARY), str):
-        _refuse("versions", f"lacks {LIBRARY}")
+        refuse("versions", f"lacks {LIBRARY}")
     for name in ("mean", "std"):
         if type(config[name]) not in (int, float) or (name == "std" and config[name] <= 0):
-            _refuse(name, f"is {quoted(config[name])}")
-    _require_count("n_features_in", config["n_features_in"])
-    given = {**_defaults(kind), **config["parameters"]}
-    _require_keys("parameters", given, _defaults(kind))
-    estimator = kind(**_with_groups(given))
-    estimator._settings()
+            refuse(name, f"is {quoted(config[name])}")
+    given, estimator = described(kind, config)
     shape = estimator.image_shape
     if shape is not None and len(shape) != 2:
-        _refuse("image_shape", "must have two numbers")
+        refuse("image_shape", "must have two numbers")
     for number in shape or ():
-        _require_count("image_shape", number)
+        require_count("image_shape", number)
     trained = kind(**_with_groups({**given, **config["architecture"]}))
     architecture = trained._settings().architecture()
-    if architecture["image_size"] > _LARGEST_IMAGE:
-        _refuse("image_size", f"is {architecture['image_size']}, above {_LARGEST_IMAGE}")
+    if architecture["image_size"] > LARGEST_IMAGE:
+        refuse("image_size", f"is {architecture['image_size']}, above {LARGEST_IMAGE}")
     return estimator, architecture
 
 
-def _defaults(kind: type) -> dict[str, Any]:
-    # Those that later versions add are missing in what this one has written.
+def described(kind: type, config: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return the parameters that `describe` has written, and an estimator with them, checked."""
+    for name in ("parameters", "history"):
+        if not isinstance(config[name], dict):
+            refuse(name, "must be an object")
+    for name, least in (("n_features_in", 1), ("n_images", 0), ("n_patients", 0)):
+        if config[name] is not None:
+            require_count(name, config[name], least)
+    given = {**defaults(kind), **config["parameters"]}
+    require_keys("parameters", given, defaults(kind))
+    estimator = kind(**_with_groups(given))
+    estimator._settings()
+    return given, estimator
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """Return the parameters that are shared, with the values that earlier versions lack."""
     default = kind().get_params(deep=False)
     return {name: value for name, value in default.items() if name not in _LEFT_OUT}
 
@@ -262,8 +328,10 @@ def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(made.get(name), dict):
             default = GROUPS[name]().get_params()
             given = {**default, **made[name]}
-            _require_keys(name, given, default)
+            require_keys(name, given, default)
             made[name] = GROUPS[name](**given)
+    if isinstance(made.get("class_weight"), list):
+        made["class_weight"] = _pairs("class_weight", made["class_weight"])
     scale = getattr(made.get("views"), "crop_scale", None)
     if isinstance(scale, list):
         made["views"].crop_scale = tuple(scale)
@@ -272,51 +340,62 @@ def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _history(history: Mapping[str, Any]) -> dict[str, list[float]]:
+def _pairs(name: str, pairs: list[Any]) -> dict[Any, Any]:
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or isinstance(pair[0], list | dict):
+            refuse(name, "is not a list of pairs")
+    return dict(pairs)
+
+
+def read_history(history: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return a history as it was before JSON."""
     read = {}
     for name, numbers in history.items():
         if not isinstance(numbers, list) or not all(
             type(one) in (int, float, type(None)) for one in numbers
         ):
-            _refuse("history", f"{quoted(name)} is not a list of numbers")
+            refuse("history", f"{quoted(name)} is not a list of numbers")
         read[name] = [math.nan if one is None else float(one) for one in numbers]
     if len({len(numbers) for numbers in read.values()}) > 1:
-        _refuse("history", "has lists of different lengths")
+        refuse("history", "has lists of different lengths")
     return read
 
 
-def _require_keys(name: str, found: Any, keys: Any) -> None:
+def require_keys(name: str, found: Any, keys: Any) -> None:
+    """Refuse an object that has other keys."""
     if not isinstance(found, Mapping):
-        _refuse(name, "must be an object")
+        refuse(name, "must be an object")
     for key in sorted(found.keys() ^ set(keys)):
-        _refuse(name, f"{'has' if key in found else 'lacks'} {quoted(key)}")
+        refuse(name, f"{'has' if key in found else 'lacks'} {quoted(key)}")
 
 
-def _require_count(name: str, value: Any) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        _refuse(name, f"is {quoted(value)}, not a whole number above 0")
+def require_count(name: str, value: Any, least: int = 1, most: int = _LARGEST_INT) -> None:
+    """Refuse what is not a whole number in a range."""
+    if type(value) is not int or not least <= value <= most:
+        refuse(name, f"is {quoted(value)}, not a whole number from {least} to {most}")
 
 
-def _check_plain(value: Any, name: str = "it") -> None:
+def check_plain(value: Any, name: str = "it") -> None:
     """Refuse what passes for a number or a name in Python, but is none that was written."""
     if isinstance(value, dict):
         for key, one in value.items():
-            _check_plain(key, "key")
-            _check_plain(one, key)
+            check_plain(key, "key")
+            check_plain(one, key)
     elif isinstance(value, list):
         for one in value:
-            _check_plain(one, name)
+            check_plain(one, name)
     elif isinstance(value, str):
         if len(value) > _LONGEST_TEXT or not value.isprintable():
-            _refuse(name, f"is {quoted(value)}")
+            refuse(name, f"is {quoted(value)}")
     elif isinstance(value, bool):
-        if name != "warm_start":
-            _refuse(name, f"is {value}")
+        if name not in _BOOLEANS:
+            refuse(name, f"is {value}")
     elif isinstance(value, int | float) and not abs(value) < (
         _LARGEST_INT if isinstance(value, int) else math.inf
     ):
-        _refuse(name, f"is {quoted(value)}")
+        refuse(name, f"is {quoted(value)}")
 
 
-def _refuse(name: str, what: str) -> NoReturn:
+def refuse(name: str, what: str) -> NoReturn:
+    """Raise the error that says what is wrong with a value."""
     raise ValueError(f"{quoted(name)} {what}")

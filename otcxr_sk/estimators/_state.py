@@ -70,7 +70,7 @@ class Learned:
     _architecture : dict
         Parameters of the network and its training, see `FittedEncoder`.
     weights_, mean_, std_, history_, skipped_, n_epochs_, embedding_dim_, encoder_name_,
-    patients_
+    patients_, n_images_, n_patients_
         As documented there.
     """
 
@@ -84,6 +84,8 @@ class Learned:
     embedding_dim_: int
     encoder_name_: str
     patients_: dict[str, Any] | None
+    n_images_: int | None
+    n_patients_: int | None
 
     @classmethod
     def by(cls, estimator: Any) -> Learned:

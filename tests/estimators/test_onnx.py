@@ -181,7 +181,7 @@ def test_a_pipeline_ends_with_a_logistic_regression(pipeline, X, tmp_path):
 
 @pytest.mark.parametrize("model", [StandardScaler(), make_pipeline(PCA(), LogisticRegression())])
 def test_something_else_than_an_encoder_is_refused(model, tmp_path):
-    with pytest.raises(TypeError, match="begins with one, got"):
+    with pytest.raises(TypeError, match="begins with a pretrainer, got"):
         export_onnx(model, tmp_path / "model.onnx")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from numbers import Integral, Real
@@ -14,10 +15,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import draw_seed
-from otcxr_sk.estimators._inputs import check_groups, numbered, take_features
+from otcxr_sk.estimators._inputs import check_groups, take_features
+from otcxr_sk.estimators._model_card import FINE_TUNING
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     Settings,
@@ -26,6 +29,20 @@ from otcxr_sk.estimators._parameters import (
     with_groups,
 )
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._seen import KnowsPatients
+from otcxr_sk.estimators._sharing import (
+    as_loaded,
+    as_stored,
+    check_plain,
+    describe,
+    described,
+    load_pretrainer,
+    open_model,
+    read_history,
+    reading_config,
+    require_keys,
+    save_model,
+)
 from otcxr_sk.estimators._state import Learned
 from otcxr_sk.estimators.supervised._training import (
     FineTuned,
@@ -35,25 +52,37 @@ from otcxr_sk.estimators.supervised._training import (
     fine_tune,
 )
 from otcxr_sk.images import ImageSource, Unusable, unusable_table, without_names
-from otcxr_sk.method import Views
+from otcxr_sk.method import DenseEncoder, Views
 from otcxr_sk.training import Callback, Optimizer
 
 _SHARED = (
     *("batch_size", "optimizer", "views", "validation_fraction", "callbacks", "checkpoint"),
     *("random_state", "verbose"),
 )
+_KEYS = {"n_features_in", "n_images", "n_patients", "parameters", "history", "learned"}
 
 
-class Supervised(BaseEstimator):
+class Supervised(KnowsPatients, BaseEstimator):
     """An encoder that is trained on with labels."""
 
     pretrainer_: OTCXRPretrainer
     history_: dict[str, list[float]]
+    n_images_: int | None
+    n_patients_: int | None
     skipped_: list[dict[str, Any]]
+
+    # Of the class of those that are shared, and what else they have learned, by name.
+    _kind: ClassVar[str]
+    _learns: ClassVar[tuple[str, ...]]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{name: CONSTRAINTS[name] for name in _SHARED},
-        "pretrainer": [None, HasMethods(["fit", "transform"])],
+        "pretrainer": [
+            None,
+            str,
+            HasMethods(["__fspath__"]),
+            HasMethods(["fit", "transform"]),
+        ],
         "frozen": ["boolean"],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -104,6 +133,115 @@ class Supervised(BaseEstimator):
         """
         return super().set_params(**with_groups(self, params))
 
+    def forget_patients(self) -> Self:
+        """Forget who was trained on, before a copy is given away.
+
+        Returns
+        -------
+        self : object
+            Without `patients_`, here and in `pretrainer_`, so `seen` is an error. Nothing else
+            changes.
+        """
+        check_is_fitted(self)
+        self.pretrainer_.forget_patients()
+        return super().forget_patients()
+
+    def save_pretrained(
+        self,
+        path: Any,
+        dtype: str = "float32",
+        *,
+        data: str | None = None,
+        licence: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a folder for somebody else, without pickle, as ``OTCXRPretrainer.save_pretrained``.
+
+        It holds ``head.safetensors`` besides, with what follows the encoder. `pretrainer`,
+        `callbacks`, `checkpoint`, `verbose`, a generator as `random_state` and `skipped_` are left
+        out, and so is what is left out of `pretrainer_`.
+
+        Parameters
+        ----------
+        path : path
+            The folder to create.
+        dtype : {"float32", "float16"}, default="float32"
+            How weights are stored. "float16" takes half the space, and rounds them.
+        data, licence : str, default=None
+            What the model card says about the images and labels, and about who may use the weights,
+            in Markdown.
+        overwrite : bool, default=False
+            Whether to replace another model there. Anything else is never replaced.
+
+        Raises
+        ------
+        ValueError
+            The encoder is a module, a weight is not finite, or a class is neither a number nor
+            text of up to 200 printable characters.
+        FileExistsError
+            Something else is there, or another model and not `overwrite`.
+        """
+        check_is_fitted(self)
+        learned, head = self._shared()
+        save_model(
+            self,
+            self.pretrainer_,
+            path,
+            kind=self._kind,
+            dtype=dtype,
+            data=data,
+            licence=licence,
+            overwrite=overwrite,
+            tuning={**describe(self), "learned": learned},
+            head=head,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any) -> Self:
+        """Read a fitted estimator from a folder of `save_pretrained`, from anywhere.
+
+        No code in it is run, and nothing is downloaded.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        estimator : object
+            With the parameters and the fitted attributes of the one that was saved; its
+            `pretrainer` is as `clone` returns it, not fitted. Weights that were stored as float32
+            give the same bits.
+
+        Raises
+        ------
+        ValueError
+            As by ``OTCXRPretrainer.from_pretrained``.
+
+        Warns
+        -----
+        UserWarning
+            Another version of this library saved it.
+        """
+        folder = open_model(path, cls._kind, "head")
+        with reading_config(folder):
+            found = folder.config.pop(FINE_TUNING, None)
+            require_keys(FINE_TUNING, found, _KEYS)
+            check_plain(found)
+            _, estimator = described(cls, found)
+            estimator.history_ = read_history(found["history"])
+            require_keys("learned", found["learned"], cls._learns)
+            estimator._check_learned(found["learned"])
+        base, blank = load_pretrainer(OTCXRPretrainer, folder)
+        estimator.pretrainer, estimator.pretrainer_ = clone(base), base
+        expected = as_stored(estimator._head_of(blank), folder.config["dtype"])
+        estimator._take_head(as_loaded(folder.tensors("head", expected)))
+        estimator.n_images_, estimator.n_patients_ = found["n_images"], found["n_patients"]
+        estimator.skipped_, estimator.patients_ = [], None
+        if found["n_features_in"] is not None:
+            estimator.n_features_in_ = found["n_features_in"]
+        return estimator
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -131,12 +269,28 @@ class Supervised(BaseEstimator):
     def _take(self, network: Any, labels: Any) -> None:
         """Take what a network has learned."""
 
+    @abstractmethod
+    def _shared(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what was learned, as JSON holds it and as weights."""
+
+    @abstractmethod
+    def _check_learned(self, learned: Mapping[str, Any]) -> None:
+        """Take the former from a folder; raise a ValueError if it is not as it was written."""
+
+    @abstractmethod
+    def _head_of(self, encoder: DenseEncoder) -> dict[str, Tensor]:
+        """Return tensors of the shapes and dtypes that the latter has with an encoder."""
+
+    @abstractmethod
+    def _take_head(self, head: dict[str, Tensor]) -> None:
+        """Take the latter from a folder."""
+
     def _fit(self, X: Any, y: Any, groups: Any) -> Self:
         self._validate_params()
         settings = self._settings()
         base, twin = self._start(), copy(self)
         source = base._source(X, fitting=True, asked_by=twin)
-        patients = numbered(check_groups(groups, len(source)), len(source))
+        patients = check_groups(groups, len(source))
         labels = self._check_labels(y, len(source), base)
         if not hasattr(base, "weights_"):
             base.fit(X, groups=groups)
@@ -148,8 +302,12 @@ class Supervised(BaseEstimator):
 
             def fitted(learned: FineTuned) -> Any:
                 found = copy(twin)
-                found.pretrainer_ = base._copy(replace(Learned.by(base), weights_=learned.weights))
-                found.history_ = learned.history
+                seen = base.patients_ if self.frozen else learned.patients
+                found.pretrainer_ = base._copy(
+                    replace(Learned.by(base), weights_=learned.weights, patients_=seen)
+                )
+                found.history_, found.patients_ = learned.history, learned.patients
+                found.n_images_, found.n_patients_ = learned.n_images, learned.n_patients
                 found.skipped_ = unusable_table(problems)
                 found._take(learned.network, labels)
                 return found
@@ -186,6 +344,8 @@ class Supervised(BaseEstimator):
             check_is_fitted(given)
         if given is None:
             given = OTCXRPretrainer(epochs=0)
+        if isinstance(given, str | os.PathLike):
+            given = OTCXRPretrainer.from_pretrained(given)
         if not isinstance(given, OTCXRPretrainer):
             raise TypeError(f"pretrainer must be an OTCXRPretrainer, got {type(given).__name__}")
         if hasattr(given, "weights_"):

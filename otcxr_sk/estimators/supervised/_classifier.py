@@ -1,9 +1,11 @@
 """OTCXRClassifier: a few labelled chest X-rays to a classifier of findings."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.special import expit, softmax
@@ -12,20 +14,27 @@ from sklearn.utils import Tags, assert_all_finite, check_array
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
+from torch import Tensor
 
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._quote import brief
+from otcxr_sk._quote import brief, quoted
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._sharing import refuse
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._linear import Classification, Labels, weigh
 from otcxr_sk.estimators.supervised._training import Task
 from otcxr_sk.images import ImageSource, Unusable
-from otcxr_sk.method import Views
+from otcxr_sk.method import DenseEncoder, Views
 from otcxr_sk.training import Callback, Optimizer
+
+# Arrays of classes that are shared, and what JSON has for them.
+_DTYPE = re.compile(r"[<>|](b1|[iu][1248]|f[248]|O|U[1-9]\d{0,2})")
+_TYPES = {"b": bool, "i": int, "u": int, "f": float, "O": str, "U": str}
+_MOST_CLASSES = 2**16
 
 
 class OTCXRClassifier(ClassifierMixin, Supervised):
@@ -117,6 +126,8 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
     intercept_: NDArray[np.float64]
 
     _several: bool
+    _kind: ClassVar[str] = "OTCXRClassifier"
+    _learns: ClassVar[tuple[str, ...]] = ("classes", "classes_dtype", "several")
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Supervised._parameter_constraints,
         "class_weight": [None, dict, StrOptions({"balanced"})],
@@ -194,10 +205,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         scores : ndarray of shape (n,) for two classes, otherwise (n, n_classes)
             NaN for images that cannot be used, if `on_error` of the pretrainer allows them.
         """
-        check_is_fitted(self)
-        embedding = self.pretrainer_._embed(X, dense=False, out=None, asked_by=self)
-        scores = embedding @ self.coef_.T + self.intercept_
-        return scores if self._several or scores.shape[1] > 1 else scores[:, 0]
+        return self._scores(self._embed(X))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class, or of each of several labels.
@@ -211,12 +219,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         probabilities : ndarray of shape (n, n_classes)
             NaN for images that cannot be used.
         """
-        scores = self.decision_function(X)
-        if self._several:
-            return expit(scores)
-        if scores.ndim == 1:
-            return np.column_stack([expit(-scores), expit(scores)])
-        return softmax(scores, axis=1)
+        return self._probability(self._embed(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class, or which of several labels are more likely than not.
@@ -251,6 +254,22 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         tags.classifier_tags.multi_label = True
         return tags
 
+    def _embed(self, X: Any) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        return self.pretrainer_._embed(X, dense=False, out=None, asked_by=self)
+
+    def _scores(self, embedding: NDArray[Any]) -> NDArray[np.float64]:
+        scores = embedding @ self.coef_.T + self.intercept_
+        return scores if self._several or scores.shape[1] > 1 else scores[:, 0]
+
+    def _probability(self, embedding: NDArray[Any]) -> NDArray[np.float64]:
+        scores = self._scores(embedding)
+        if self._several:
+            return expit(scores)
+        if scores.ndim == 1:
+            return np.column_stack([expit(-scores), expit(scores)])
+        return softmax(scores, axis=1)
+
     def _settings(self) -> Settings:
         settings = super()._settings()
         # Classes may be of any kind; as text they are compared with those of another run.
@@ -282,6 +301,61 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         found, self.classes_ = labels
         self._several = found.several
         self.coef_, self.intercept_ = network.linear().of_embeddings()
+
+    def _shared(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        learned = {
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "several": self._several,
+        }
+        parts = {"coef": self.coef_, "intercept": self.intercept_}
+        return learned, {name: torch.tensor(one) for name, one in parts.items()}
+
+    def _check_learned(self, learned: Mapping[str, Any]) -> None:
+        self.classes_ = read_classes(learned["classes"], learned["classes_dtype"])
+        self._several = learned["several"]
+        if not isinstance(self._several, bool):
+            refuse("several", f"is {quoted(self._several)}, neither true nor false")
+        if self._several and not np.array_equal(self.classes_, np.arange(len(self.classes_))):
+            refuse("classes", "must be the indices of the labels")
+
+    def _head_of(self, encoder: DenseEncoder) -> dict[str, Tensor]:
+        n = len(self.classes_)
+        rows = n if self._several or n > 2 else 1
+        shapes = {"coef": (rows, encoder.last_shape[0]), "intercept": (rows,)}
+        blank = torch.device("meta")
+        return {
+            name: torch.empty(shape, dtype=torch.float64, device=blank)
+            for name, shape in shapes.items()
+        }
+
+    def _take_head(self, head: dict[str, Tensor]) -> None:
+        self.coef_, self.intercept_ = head["coef"].numpy(), head["intercept"].numpy()
+
+
+def read_classes(values: Any, dtype: Any) -> NDArray[Any]:
+    """Return classes as they were before JSON.
+
+    Raises
+    ------
+    ValueError
+        They are not the different numbers, texts or booleans, sorted, that such an array holds.
+    """
+    match = _DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
+    if match is None:
+        refuse("classes_dtype", f"is {quoted(dtype)}: only numbers, texts and booleans are shared")
+    expected = _TYPES[match[1][0]]
+    if not isinstance(values, list) or not 2 <= len(values) <= _MOST_CLASSES:
+        refuse("classes", f"must be a list of 2 to {_MOST_CLASSES}")
+    if any(type(one) is not expected for one in values):
+        refuse("classes", f"are not all of the kind {quoted(dtype)}")
+    try:
+        classes = np.array(values, dtype)
+    except OverflowError:
+        refuse("classes", f"are too large for {dtype}")
+    if classes.tolist() != values or sorted(set(values)) != values:
+        refuse("classes", f"are not sorted and different values of {dtype}")
+    return classes
 
 
 def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:

@@ -1,18 +1,20 @@
 """OTCXRSegmenter: a few annotated chest X-rays to masks of lungs or lesions."""
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._state import Weights, part_of
+from otcxr_sk.estimators._sharing import packed, refuse, require_count
+from otcxr_sk.estimators._state import Weights, part_of, unpack
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._pyramid import Segmentation, SegmentingNetwork, dice
 from otcxr_sk.estimators.supervised._training import Task, outputs
@@ -26,9 +28,13 @@ from otcxr_sk.images import (
     unusable_table,
     warn_unusable,
 )
+from otcxr_sk.method import DenseEncoder
 from otcxr_sk.training import Randomness
 
 _HEADS = ("lateral", "smooth", "head")
+
+# A folder of a few bytes must not ask for all memory.
+_LARGEST_MASK, _MOST_STRUCTURES = 2**14, 2**12
 
 # Masks (n, k, H, W), and whether they came without the axis of structures.
 Labels = tuple[NDArray[np.bool_], bool]
@@ -107,6 +113,9 @@ class OTCXRSegmenter(Supervised):
     head_weights_: Weights
     mask_shape_: tuple[int, int]
     n_structures_: int | None
+
+    _kind: ClassVar[str] = "OTCXRSegmenter"
+    _learns: ClassVar[tuple[str, ...]] = ("mask_shape", "n_structures")
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the segmenter.
@@ -214,16 +223,36 @@ class OTCXRSegmenter(Supervised):
         return Segmentation(masks, self.layer_decay, self.frozen), problems
 
     def _take(self, network: SegmentingNetwork, labels: Labels) -> None:
-        state = network.state_dict()
-        kept = {
-            name: value.cpu().contiguous()
-            for name, value in state.items()
-            if name.partition(".")[0] in _HEADS
-        }
-        self.head_weights_ = np.frombuffer(save(kept), dtype=np.uint8)
+        kept = {name: value.cpu().contiguous() for name, value in _heads(network).items()}
+        self.head_weights_ = packed(kept)
         masks, single = labels
         self.mask_shape_ = masks.shape[2:]
         self.n_structures_ = None if single else masks.shape[1]
+
+    def _shared(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        learned = {"mask_shape": list(self.mask_shape_), "n_structures": self.n_structures_}
+        return learned, unpack(self.head_weights_)
+
+    def _check_learned(self, learned: Mapping[str, Any]) -> None:
+        shape, n_structures = learned["mask_shape"], learned["n_structures"]
+        if not isinstance(shape, list) or len(shape) != 2:
+            refuse("mask_shape", "must have two numbers")
+        for number in shape:
+            require_count("mask_shape", number, most=_LARGEST_MASK)
+        if n_structures is not None:
+            require_count("n_structures", n_structures, most=_MOST_STRUCTURES)
+        self.mask_shape_, self.n_structures_ = (shape[0], shape[1]), n_structures
+
+    def _head_of(self, encoder: DenseEncoder) -> dict[str, Tensor]:
+        with ordinary(), torch.device("meta"):
+            size = self.pretrainer_._architecture["image_size"]
+            network = SegmentingNetwork(
+                encoder, self.n_structures_ or 1, size, self.layer_decay, frozen=True
+            )
+        return _heads(network)
+
+    def _take_head(self, head: dict[str, Tensor]) -> None:
+        self.head_weights_ = packed(head)
 
     def _network(self) -> tuple[SegmentingNetwork, FittedEncoder]:
         check_is_fitted(self)
@@ -236,7 +265,7 @@ class OTCXRSegmenter(Supervised):
                 self.layer_decay,
                 frozen=True,
             )
-        heads = load(self.head_weights_.tobytes())
+        heads = unpack(self.head_weights_)
         for name in _HEADS:
             network.get_submodule(name).load_state_dict(part_of(heads, name))
         return network, encoder
@@ -265,6 +294,11 @@ class OTCXRSegmenter(Supervised):
             seen.warn(source, encoder.mean, encoder.std, FITTED)
             base._unsaved.unusable = unusable_table(unusable)
             return told if self.n_structures_ else told[:, 0]
+
+
+def _heads(network: SegmentingNetwork) -> dict[str, Tensor]:
+    state = network.state_dict()
+    return {name: one for name, one in state.items() if name.partition(".")[0] in _HEADS}
 
 
 def _as_masks(y: Any, n_images: int) -> NDArray[np.bool_]:

@@ -20,8 +20,10 @@ from otcxr_sk._torch_defaults import inference
 from otcxr_sk._transfer import send
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import draw_seed, hold_out
+from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import describe_run, open_run
+from otcxr_sk.estimators._seen import Patients, new_salt, note
 from otcxr_sk.estimators._state import History, Weights, unpack
 from otcxr_sk.images import (
     ImageSource,
@@ -91,11 +93,20 @@ class FineTuned:
     weights : ndarray of uint8
         Of the encoder and the heads it was pre-trained with, as `FittedEncoder` has them.
     history : dict of str to list of float
+    patients : dict or None
+        Whom the network was trained on, before and now.
+    n_images : int
+        Number of images that it was trained on with labels.
+    n_patients : int or None
+        Of these images, if they are known.
     """
 
     network: Any
     weights: Weights
     history: History
+    patients: Patients | None
+    n_images: int
+    n_patients: int | None
 
 
 def fine_tune(
@@ -104,7 +115,7 @@ def fine_tune(
     source: ImageSource,
     problems: Sequence[Unusable],
     task: Task,
-    patients: NDArray[np.intp],
+    patients: NDArray[Any] | None,
     *,
     num_workers: int | str,
     fitted: Callable[[FineTuned], Any],
@@ -121,7 +132,7 @@ def fine_tune(
     problems : sequence of Unusable
         Rows that cannot be used.
     task : Task
-    patients : ndarray of int, shape (n,)
+    patients : ndarray of shape (n,) or None
     num_workers : int or "auto"
     fitted : callable
         Makes a fitted estimator of what was learned so far.
@@ -130,13 +141,19 @@ def fine_tune(
     if processes.count > 1:
         raise ValueError("training with labels takes one process: start without torchrun")
     seed = draw_seed(settings.random_state)
-    describe = partial(describe_run, settings, source, seed, patients, None)
+    numbers = numbered(patients, len(source))
+    describe = partial(describe_run, settings, source, seed, numbers, None)
     with open_run(settings, source, seed, processes, describe) as run:
         usable = task.known.copy()
         usable[[problem.row for problem in problems]] = False
-        held_out = hold_out(patients, settings.validation_fraction, run.seed)
+        held_out = hold_out(numbers, settings.validation_fraction, run.seed)
         training = np.setdiff1d(np.flatnonzero(usable), held_out)
         held_out = np.intersect1d(np.flatnonzero(usable), held_out)
+        trained, kept = (
+            None if patients is None else patients[rows] for rows in (training, held_out)
+        )
+        seen = note(settings.pretrainer.patients_, trained, kept, new_salt())
+        n_patients = None if trained is None else len(np.unique(trained))
         run.keep_scan(Scan(encoder.mean, encoder.std, list(problems)), len(training))
         random = Randomness(run.seed, processes.device)
         with random.given():
@@ -152,7 +169,14 @@ def fine_tune(
 
         def learned(network: Any, history: Mapping[str, Sequence[float]]) -> FineTuned:
             weights = with_encoder(encoder.weights, network.encoder)
-            return FineTuned(network, weights, {name: [*some] for name, some in history.items()})
+            return FineTuned(
+                network,
+                weights,
+                {name: [*some] for name, some in history.items()},
+                seen,
+                len(training),
+                n_patients,
+            )
 
         def so_far(state: TrainingState) -> Any:
             return fitted(learned(state.network, state.history))
