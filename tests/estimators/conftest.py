@@ -1,12 +1,16 @@
-"""Small pretrainers, and images to train them on."""
+"""Small estimators, and images to train them on."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.estimators import _encoder
+from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter
+from otcxr_sk.estimators import _encoder, _sharing
+from otcxr_sk.training import Callback
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +77,88 @@ class Constant(nn.Module):
 @pytest.fixture(scope="session")
 def collapsed_encoder():
     return Constant
+
+
+@pytest.fixture(scope="session")
+def folder(fitted, tmp_path_factory):
+    """A folder that `save_pretrained` has written."""
+    folder = tmp_path_factory.mktemp("shared") / "model"
+    fitted.save_pretrained(folder, data="24 blobs.", licence="CC0")
+    return folder
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+blanks = {}
+
+
+@pytest.fixture
+def equal_networks_are_measured_once(monkeypatch):
+    """Save tests that read one network again and again the time that its shapes take."""
+
+    def blank(architecture, usual=_sharing._blank):
+        key = json.dumps(architecture, sort_keys=True)
+        if key not in blanks:
+            blanks[key] = usual(architecture)
+        return blanks[key]
+
+    monkeypatch.setattr(_sharing, "_blank", blank)
+
+
+def _maker(kind, fitted):
+    def make(pretrainer=fitted, **parameters):
+        settings = {"epochs": 2, "batch_size": 8, "random_state": 0, **parameters}
+        return kind(pretrainer, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier(fitted):
+    """Make a classifier that is fine-tuned in a moment."""
+    return _maker(OTCXRClassifier, fitted)
+
+
+@pytest.fixture(scope="session")
+def segmenter(fitted):
+    return _maker(OTCXRSegmenter, fitted)
+
+
+@pytest.fixture(scope="session")
+def y(X):
+    """Whether the blob is in the upper half."""
+    return (X[:, :16].mean((1, 2)) > X[:, 16:].mean((1, 2))).astype(int)
+
+
+@pytest.fixture(scope="session")
+def several(y):
+    """Two labels, the second unknown of every third image."""
+    labels = np.column_stack([y, np.roll(y, 3)]).astype(float)
+    labels[::3, 1] = np.nan
+    return labels
+
+
+@pytest.fixture(scope="session")
+def masks(X):
+    return X > 0.5
+
+
+@pytest.fixture(scope="session")
+def patients():
+    """Patients of two images each."""
+    return np.arange(24) // 2
+
+
+class _Stop(Callback):
+    def on_epoch_end(self, state):
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def stop():
+    """A callback that presses Ctrl-C after the first epoch."""
+    return _Stop()
