@@ -312,6 +312,7 @@ def described(kind: type, config: Mapping[str, Any]) -> tuple[dict[str, Any], An
     given = {**defaults(kind), **config["parameters"]}
     require_keys("parameters", given, defaults(kind))
     estimator = kind(**_with_groups(given))
+    estimator._validate_params()
     estimator._settings()
     return given, estimator
 
@@ -330,8 +331,9 @@ def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
             given = {**default, **made[name]}
             require_keys(name, given, default)
             made[name] = GROUPS[name](**given)
-    if isinstance(made.get("class_weight"), list):
-        made["class_weight"] = _pairs("class_weight", made["class_weight"])
+    weights = made.get("class_weight")
+    if isinstance(weights, list | dict):
+        made["class_weight"] = _weights(weights)
     scale = getattr(made.get("views"), "crop_scale", None)
     if isinstance(scale, list):
         made["views"].crop_scale = tuple(scale)
@@ -340,10 +342,13 @@ def _with_groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _pairs(name: str, pairs: list[Any]) -> dict[Any, Any]:
+def _weights(weights: Any) -> dict[Any, Any]:
+    """Return weights of classes, from an object, or from pairs of what is no text."""
+    pairs = [*weights.items()] if isinstance(weights, dict) else weights
     for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2 or isinstance(pair[0], list | dict):
-            refuse(name, "is not a list of pairs")
+        well = isinstance(pair, list | tuple) and len(pair) == 2
+        if not well or isinstance(pair[0], list | dict) or type(pair[1]) not in (int, float):
+            refuse("class_weight", "is not a number for each of some classes")
     return dict(pairs)
 
 

@@ -13,10 +13,12 @@ from otcxr_sk.estimators import _encoder, _sharing
 from otcxr_sk.training import Callback
 
 
-@pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def _small_pieces():
     """Let a few images of 32 pixels be several batches: 4, not 16, are embedded at once."""
-    monkeypatch.setattr(_encoder, "SMALL", 32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_encoder, "SMALL", 32)
+        yield
 
 
 @pytest.fixture(scope="session")

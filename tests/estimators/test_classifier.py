@@ -1,7 +1,5 @@
 """OTCXRClassifier: a linear probe, and the whole network trained on from there."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -22,31 +20,6 @@ from otcxr_sk.estimators.supervised._training import calibrated
 from otcxr_sk.evaluation import make_probe
 from otcxr_sk.images import as_source
 from otcxr_sk.training import Callback, EarlyStopping
-
-PATIENTS = np.arange(24) // 2
-
-
-@pytest.fixture(scope="module")
-def classifier(fitted):
-    def make(pretrainer=fitted, **parameters):
-        settings = {"epochs": 2, "batch_size": 8, "random_state": 0, **parameters}
-        return OTCXRClassifier(pretrainer, **settings)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def y(X):
-    """Whether the blob is in the upper half."""
-    return (X[:, :16].mean((1, 2)) > X[:, 16:].mean((1, 2))).astype(int)
-
-
-@pytest.fixture(scope="module")
-def several(y):
-    """Two labels, the second unknown of every third image."""
-    labels = np.column_stack([y, np.roll(y, 3)]).astype(float)
-    labels[::3, 1] = np.nan
-    return labels
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -79,7 +52,7 @@ def test_of_several_labels_each_is_probed_where_it_is_known(classifier, fitted, 
 
 def test_fine_tuning_learns_more_than_the_probe_and_changes_no_pretrainer(classifier, fitted, X, y):
     before = fitted.weights_.copy()
-    tuned = classifier(epochs=8, learning_rate=5e-3).fit(X, y)
+    tuned = classifier(epochs=5, learning_rate=1e-2).fit(X, y)
     frozen = classifier(frozen=True).fit(X, y)
     assert tuned.history_["cross_entropy"][-1] < tuned.history_["cross_entropy"][0]
     signs = 2 * y - 1
@@ -92,15 +65,10 @@ def test_fine_tuning_learns_more_than_the_probe_and_changes_no_pretrainer(classi
     np.testing.assert_allclose(tuned.decision_function(X), scores)
 
 
-def test_the_same_seed_gives_the_same_classifier(classifier, X, several):
-    first, again = (classifier().fit(X, several) for _ in range(2))
-    np.testing.assert_array_equal(first.coef_, again.coef_)
-    np.testing.assert_array_equal(first.pretrainer_.weights_, again.pretrainer_.weights_)
-
-
 def test_a_pretrainer_that_is_not_fitted_is_fitted_first(classifier, tiny, X, y):
-    alone = tiny(epochs=1).fit(X)
-    found = classifier(tiny(epochs=1), frozen=True).fit(X, y)
+    X, y = X[:12], y[:12]
+    alone = tiny().fit(X)
+    found = classifier(tiny(), frozen=True).fit(X, y)
     np.testing.assert_array_equal(found.pretrainer_.weights_, alone.weights_)
     assert not hasattr(found.pretrainer, "weights_")
 
@@ -121,33 +89,16 @@ def test_batch_norms_of_a_random_start_get_the_statistics_of_the_images(tiny, X)
     with torch.inference_mode():
         model.encoder((images - start.mean_) / start.std_)
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-5, rtol=1e-3)
-    trained = tiny(epochs=1).fit(X)._encoder()
+    trained = tiny().fit(X[:8])._encoder()
     assert calibrated(trained, source, 0) is trained
 
 
-class Stop(Callback):
-    def on_epoch_end(self, state):
-        if state.epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(classifier, X, y, tmp_path):
-    whole = classifier(epochs=3).fit(X, y)
-    with pytest.raises(KeyboardInterrupt):
-        classifier(epochs=3, checkpoint=tmp_path, callbacks=[Stop()]).fit(X, y)
-    resumed = classifier(epochs=3, checkpoint=tmp_path).fit(X, y)
-    np.testing.assert_array_equal(resumed.coef_, whole.coef_)
-    np.testing.assert_array_equal(resumed.pretrainer_.weights_, whole.pretrainer_.weights_)
-    with pytest.raises(ValueError, match="holds another run: labels is"):
-        classifier(epochs=3, checkpoint=tmp_path).fit(X, 1 - y)
-
-
-def test_the_weights_of_the_best_epoch_are_kept(classifier, X, y):
+def test_the_weights_of_the_best_epoch_are_kept(classifier, X, y, patients):
     stopping = EarlyStopping("validation_auc", patience=2)
-    parameters = {"epochs": 6, "learning_rate": 0.02, "validation_fraction": 0.4}
-    found = classifier(callbacks=[stopping], **parameters).fit(X, y, groups=PATIENTS)
+    parameters = {"epochs": 4, "learning_rate": 0.02, "validation_fraction": 0.4}
+    found = classifier(callbacks=[stopping], **parameters).fit(X, y, groups=patients)
     best = stopping.best_epoch(found.history_)
-    assert len(found.history_["validation_auc"]) <= 6
+    assert len(found.history_["validation_auc"]) <= 4
     until = [len(found.history_["loss"])]
 
     class Last(Callback):
@@ -155,15 +106,8 @@ def test_the_weights_of_the_best_epoch_are_kept(classifier, X, y):
             if state.epoch == best:
                 until.append(state.estimator().coef_)
 
-    classifier(callbacks=[Last()], **parameters).fit(X, y, groups=PATIENTS)
+    classifier(callbacks=[Last()], **parameters).fit(X, y, groups=patients)
     np.testing.assert_array_equal(found.coef_, until[1])
-
-
-def test_copies_and_pickles_predict_the_same(classifier, X, several):
-    found = classifier().fit(X, several)
-    again = pickle.loads(pickle.dumps(found))
-    np.testing.assert_array_equal(again.predict_proba(X), found.predict_proba(X))
-    assert again.predict(X).shape == (24, 2)
 
 
 @given(
@@ -245,23 +189,23 @@ def test_labels_that_cannot_be_used_are_named_before_any_training(wrong, message
         ({"validation_fraction": 0.95}, "lack a class|leaves|none to train"),
     ],
 )
-def test_parameters_that_cannot_be_used_are_named(parameters, message, classifier, X, y):
+def test_parameters_that_cannot_be_used_are_named(parameters, message, classifier, X, y, patients):
     found = classifier()
     if any("views" in name for name in parameters):
         found.set_params(views=Views())
     with pytest.raises(ValueError, match=message):
-        found.set_params(**parameters).fit(X, y, groups=PATIENTS)
+        found.set_params(**parameters).fit(X, y, groups=patients)
 
 
 def test_an_image_that_cannot_be_used_has_no_class_and_unknown_probabilities(
     classifier, tiny, X, y
 ):
     X = X.copy()
-    found = classifier(tiny(on_error="nan", epochs=0)).fit(X, y)
+    found = classifier(tiny(on_error="nan", epochs=0), frozen=True).fit(X, y)
     X[3] = np.nan
     assert np.isnan(found.predict_proba(X)[3]).all()
     assert np.isfinite(np.delete(found.predict_proba(X), 3, 0)).all()
     with pytest.raises(ValueError, match="the first in row 3"):
         found.predict(X)
-    again = classifier(tiny(on_error="nan", epochs=0)).fit(X, y)
+    again = classifier(tiny(on_error="nan", epochs=0), frozen=True).fit(X, y)
     assert [problem["row"] for problem in again.skipped_] == [3]

@@ -1,7 +1,5 @@
 """OTCXRSegmenter: masks of structures from a few annotated images."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -17,27 +15,11 @@ from otcxr_sk.estimators.supervised._pyramid import (
     soft_dice,
 )
 from otcxr_sk.method import Views, build_encoder
-from otcxr_sk.training import Callback, EarlyStopping
-
-PATIENTS = np.arange(24) // 2
-
-
-@pytest.fixture(scope="module")
-def segmenter(fitted):
-    def make(pretrainer=fitted, **parameters):
-        settings = {"epochs": 2, "batch_size": 8, "random_state": 0, **parameters}
-        return OTCXRSegmenter(pretrainer, **settings)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def masks(X):
-    return X > 0.5
+from otcxr_sk.training import EarlyStopping
 
 
 def test_it_learns_where_a_blob_is(segmenter, X, masks, blobs):
-    found = segmenter(epochs=25, learning_rate=1e-2).fit(X, masks)
+    found = segmenter(epochs=12, learning_rate=2e-2).fit(X, masks)
     others = blobs(24, seed=1)
     assert found.score(others, others > 0.5) > 0.6
     assert found.predict(others).shape == others.shape
@@ -47,15 +29,15 @@ def test_it_learns_where_a_blob_is(segmenter, X, masks, blobs):
 
 
 def test_a_frozen_encoder_stays_as_it_is(segmenter, fitted, X, masks):
-    found = segmenter(frozen=True).fit(X, masks)
+    found = segmenter(frozen=True, epochs=1).fit(X, masks)
     np.testing.assert_array_equal(found.pretrainer_.transform(X), fitted.transform(X))
-    tuned = segmenter().fit(X, masks)
+    tuned = segmenter(epochs=1).fit(X, masks)
     assert not np.array_equal(tuned.pretrainer_.weights_, fitted.weights_)
 
 
 def test_several_structures_may_overlap_and_have_the_shape_they_were_drawn_in(segmenter, X, masks):
     larger = np.stack([masks, masks | np.roll(masks, 3, 1)], 1).repeat(2, 2).repeat(3, 3)
-    found = segmenter().fit(X, larger)
+    found = segmenter(epochs=1).fit(X, larger)
     assert found.predict(X[:3]).shape == (3, 2, 64, 96)
     assert 0 <= found.score(X, larger) <= 1
 
@@ -70,31 +52,10 @@ def test_masks_are_cut_as_their_images_are():
     assert ((seen > 0.5) == (cut > 0.5)).float().mean() > 0.97
 
 
-def test_the_same_seed_gives_the_same_masks_and_pickles_keep_them(segmenter, X, masks):
-    first, again = (segmenter().fit(X, masks) for _ in range(2))
-    np.testing.assert_array_equal(first.head_weights_, again.head_weights_)
-    copied = pickle.loads(pickle.dumps(first))
-    np.testing.assert_array_equal(copied.predict_proba(X), first.predict_proba(X))
-
-
-class Stop(Callback):
-    def on_epoch_end(self, state):
-        if state.epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(segmenter, X, masks, tmp_path):
-    whole = segmenter().fit(X, masks)
-    with pytest.raises(KeyboardInterrupt):
-        segmenter(checkpoint=tmp_path, callbacks=[Stop()]).fit(X, masks)
-    resumed = segmenter(checkpoint=tmp_path).fit(X, masks)
-    np.testing.assert_array_equal(resumed.head_weights_, whole.head_weights_)
-
-
-def test_patients_held_out_are_watched(segmenter, X, masks):
+def test_patients_held_out_are_watched(segmenter, X, masks, patients):
     stopping = EarlyStopping("validation_dice", patience=3)
     found = segmenter(validation_fraction=0.4, callbacks=[stopping])
-    history = found.fit(X, masks, groups=PATIENTS).history_
+    history = found.fit(X, masks, groups=patients).history_
     assert all(0 <= value <= 1 for value in history["validation_dice"])
     assert len(history["validation_loss"]) == 2
 
@@ -158,7 +119,7 @@ def test_masks_that_are_not_square_need_squashed_images(tiny, X, masks):
 def test_an_image_that_cannot_be_used_has_an_empty_mask_and_unknown_probabilities(
     segmenter, tiny, X, masks
 ):
-    found = segmenter(tiny(on_error="nan", epochs=0)).fit(X, masks)
+    found = segmenter(tiny(on_error="nan", epochs=0), epochs=1).fit(X, masks)
     broken = X.copy()
     broken[3] = np.nan
     assert not found.predict(broken)[3].any()

@@ -308,6 +308,8 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
             "classes_dtype": self.classes_.dtype.str,
             "several": self._several,
         }
+        # Some other kinds of classes are nothing that JSON could hold.
+        read_classes(learned["classes"], learned["classes_dtype"])
         parts = {"coef": self.coef_, "intercept": self.intercept_}
         return learned, {name: torch.tensor(one) for name, one in parts.items()}
 

@@ -1,0 +1,107 @@
+"""What classifiers and segmenters have in common: seeds, runs, pretrainers and patients."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from otcxr_sk.datasets import check_leakage
+
+NEW = np.array([77, 78])
+
+
+@pytest.fixture(scope="module", params=["classifier", "segmenter"])
+def make(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def labels(make, request, several, masks):
+    return several if make is request.getfixturevalue("classifier") else masks
+
+
+@pytest.fixture(scope="module")
+def tuned(make, X, labels):
+    return make().fit(X, labels)
+
+
+def test_the_same_seed_tells_the_same_and_so_do_pickles(make, tuned, X, labels):
+    told = tuned.predict_proba(X)
+    np.testing.assert_array_equal(make().fit(X, labels).predict_proba(X), told)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(tuned)).predict_proba(X), told)
+
+
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
+    make, tuned, X, labels, stop, tmp_path
+):
+    with pytest.raises(KeyboardInterrupt):
+        make(checkpoint=tmp_path, callbacks=[stop]).fit(X, labels)
+    resumed = make(checkpoint=tmp_path).fit(X, labels)
+    np.testing.assert_array_equal(resumed.predict_proba(X), tuned.predict_proba(X))
+    with pytest.raises(ValueError, match="holds another run: labels is"):
+        make(checkpoint=tmp_path).fit(X, labels[::-1])
+
+
+def test_a_shared_pretrainer_is_named_by_its_folder(make, folder, X, labels, tuned):
+    found = clone(make(folder)).fit(X, labels)
+    np.testing.assert_array_equal(found.predict_proba(X), tuned.predict_proba(X))
+    assert found.get_params()["pretrainer"] == folder
+    assert clone(make(str(folder))).pretrainer == str(folder)
+
+
+def test_a_folder_that_holds_no_pretrainer_is_named_before_anything_is_read(make, tmp_path):
+    with pytest.raises(ValueError, match=r"no model is loaded from .*nowhere"):
+        make(tmp_path / "nowhere").fit(["no image"], None)
+    with pytest.raises(ValueError, match="pretrainer"):
+        make(7).fit(["no image"], None)
+
+
+@pytest.fixture(scope="module")
+def of_some(tiny, X, patients):
+    """A pretrainer that knows the patients of the first eight images."""
+    return tiny().fit(X[:8], groups=patients[:8])
+
+
+def test_patients_of_both_trainings_are_known(make, of_some, X, labels, patients):
+    found = make(of_some, epochs=1, validation_fraction=0.25)
+    found.fit(X[8:], labels[8:], groups=patients[8:])
+    assert found.seen(patients, held_out=True).all()
+    trained = found.seen(patients)
+    assert trained.tolist()[:8] == [True] * 8
+    assert found.n_images_ == trained[8:].sum() == 12
+    assert found.n_patients_ == 6
+    assert not found.seen(NEW, held_out=True).any()
+    np.testing.assert_array_equal(found.pretrainer_.seen(patients), trained)
+    assert not of_some.seen(patients[8:], held_out=True).any()
+    with pytest.warns(UserWarning, match="10 patients of .*test"):
+        check_leakage(patients, np.where(patients < 0, "train", "test"), seen=trained)
+    told = found.predict_proba(X)
+    lean = pickle.loads(pickle.dumps(found)).forget_patients()
+    for one in (lean, lean.pretrainer_):
+        with pytest.raises(ValueError, match="knows no patients"):
+            one.seen(patients)
+    np.testing.assert_array_equal(lean.predict_proba(X), told)
+
+
+def test_an_encoder_that_stays_as_it_is_has_seen_nobody_else(make, of_some, X, labels, patients):
+    found = make(of_some, frozen=True, epochs=1).fit(X, labels, groups=patients)
+    assert found.seen(patients).all()
+    assert found.pretrainer_.seen(patients).sum() == 8
+
+
+def test_training_without_groups_is_told(make, tuned, of_some, X, labels, patients):
+    assert tuned.patients_ is None
+    assert tuned.n_patients_ is None
+    found = make(of_some, frozen=True, epochs=1).fit(X, labels)
+    with pytest.warns(UserWarning, match="without groups"):
+        assert found.seen(patients).sum() == 8
+    assert (found.n_images_, found.n_patients_) == (24, None)
+
+
+def test_patients_whose_labels_are_unknown_were_not_seen(classifier, tiny, X, several, patients):
+    unknown = several.copy()
+    unknown[:4] = np.nan
+    found = classifier(tiny(epochs=0), frozen=True).fit(X, unknown, groups=patients)
+    assert found.seen(patients).tolist() == [False] * 4 + [True] * 20
+    assert (found.n_images_, found.n_patients_) == (20, 10)
