@@ -27,7 +27,7 @@ from sklearn.preprocessing import (
 )
 from torch import nn
 
-from otcxr_sk import __version__
+from otcxr_sk import OTCXRClassifier, OTCXRSegmenter, __version__
 from otcxr_sk.estimators import _onnx, export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -179,16 +179,67 @@ def test_a_pipeline_ends_with_a_logistic_regression(pipeline, X, tmp_path):
         export_onnx(make_pipeline(pipeline[0], last), tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("model", [StandardScaler(), make_pipeline(PCA(), LogisticRegression())])
+@pytest.mark.parametrize(
+    "model", [StandardScaler(), make_pipeline(PCA(), LogisticRegression()), OTCXRSegmenter()]
+)
 def test_something_else_than_an_encoder_is_refused(model, tmp_path):
     with pytest.raises(TypeError, match="begins with a pretrainer, got"):
         export_onnx(model, tmp_path / "model.onnx")
 
 
 def test_only_what_is_fitted_is_exported(tiny, pipeline, tmp_path):
-    for model in (tiny(), make_pipeline(pipeline[0], LogisticRegression())):
+    for model in (tiny(), make_pipeline(pipeline[0], LogisticRegression()), OTCXRClassifier()):
         with pytest.raises(NotFittedError):
             export_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def start(pipeline):
+    """An encoder that is exported in a moment."""
+    return FrozenEstimator(pipeline[0])
+
+
+LABELS = {
+    "two": np.array(["healthy", "sick"])[np.arange(24) % 2],
+    "three": np.arange(24) % 3,
+    "several": np.column_stack([np.arange(24) % 2, np.arange(24) % 3 == 0]),
+}
+
+
+@pytest.fixture(params=LABELS)
+def classifier(request, start, X):
+    return OTCXRClassifier(start, frozen=True).fit(X, LABELS[request.param])
+
+
+def test_what_is_exported_of_a_classifier_tells_its_probabilities(classifier, X):
+    graph = _onnx._Graph(*_onnx._parts(classifier)).eval()
+    with torch.inference_mode():
+        embedding, probability = graph(torch.tensor(X[:, None], dtype=torch.float32))
+    np.testing.assert_allclose(embedding, classifier.pretrainer_.transform(X), atol=1e-5)
+    np.testing.assert_allclose(probability, classifier.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_classifier_becomes_one_graph_with_its_encoder(classifier, X, tmp_path):
+    export_onnx(classifier, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    _, probability = run(session, X)
+    np.testing.assert_allclose(probability, classifier.predict_proba(X), rtol=1e-4, atol=1e-4)
+    facts = session.get_modelmeta().custom_metadata_map
+    name = "labels" if classifier._several else "classes"
+    assert json.loads(facts[name]) == classifier.classes_.tolist()
+
+
+def test_a_classifier_whose_graph_gives_other_numbers_is_not_written(
+    start, file, X, tmp_path, monkeypatch
+):
+    model = OTCXRClassifier(start, frozen=True).fit(X, LABELS["three"])
+    monkeypatch.setattr(_onnx, "_exported", lambda *args: file.read_bytes())
+    with pytest.raises(ValueError, match="differs by"):
+        export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,8 @@ def test_copies_know_the_patients_until_they_forget_them(fitted, copied):
 
 def test_a_dump_of_a_version_that_kept_no_patients_loads(fitted, X):
     state = fitted.__getstate__()
-    del state["patients_"]
+    for name in ("patients_", "n_images_", "n_patients_"):
+        del state[name]
     old = type(fitted).__new__(type(fitted))
     old.__setstate__(state)
     with pytest.raises(ValueError, match="knows no patients"):
@@ -63,6 +64,7 @@ def test_a_dump_of_a_version_that_kept_no_patients_loads(fitted, X):
     old.set_params(warm_start=True, validation_fraction=0.0).fit(X, groups=GROUPS)
     with pytest.warns(UserWarning, match="some of the training was without groups"):
         assert old.seen(GROUPS).all()
+    assert (old.n_images_, old.n_patients_) == (None, None)
 
 
 def test_training_that_goes_on_adds_its_patients(tiny, X):
@@ -87,6 +89,18 @@ def test_training_without_groups_is_told(tiny, X):
 
 def test_an_encoder_that_was_not_trained_has_seen_nobody(tiny, X):
     assert not tiny(epochs=0).fit(X, groups=GROUPS).seen(GROUPS).any()
+
+
+def test_what_was_trained_on_is_counted(tiny, X, fitted):
+    assert (fitted.n_images_, fitted.n_patients_) == (18, 9)
+    on = tiny(weights=fitted).fit(X[:4], groups=["o1", "o1", "o2", "o2"])
+    assert (on.n_images_, on.n_patients_) == (22, 11)
+    on.partial_fit(X[:2], groups=["o1", "o1"])
+    assert (on.n_images_, on.n_patients_) == (24, 11)
+    on.partial_fit(X[:2])
+    assert (on.n_images_, on.n_patients_) == (26, None)
+    untrained = tiny(epochs=0).fit(X, groups=GROUPS)
+    assert (untrained.n_images_, untrained.n_patients_) == (0, 0)
 
 
 def test_patients_of_images_that_cannot_be_used_were_not_seen(tiny, X):

@@ -45,13 +45,14 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
 
     Parameters
     ----------
-    pretrainer : OTCXRPretrainer, default=None
+    pretrainer : OTCXRPretrainer or path, default=None
         The encoder that is started from, and how images are read: size, resizing, device,
         precision, workers, cache and what happens to unusable images. A fitted one is copied,
         never changed. One that is not fitted is fitted on the images first, without their labels;
-        with ``epochs=0`` it only gives the network and its start. scikit-learn's `clone`, and so
-        cross-validation, forgets what it has learned: each fold then pre-trains on its own
-        training images. Pass ``FrozenEstimator(pretrainer)`` to start every fold from the same
+        with ``epochs=0`` it only gives the network and its start. A path is a folder of
+        ``OTCXRPretrainer.save_pretrained``. scikit-learn's `clone`, and so cross-validation,
+        forgets what a pretrainer has learned: each fold then pre-trains on its own training
+        images. Pass ``FrozenEstimator(pretrainer)`` or a path to start every fold from the same
         encoder. None is ``OTCXRPretrainer(epochs=0)``, a random start.
     frozen : bool, default=False
         Whether the encoder stays as it is, so that only the linear probe is fitted.
@@ -93,6 +94,12 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
     intercept_ : ndarray of shape (1,) or (n_classes,)
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
+    n_images_ : int
+        Images with labels that it was trained on.
+    n_patients_ : int or None
+        Patients of these images; None without `groups`.
+    patients_ : dict or None
+        As in `OTCXRPretrainer`, of pre-training and of `fit`: whom `seen` tells.
     pretrainer_ : OTCXRPretrainer
         The fine-tuned encoder: embeds, can be saved and explained. What else it was pre-trained
         with (its heads, for `match` and `score`) does not fit it any more.
@@ -177,7 +184,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         y : array-like of shape (n,) or (n, k)
             The class of each image; or k labels, 0 or 1 each, NaN where unknown.
         groups : array-like of shape (n,), default=None
-            Patient of each image, for `validation_fraction`.
+            Patient of each image, none missing, for `validation_fraction` and `seen`.
 
         Returns
         -------

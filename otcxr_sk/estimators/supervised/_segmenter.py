@@ -49,33 +49,22 @@ class OTCXRSegmenter(Supervised):
 
     Parameters
     ----------
-    pretrainer : OTCXRPretrainer, default=None
+    pretrainer, batch_size, layer_decay, optimizer, checkpoint, random_state, verbose
         As in `OTCXRClassifier`.
     frozen : bool, default=False
         Whether the encoder stays as it is.
     epochs : int, default=30
         Passes over the annotated images.
-    batch_size : int, default=32
     learning_rate : float, default=5e-4
         Peak of the learning rate of the pyramid, after a linear warm-up and before a cosine decay
         to zero.
-    layer_decay : float, default=0.75
-        Each layer of the encoder learns by this factor more slowly than the one above it, in
-        (0, 1].
-    optimizer : {"adamw", "lars"} or Optimizer, default="adamw"
     views : Views, default=None
-        How images and their masks are varied in training; nothing is hidden, whatever `erase` is.
-        None is ``Views(crop_scale=(0.7, 1.0))``.
+        How images and their masks are varied, as in `OTCXRClassifier`.
     validation_fraction : float, default=0.0
         Share of the patients (`groups` in `fit`) whose images are held out to compute
         ``history_["validation_loss"]`` and ``history_["validation_dice"]``.
     callbacks : list of Callback, default=None
         As in `OTCXRPretrainer`: ``EarlyStopping("validation_dice")`` keeps the best weights.
-    checkpoint : path or Checkpoint, default=None
-        As in `OTCXRPretrainer`.
-    random_state : int, RandomState instance or None, default=None
-        Of the training, and of a `pretrainer` that is fitted here and has none of its own.
-    verbose : int, default=0
 
     Attributes
     ----------
@@ -87,6 +76,8 @@ class OTCXRSegmenter(Supervised):
         (H, W) of the masks.
     n_features_in_ : int
         Number of columns, if `fit` saw flattened rows.
+    n_images_, n_patients_, patients_
+        As in `OTCXRClassifier`.
     n_structures_ : int or None
         Number of masks of each image; None if `fit` got one without an axis for it.
     pretrainer_ : OTCXRPretrainer
@@ -127,7 +118,7 @@ class OTCXRSegmenter(Supervised):
             Masks of 0 and 1, or False and True, of one structure or of k, which may overlap. If
             they are not square, images have to be resized by squashing.
         groups : array-like of shape (n,), default=None
-            Patient of each image, for `validation_fraction`.
+            Patient of each image, none missing, for `validation_fraction` and `seen`.
 
         Returns
         -------
