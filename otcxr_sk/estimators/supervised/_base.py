@@ -77,7 +77,7 @@ class Supervised(KnowsPatients, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{name: CONSTRAINTS[name] for name in _SHARED},
-        "pretrainer": [*CONSTRAINTS["weights"][:-1], HasMethods(["fit", "transform"])],
+        "pretrainer": [None, str, HasMethods(["__fspath__"]), HasMethods(["fit", "transform"])],
         "frozen": ["boolean"],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],

@@ -325,7 +325,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         self._several = learned["several"]
         if not isinstance(self._several, bool):
             refuse("several", f"is {quoted(self._several)}, neither true nor false")
-        if self._several and not np.array_equal(self.classes_, np.arange(len(self.classes_))):
+        if self._several and self.classes_.tolist() != [*range(len(self.classes_))]:
             refuse("classes", "must be the indices of the labels")
 
     def _head_of(self, encoder: DenseEncoder) -> dict[str, Tensor]:
@@ -359,7 +359,8 @@ def read_classes(values: Any, dtype: Any) -> NDArray[Any]:
     if any(type(one) is not expected for one in values):
         refuse("classes", f"are not all of the kind {quoted(dtype)}")
     try:
-        classes = np.array(values, dtype)
+        with np.errstate(over="ignore"):
+            classes = np.array(values, dtype)
     except OverflowError:
         refuse("classes", f"are too large for {dtype}")
     if classes.tolist() != values or sorted(set(values)) != values:
