@@ -33,3 +33,20 @@ def set_config(folder, **changes):
         place[last] = value
     (folder / "config.json").write_text(json.dumps(config))
     sign(folder)
+
+
+def mutated(value, rng):
+    """Return a JSON value with one part of it changed, removed or put elsewhere."""
+    odd = [None, True, -1, 0, 10**9, 1e308, -0.5, "", "x", "resnet18", [], [1], {}, {"a": 1}]
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
+        return odd[rng.integers(len(odd))]
+    inner = list(value) if isinstance(value, dict) else range(len(value))
+    key = inner[rng.integers(len(inner))]
+    copy = value.copy()
+    if rng.random() < 0.15:
+        del copy[key]
+    elif rng.random() < 0.1 and isinstance(copy, dict):
+        copy[f"{key}_"] = copy.pop(key)
+    else:
+        copy[key] = mutated(copy[key], rng)
+    return copy

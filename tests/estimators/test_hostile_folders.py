@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from folders import FILES, WEIGHTS, config_of, set_config, sign
+from folders import FILES, WEIGHTS, config_of, mutated, set_config, sign
 from safetensors.torch import load_file, save_file
 
 from otcxr_sk import OTCXRPretrainer
@@ -283,23 +283,6 @@ def test_a_giant_that_a_small_folder_names_is_not_built(copied, giant, monkeypat
     with pytest.raises(ValueError, match=r"encoder.safetensors (has|lacks)"):
         load(copied)
     assert {one.device.type for one in made} == {"meta"}
-
-
-def mutated(value, rng):
-    """Return a JSON value with one part of it changed, removed or put elsewhere."""
-    odd = [None, True, -1, 0, 10**9, 1e308, -0.5, "", "x", "resnet18", [], [1], {}, {"a": 1}]
-    if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
-        return odd[rng.integers(len(odd))]
-    inner = list(value) if isinstance(value, dict) else range(len(value))
-    key = inner[rng.integers(len(inner))]
-    copy = value.copy()
-    if rng.random() < 0.15:
-        del copy[key]
-    elif rng.random() < 0.1 and isinstance(copy, dict):
-        copy[f"{key}_"] = copy.pop(key)
-    else:
-        copy[key] = mutated(copy[key], rng)
-    return copy
 
 
 def outcome(folder):

@@ -1,15 +1,18 @@
 """A classifier or a segmenter in a folder: what is told is the same, and nothing else gets in."""
 
 import copy
+import json
 import pickle
+import time
 
 import numpy as np
 import pytest
-from folders import FILES, set_config, sign
+from folders import FILES, config_of, mutated, set_config, sign
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter, Views
+from otcxr_sk.estimators import _model_folder
 
 pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 
@@ -130,6 +133,7 @@ def test_other_classes_are_not_shared_and_nothing_is_written(models, classes, tm
 def test_several_labels_and_several_structures_are_told_alike(
     classifier, segmenter, tiny, X, several, masks, tmp_path
 ):
+    X, several, masks = X[:8], several[:8], masks[:8]
     start = tiny(epochs=0).fit(X)
     found = classifier(start, frozen=True).fit(X, several)
     found.save_pretrained(tmp_path / "labels")
@@ -287,3 +291,26 @@ def test_a_missing_head_is_named(model, place):
     (place / "head.safetensors").unlink()
     with pytest.raises(ValueError, match=r"no file head\.safetensors"):
         load(model, place)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this model was saved by")
+def test_a_signed_configuration_is_refused_or_makes_a_model(model, place, X):
+    rng = np.random.default_rng(0)
+    original = config_of(place)
+    loaded = 0
+    for _ in range(300):
+        changed = {**original, "fine_tuning": mutated(original["fine_tuning"], rng)}
+        (place / "config.json").write_text(json.dumps(changed))
+        sign(place)
+        began = time.monotonic()
+        try:
+            found = load(model, place)
+        except _model_folder.RefusedError:
+            continue
+        finally:
+            assert time.monotonic() - began < 10
+        loaded += 1
+        np.testing.assert_array_equal(found.pretrainer_.weights_, model.pretrainer_.weights_)
+        assert np.isfinite(found.predict_proba(X[:2])).all()
+    assert loaded > 20
