@@ -126,6 +126,7 @@ def test_a_run_interrupted_after_any_step_ends_like_one_that_was_not(
     assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
