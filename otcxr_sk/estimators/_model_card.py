@@ -88,7 +88,7 @@ def model_card(config: Mapping[str, Any], *, data: str | None, licence: str | No
     architecture, parameters = config["architecture"], config["parameters"]
     plain = {
         **{name: value for name, value in parameters.items() if name not in architecture},
-        **{name: architecture[name] for name in ("match_stride", "views", "objective")},
+        **{name: architecture[name] for name in ("match_stride", "pooling", "views", "objective")},
     }
     return _CARD.format(
         encoder=architecture["encoder"],

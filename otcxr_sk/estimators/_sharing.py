@@ -43,7 +43,9 @@ _BACKBONE = "encoder.backbone."
 
 # Parameters of a machine, a program or a run: whoever gets the model has their own.
 _LEFT_OUT = {"weights", "device", "num_workers", "callbacks", "cache", "checkpoint", "verbose"}
-_ARCHITECTURE = {"encoder", "image_size", "resize", "match_stride", "views", "objective"}
+_ARCHITECTURE = {
+    "encoder", "image_size", "resize", "match_stride", "pooling", "views", "objective",
+}  # fmt: skip
 _GROUPS = ("views", "objective", "optimizer")
 _KEYS = {
     "library", "format", "estimator", "versions", "dtype", "mean", "std", "n_features_in",
@@ -164,6 +166,7 @@ def _blank(architecture: Mapping[str, Any]) -> OTCXRModel:
             architecture["encoder"],
             size=architecture["image_size"],
             match_stride=architecture["match_stride"],
+            pooling=architecture["pooling"],
         )
         return OTCXRModel(encoder, without_read_out(Objective(**architecture["objective"])))
 
