@@ -70,6 +70,7 @@ OTHER = {
     "objective__cv_sim_depth": 1,
     "objective__read_out": 3.0,
     "match_stride": 8,
+    "pooling": "token",
     "image_shape": (32, 32),
     "precision": "bfloat16",
     "on_error": "nan",
