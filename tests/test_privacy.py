@@ -149,6 +149,7 @@ def test_what_a_reason_quotes_is_not_in_a_dump():
     assert without_names({**problem, "reason": "it is empty"})["reason"] == "it is empty"
 
 
+@pytest.mark.slow
 def test_the_demo_writes_rows_instead_of_patients(folder, tmp_path):
     for row, path in enumerate(sorted(folder.glob("*.png"))):
         image = np.random.default_rng(row).integers(0, 256, (40, 40), np.uint8)

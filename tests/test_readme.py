@@ -23,6 +23,7 @@ def python_blocks(text):
     return [dedent(block) for block in found]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -46,6 +47,7 @@ def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
     assert len((tmp_path / "runs" / "first.csv").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.slow
 def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")

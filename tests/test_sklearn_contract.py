@@ -14,15 +14,20 @@ WITH_GROUPS = clone(TINY).set_params(
 
 # scikit-learn runs these on its own estimators, but not in `parametrize_with_checks`.
 UNLISTED = [
-    "check_dataframe_column_names_consistency",
     "check_estimators_partial_fit_n_features",
-    "check_global_output_transform_pandas",
-    "check_global_set_output_transform_polars",
     "check_set_output_transform",
     "check_set_output_transform_pandas",
-    "check_set_output_transform_polars",
     "check_transformer_get_feature_names_out",
     "check_transformer_get_feature_names_out_pandas",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            "check_dataframe_column_names_consistency",
+            "check_global_output_transform_pandas",
+            "check_global_set_output_transform_polars",
+            "check_set_output_transform_polars",
+        )
+    ),
 ]
 
 ABOUT_PARAMETERS = [

@@ -48,6 +48,7 @@ def test_every_part_computes_its_gradients(step):
     assert of_second.any()
 
 
+@pytest.mark.slow
 def test_a_part_takes_less_time_than_the_step():
     ratios, bare, arithmetic = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
     assert arithmetic == "float32"
@@ -84,6 +85,7 @@ def test_what_a_device_has_been_asked_for_is_waited_for(monkeypatch):
     assert all((values == 1).all() for values in seconds.values())
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_step_and_of_transform_is_told_beside_the_bare_encoder(capsys):
     # Another name of the CPU, where the bare encoder is not always in float32.
     step_cost.main(["--quick", "--device", "cpu:0"])
@@ -175,6 +177,7 @@ def test_the_steps_of_any_optimizer_are_timed_at_their_ends():
     assert len(times) == 2
 
 
+@pytest.mark.slow
 def test_the_plain_loop_sees_gray_views_and_learns(tmp_path):
     pytest.importorskip("lightly", reason='the plain loop needs "otcxr-sk[benchmarks]"')
     from plain_loop import PlainLoop

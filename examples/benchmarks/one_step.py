@@ -49,7 +49,7 @@ class OneStep:
 
     @cached_property
     def maps(self):
-        """The encoder's dense maps, and a gradient for each."""
+        """The encoder's dense maps and embedding, and a gradient for each."""
         with torch.no_grad(), self._autocast():
             maps = self.model.encoder(self.views_and_affine[0])
         return [m.clone().requires_grad_() for m in maps], [torch.randn_like(m) for m in maps]
@@ -94,7 +94,7 @@ class OneStep:
 
     def read(self):
         """Run the read-out alone, forward and backward."""
-        (error, _), _ = self.model._read(*self.maps[0], self.views_and_affine[1])
+        (error, _), _ = self.model._read(*self.maps[0][:2], self.views_and_affine[1])
         error.mean().backward()
 
     def transport(self):

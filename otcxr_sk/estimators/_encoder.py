@@ -26,7 +26,6 @@ from otcxr_sk.method import (
     OTCXRModel,
     Views,
     build_encoder,
-    pool,
     without_read_out,
 )
 from otcxr_sk.training import Draw, Randomness, choose_device, choose_precision, put_on
@@ -48,7 +47,8 @@ class FittedEncoder:
     ----------
     architecture : dict
         Parameters of the network and its training: ``encoder`` (name or module), ``image_size``,
-        ``resize``, ``match_stride``, and those of ``views`` and ``objective`` as dicts.
+        ``resize``, ``match_stride``, ``pooling``, and those of ``views`` and ``objective`` as
+        dicts.
     weights : ndarray of uint8
         All weights in safetensors format.
     mean, std : float
@@ -129,6 +129,7 @@ class FittedEncoder:
             "encoder": name_of(self.architecture["encoder"]),
             "image_size": self.architecture["image_size"],
             "resize": self.architecture["resize"],
+            "pooling": self.architecture["pooling"],
             "mean": self.mean,
             "std": self.std,
             "otcxr_sk_version": __version__,
@@ -172,8 +173,8 @@ class Embedder:
         n = len(images)
         if n < self._piece:
             images = torch.cat([images, images[-1:].expand(self._piece - n, -1, -1, -1)])
-        last = self._encoder((images - self._mean) / self._std)[1]
-        return (last.float().permute(0, 2, 3, 1) if dense else pool(last))[:n]
+        _, last, embedding = self._encoder((images - self._mean) / self._std)
+        return (last.float().permute(0, 2, 3, 1) if dense else embedding)[:n]
 
 
 def come(
@@ -213,6 +214,7 @@ def build_network(
             deepcopy(given) if isinstance(given, nn.Module) else given,
             size=architecture["image_size"],
             match_stride=architecture["match_stride"],
+            pooling=architecture["pooling"],
             weights=weights,
         )
         objective = Objective(**architecture["objective"])

@@ -117,7 +117,7 @@ def model_card(config: Mapping[str, Any], *, data: str | None, licence: str | No
     tuning = config.get(FINE_TUNING)
     plain = {
         **{name: value for name, value in parameters.items() if name not in architecture},
-        **{name: architecture[name] for name in ("match_stride", "views", "objective")},
+        **{name: architecture[name] for name in ("match_stride", "pooling", "views", "objective")},
     }
     name, method = _USES[estimator]
     origin = _AS_IT_WAS if config["n_images"] == 0 else _PRE_TRAINED

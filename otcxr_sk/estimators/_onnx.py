@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from otcxr_sk._affine import anywhere, composed
 from otcxr_sk._files import replacing
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
@@ -27,7 +27,6 @@ from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import FittedEncoder, name_of
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.estimators.supervised import OTCXRClassifier
-from otcxr_sk.method import pool
 
 TOLERANCE = 1e-4
 
@@ -83,7 +82,7 @@ class _Graph(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> Any:
-        embedding = pool(self.encoder((images - self._mean) / self._std)[1])
+        *_, embedding = self.encoder((images - self._mean) / self._std)
         if not self._classifies:
             return embedding
         scores = (embedding - self.center) @ self.weight + self.bias
@@ -200,10 +199,10 @@ def _linear(steps: Sequence[Any], dim: int) -> _Linear:
             "encoder alone, pipeline[0], and compute the rest where its embedding is used"
         )
     check_is_fitted(last)
-    weight, bias = np.eye(dim), np.zeros(dim)
-    for step in _without_gaps(middle):
-        slope, constant = _affine(step, weight.shape[1])
-        weight, bias = weight @ slope, bias @ slope + constant
+    middle = _without_gaps(middle)
+    for step in middle:
+        check_is_fitted(step)
+    weight, bias = composed([(step.transform, _refusal(step)) for step in middle], anywhere(dim))
     # Subtracted first, because float32 would lose a small difference of large numbers.
     center = np.linalg.lstsq(weight.T, -bias, rcond=None)[0]
     coef, intercept = _of_classes(last.coef_, last.intercept_)
@@ -217,33 +216,15 @@ def _of_classes(coef: NDArray[Any], intercept: NDArray[Any]) -> tuple[Any, Any]:
     return np.vstack([0 * coef, coef]), np.append(0.0, intercept)
 
 
-def _without_gaps(steps: Sequence[Any]) -> list[Any]:
-    return [step for step in steps if step is not None and step != "passthrough"]
-
-
-def _affine(step: Any, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a step as an affine map of n features, which 0 and the unit vectors tell."""
-    rng = np.random.default_rng(0)
-    tried = np.vstack([scale * rng.standard_normal((8, n)) for scale in (0.01, 1, 100)])
-    refusal = ValueError(
+def _refusal(step: Any) -> str:
+    return (
         f"the step {type(step).__name__} is not affine, and only such steps become part of the "
         "graph; export the encoder alone, pipeline[0]"
     )
-    try:
-        with _quiet():
-            constant, slope, found = (
-                np.asarray(step.transform(given), float)
-                for given in (np.zeros((1, n)), np.eye(n), tried)
-            )
-    except NotFittedError:
-        raise
-    except Exception as error:  # What is not affine may not be defined everywhere.
-        raise refusal from error
-    slope = slope - constant
-    size = np.abs(tried) @ np.abs(slope) + np.abs(constant)
-    if not (np.abs(found - tried @ slope - constant) <= 1e-6 * size + 1e-9).all():
-        raise refusal
-    return slope, constant[0]
+
+
+def _without_gaps(steps: Sequence[Any]) -> list[Any]:
+    return [step for step in steps if step is not None and step != "passthrough"]
 
 
 def _exported(

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import (
 )
 
 from otcxr_sk.images import RESIZES, Cache
-from otcxr_sk.method import Objective, Views, without_read_out
+from otcxr_sk.method import POOLINGS, Objective, Views, without_read_out
 from otcxr_sk.training import OPTIMIZERS, PRECISIONS, Callback, Checkpoint, EarlyStopping, Optimizer
 
 # Parameters of a run on a laptop: minutes for a few thousand images, without a GPU.
@@ -64,6 +64,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "views": [None, Views],
     "objective": [None, Objective],
     "match_stride": [_at_least(1)],
+    "pooling": [StrOptions(set(POOLINGS))],
     "image_shape": [tuple, list, None],
     "device": [str],
     "precision": [StrOptions({"auto", *PRECISIONS})],
@@ -122,7 +123,7 @@ class Settings(SimpleNamespace):
 
     def architecture(self) -> dict[str, Any]:
         """Return the parameters of the network and the loss, plain, for `FittedEncoder`."""
-        plain = ("encoder", "image_size", "resize", "match_stride")
+        plain = ("encoder", "image_size", "resize", "match_stride", "pooling")
         return {name: getattr(self, name) for name in plain} | {
             name: getattr(self, name).get_params() for name in ("views", "objective")
         }

@@ -79,7 +79,8 @@ class OTCXRPretrainer(
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
     between the two dense feature maps, with variance and covariance regularization. What is
-    minimized is described by `Objective`. The embedding is the mean of the encoder's last map.
+    minimized is described by `Objective`. The embedding is the mean of the encoder's last map, or a
+    transformer's class token.
 
     Parameters
     ----------
@@ -116,6 +117,10 @@ class OTCXRPretrainer(
     match_stride : int, default=16
         The tokens to match come from the deepest stage of the encoder whose stride is at most
         this, in pixels.
+    pooling : {"mean", "token"}, default="mean"
+        What an image is embedded as, in training, too: the mean over the places of the encoder's
+        last map, or its class token, which only transformers have, as the authors of DINOv2 and
+        RAD-DINO embed.
     image_shape : tuple (height, width), default=None
         Shape of the images in flattened rows. None takes them for square images if the number of
         features is a square number, and for a single row of pixels otherwise. After a fit on
@@ -287,6 +292,7 @@ class OTCXRPretrainer(
         views: Views | None = None,
         objective: Objective | None = None,
         match_stride: int = 16,
+        pooling: str = "mean",
         image_shape: tuple[int, int] | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -312,6 +318,7 @@ class OTCXRPretrainer(
         self.views = views
         self.objective = objective
         self.match_stride = match_stride
+        self.pooling = pooling
         self.image_shape = image_shape
         self.device = device
         self.precision = precision
@@ -459,9 +466,9 @@ class OTCXRPretrainer(
         Returns
         -------
         embedding : ndarray of shape (n, embedding_dim_), float32
-            Mean over the places of the encoder's last dense map. NaN for an image that cannot be
-            used, unless `on_error` is "raise". With `out`, that array, or the file as a read-only
-            memory map.
+            Mean over the places of the encoder's last dense map, or its class token, see `pooling`.
+            NaN for an image that cannot be used, unless `on_error` is "raise". With `out`, that
+            array, or the file as a read-only memory map.
 
         Warns
         -----
@@ -489,8 +496,8 @@ class OTCXRPretrainer(
         Returns
         -------
         embedding : ndarray of shape (n, h, w, embedding_dim_), float32
-            The encoder's last dense map; its mean over h and w is what `transform` returns. NaN
-            as there.
+            The encoder's last dense map, whatever `pooling`; its mean over h and w is what
+            `transform` returns by default. NaN as there.
         """
         return self._embed(X, dense=True, out=out)
 
@@ -633,8 +640,8 @@ class OTCXRPretrainer(
         encoder : torch.nn.Module
             In eval mode, on the CPU. It takes images (B, 1, `image_size`, `image_size`), float32,
             standardized: ``(images - mean_) / std_``. It returns two dense maps, the one that
-            transport matches and the last, (B, C, h, w), whose mean over h and w is the
-            embedding. `encoder.backbone` is timm's model, or your module.
+            transport matches and the last, (B, C, h, w), and the embedding, (B, C).
+            `encoder.backbone` is timm's model, or your module.
 
         Examples
         --------
@@ -644,8 +651,8 @@ class OTCXRPretrainer(
         >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
         >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0)
         >>> module = enc.fit(images).to_torch()
-        >>> _, last = module((torch.rand(2, 1, 32, 32) - enc.mean_) / enc.std_)
-        >>> last.mean((2, 3)).shape
+        >>> _, last, embedding = module((torch.rand(2, 1, 32, 32) - enc.mean_) / enc.std_)
+        >>> embedding.shape
         torch.Size([2, 512])
         """
         with ordinary():
@@ -659,8 +666,8 @@ class OTCXRPretrainer(
         path : path
             A ``.safetensors`` file; an existing one is replaced. It holds the encoder's state dict
             under its own names, which are timm's. Its metadata, all text, are ``encoder``,
-            ``image_size`` (pixels), ``resize``, ``mean`` and ``std`` (by which images in [0, 1]
-            are standardized) and ``otcxr_sk_version``. The heads are left out.
+            ``image_size`` (pixels), ``resize``, ``pooling``, ``mean`` and ``std`` (by which images
+            in [0, 1] are standardized) and ``otcxr_sk_version``. The heads are left out.
 
         Raises
         ------
@@ -838,6 +845,8 @@ class OTCXRPretrainer(
         if "weights_" in state:
             # Earlier versions kept none.
             state = {"patients_": None, "n_images_": None, "n_patients_": None, **state}
+            state["_architecture"] = {"pooling": "mean", **state["_architecture"]}
+        state.setdefault("pooling", "mean")
         super().__setstate__(state)
         # As in `_take`: using the estimator must add no attribute.
         _ = self._unsaved

@@ -46,7 +46,9 @@ _BACKBONE = "encoder.backbone."
 _LEFT_OUT = {
     "weights", "pretrainer", "device", "num_workers", "callbacks", "cache", "checkpoint", "verbose",
 }  # fmt: skip
-_ARCHITECTURE = {"encoder", "image_size", "resize", "match_stride", "views", "objective"}
+_ARCHITECTURE = {
+    "encoder", "image_size", "resize", "match_stride", "pooling", "views", "objective",
+}  # fmt: skip
 _GROUPS = ("views", "objective", "optimizer")
 _KEYS = {
     "library", "format", "estimator", "versions", "dtype", "mean", "std", "n_features_in",
@@ -211,6 +213,7 @@ def _blank(architecture: Mapping[str, Any]) -> OTCXRModel:
             architecture["encoder"],
             size=architecture["image_size"],
             match_stride=architecture["match_stride"],
+            pooling=architecture["pooling"],
         )
         return OTCXRModel(encoder, without_read_out(Objective(**architecture["objective"])))
 

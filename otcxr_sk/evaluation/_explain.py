@@ -1,7 +1,5 @@
 """What each region of an image adds to a linear classifier's score."""
 
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,20 +8,18 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from otcxr_sk._affine import Affine, anywhere, composed
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._warning import keeping_filters
-
-# How far a step may be from affine, relative to the terms of its sums.
-_ROUNDING = 1e-5
 
 
 @ordinary()
 def explain(model: Pipeline, X: Any) -> Bunch:
     """Split the score of a linear classifier into contributions of the regions of each image.
 
-    The embedding is the mean of the encoder's last map over its places, and what follows is affine
-    up to the score. So the score is exactly an intercept plus a sum over places. What a place
-    contributes may come from beyond it: the vector there depends on what the encoder sees around.
+    By default, the embedding is the mean of the encoder's last map over its places, and what
+    follows is affine up to the score. So the score is exactly an intercept plus a sum over places.
+    What a place contributes may come from beyond it: the vector there depends on what the encoder
+    sees around. A class token (``pooling="token"``) is no such sum, and is refused.
 
     Parameters
     ----------
@@ -52,7 +48,8 @@ def explain(model: Pipeline, X: Any) -> Bunch:
     TypeError
         `model` is no such pipeline.
     ValueError
-        A step is not affine. The message names it, mostly before images are read.
+        A step is not affine, or the encoder has ``pooling="token"``. The message names it, mostly
+        before images are read.
 
     See Also
     --------
@@ -77,11 +74,9 @@ def explain(model: Pipeline, X: Any) -> Bunch:
     True
     """
     (_, encoder), *steps = steps_of(model)
-    # Far from the training data, where steps show that cut off what is large.
-    random = np.random.default_rng(0).standard_normal((4, encoder.embedding_dim_))
-    weights, intercept = _affine(steps, np.vstack([random, 1e3 * random]))
+    weights, intercept = _affine(steps, anywhere(encoder.embedding_dim_))
     dense = encoder.transform_dense(X)
-    # And near it, where kernels show.
+    # Near the training data, where kernels show.
     embedding = dense.mean((1, 2))
     _affine(steps, embedding[np.isfinite(embedding).all(1)])
     _, rows, columns, _ = dense.shape
@@ -108,6 +103,11 @@ def steps_of(model: Any) -> list[tuple[str, Any]]:
     (first, encoder), (last, classifier) = steps[0], steps[-1]
     if not hasattr(encoder, "transform_dense"):
         raise TypeError(f"the first step must be an OTCXRPretrainer, got {_named(first, encoder)}")
+    if getattr(encoder, "_architecture", {}).get("pooling") == "token":
+        raise ValueError(
+            f"the step {_named(first, encoder)} embeds an image as its class token, which is not a "
+            "sum over regions; only pooling='mean' can be explained"
+        )
     if not hasattr(classifier, "decision_function"):
         raise TypeError(
             "the last step must be a linear classifier, such as LogisticRegression, got "
@@ -126,47 +126,15 @@ def _flat(model: Pipeline) -> list[tuple[str, Any]]:
     return steps
 
 
-def _affine(
-    steps: list[tuple[str, Any]], points: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weights (width,) or (width, k), and the intercept, of what the steps compute.
-
-    Those of each step are its values at zero and at the unit vectors, whatever it calls them. It
-    has to agree with them at the points (m, width).
-    """
-    weights, intercept = np.eye(points.shape[1]), np.zeros(points.shape[1])
-    for name, step in steps:
-        compute = _quiet(step.decision_function if step is steps[-1][1] else step.transform)
-        width = points.shape[1]
-        try:
-            values = compute(np.vstack([np.zeros(width), np.eye(width)]))
-            found = compute(points) if len(points) else values[:0]
-        except ValueError as error:
-            raise ValueError(
-                f"the step {_named(name, step)} is not affine, as it does not take all numbers; "
-                "leave the step out"
-            ) from error
-        slope, offset = values[1:] - values[0], values[0]
-        bound = np.abs(points) @ np.abs(slope) + np.abs(offset)
-        if not (np.abs(points @ slope + offset - found) <= _ROUNDING * bound).all():
-            raise ValueError(
-                f"the step {_named(name, step)} is not affine, so the score is not a sum over "
-                "regions; leave the step out"
-            )
-        weights, intercept, points = weights @ slope, intercept @ slope + offset, found
-    return weights, intercept
-
-
-def _quiet(function: Callable[[Any], Any]) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
-    """Make a function return arrays, and accept them although it was fitted on a data frame."""
-
-    def compute(points: NDArray[Any]) -> NDArray[np.float64]:
-        # Steps that are not affine may overflow.
-        with np.errstate(all="ignore"), keeping_filters(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "X does not have valid feature names")
-            return np.asarray(function(points), dtype=np.float64)
-
-    return compute
+def _affine(steps: list[tuple[str, Any]], points: NDArray[Any]) -> Affine:
+    """Return weights (width,) or (width, k), and the intercept, of what the steps compute."""
+    computed = [step.transform for _, step in steps[:-1]] + [steps[-1][1].decision_function]
+    refusals = [
+        f"the step {_named(name, step)} is not affine, so the score is not a sum over regions; "
+        "leave the step out"
+        for name, step in steps
+    ]
+    return composed(zip(computed, refusals, strict=True), points)
 
 
 def _named(name: str, step: Any) -> str:

@@ -1,6 +1,6 @@
 """The method in torch alone: views, encoders, CV-SIM, optimal transport and the objective."""
 
-from otcxr_sk.method._encoders import DenseEncoder, build_encoder, pool, tokens
+from otcxr_sk.method._encoders import POOLINGS, DenseEncoder, build_encoder, pool, tokens
 from otcxr_sk.method._geometry import token_centers, true_plan
 from otcxr_sk.method._model import OTCXRModel
 from otcxr_sk.method._objective import Objective, without_read_out
@@ -17,6 +17,7 @@ from otcxr_sk.method._weights import locate
 
 __all__ = [
     "NUMBERS_PER_VIEW",
+    "POOLINGS",
     "BatchStatistics",
     "DenseEncoder",
     "OTCXRModel",

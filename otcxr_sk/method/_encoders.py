@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from otcxr_sk.method._weights import (
     summary,
 )
 
+POOLINGS = ("mean", "token")
+
 
 class DenseEncoder(nn.Module):
-    """Backbone that returns two dense maps: the one to match, and the last one.
+    """Backbone that returns two dense maps, the one to match and the last one, and an embedding.
 
     Parameters
     ----------
@@ -32,31 +35,43 @@ class DenseEncoder(nn.Module):
     match_stride : int
         The map to match is that of the deepest stage whose stride, in pixels, is at most this, or
         the last map if there is none. A module that returns a single map uses it for both.
+    pooling : {"mean", "token"}, default="mean"
+        Whether the embedding is the mean of the last map over its places, or the class token that
+        goes with it.
 
     Attributes
     ----------
     match_shape, last_shape : tuple of int
-        (C, h, w) of the map to match and of the last map, whose mean is the embedding.
+        (C, h, w) of the map to match and of the last map. The embedding has the width of the last.
 
     Raises
     ------
     ValueError
-        The backbone cannot take such images or does not return a dense map.
+        The backbone cannot take such images or does not return a dense map, or has no class token
+        to pool by.
 
     See Also
     --------
     otcxr_sk.OTCXRPretrainer.to_torch : Returns the fitted encoder as such a module.
     """
 
-    def __init__(self, backbone: nn.Module, size: int, match_stride: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, size: int, match_stride: int, pooling: str = "mean"
+    ) -> None:
         super().__init__()
+        if pooling == "token" and not _has_class_token(backbone):
+            raise ValueError(
+                f"pooling='token' takes the class token, and the encoder {type(backbone).__name__} "
+                "has none in its maps; set pooling='mean', or choose a transformer with one"
+            )
         self.backbone: Any = backbone
+        self._pooling = pooling
         self._stages = self._choose_stages(match_stride)
         was_training = self.training
         self.eval()
         with torch.inference_mode():
             try:
-                matched, last = self(torch.zeros(2, 1, size, size))
+                matched, last, _ = self._encode(torch.zeros(2, 1, size, size))
             except Exception as error:  # A user's module may raise anything.
                 raise ValueError(
                     f"the encoder {type(backbone).__name__} cannot take images of {size} x {size} "
@@ -74,15 +89,33 @@ class DenseEncoder(nn.Module):
         self.match_shape: tuple[int, int, int] = tuple(matched.shape[1:])
         self.last_shape: tuple[int, int, int] = tuple(last.shape[1:])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the map to match (B, C', h', w') and the last map (B, C, h, w)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the map to match (B, C', h', w'), the last (B, C, h, w), and the embedding (B, C).
+
+        The embedding is float32.
+        """
+        matched, last, token = self._encode(images)
+        return matched, last, pool(last) if token is None else token.float()
+
+    def _encode(self, images: Tensor) -> tuple[Any, Any, Tensor | None]:
         if self._stages is None:
             dense = self.backbone(images)
-            return dense, dense
-        maps = self.backbone.forward_intermediates(
-            images, indices=self._stages, norm=True, output_fmt="NCHW", intermediates_only=True
+            return dense, dense, None
+        # Only transformers take the option.
+        options = {"return_prefix_tokens": True} if self._pooling == "token" else {}
+        found = self.backbone.forward_intermediates(
+            images,
+            indices=self._stages,
+            norm=True,
+            output_fmt="NCHW",
+            intermediates_only=True,
+            **options,
         )
-        return maps[0], maps[-1]
+        if not options:
+            return found[0], found[-1], None
+        (matched, _), (last, prefix) = found[0], found[-1]
+        # Registers follow.
+        return matched, last, prefix[:, 0]
 
     def _choose_stages(self, match_stride: int) -> list[int] | None:
         if not hasattr(self.backbone, "forward_intermediates"):
@@ -92,6 +125,15 @@ class DenseEncoder(nn.Module):
         fine = [i for i, stride in enumerate(strides) if stride <= match_stride]
         match = max(fine, default=last)
         return [last] if match == last else [match, last]
+
+
+def _has_class_token(backbone: Any) -> bool:
+    # Registers are prefix tokens, too; and some transformers add the token after their maps.
+    return (
+        getattr(backbone, "cls_token", None) is not None
+        and hasattr(backbone, "forward_intermediates")
+        and "return_prefix_tokens" in signature(backbone.forward_intermediates).parameters
+    )
 
 
 def pool(dense: Tensor) -> Tensor:
@@ -109,6 +151,7 @@ def build_encoder(
     *,
     size: int,
     match_stride: int,
+    pooling: str = "mean",
     weights: str | Path | Mapping[str, Tensor] | None = None,
 ) -> DenseEncoder:
     """Build an encoder of one-channel images from a timm name or a module.
@@ -120,6 +163,7 @@ def build_encoder(
     size : int
         Height and width of the images, in pixels.
     match_stride : int
+    pooling : {"mean", "token"}, default="mean"
         See `DenseEncoder`.
     weights : path or mapping of str to Tensor, default=None
         A local file with weights of the timm model, in timm's format or, for DINOv2, Hugging
@@ -129,15 +173,15 @@ def build_encoder(
     Raises
     ------
     ValueError
-        timm has no model of this name (the error suggests similar ones), `size` does not fit the
-        encoder, or the weights do not fit it.
+        timm has no model of this name (the error suggests similar ones), `size` or `pooling` does
+        not fit the encoder, or the weights do not fit it.
     """
     if isinstance(encoder, nn.Module):
         if isinstance(weights, Mapping):
             _restore(encoder, weights)
         elif weights is not None:
             raise ValueError("weights= goes with a timm name; load them into the module yourself")
-        return DenseEncoder(encoder, size, match_stride)
+        return DenseEncoder(encoder, size, match_stride, pooling)
     import timm
 
     if not timm.is_model(encoder):
@@ -156,7 +200,7 @@ def build_encoder(
         )
     if weights is not None:
         backbone = _load(encoder, size, weights, backbone)
-    return DenseEncoder(backbone, size, match_stride)
+    return DenseEncoder(backbone, size, match_stride, pooling)
 
 
 def _create(name: str, size: int, **options: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from otcxr_sk.method._cv_sim import CVSIM
-from otcxr_sk.method._encoders import DenseEncoder, pool, tokens
+from otcxr_sk.method._encoders import DenseEncoder, tokens
 from otcxr_sk.method._geometry import true_plan
 from otcxr_sk.method._objective import Objective, regularizers
 from otcxr_sk.method._read_out import (
@@ -111,26 +111,27 @@ class OTCXRModel(nn.Module):
             and ``matching_chance``, the accuracy of a uniform plan, and, where there is a
             read-out, ``token_spread`` of the tokens that it tells.
         embedding : Tensor of shape (2 * B, C)
-            Pooled encoder map, without gradient.
+            Without gradient.
         """
         with self.encoding():
-            matched, last = self.encoder(views)
-        return self.terms(matched, last, affine, statistics), pool(last).detach()
+            matched, last, embedding = self.encoder(views)
+        return self.terms(matched, last, embedding, affine, statistics), embedding.detach()
 
     def terms(
         self,
         matched: Tensor,
         last: Tensor,
+        embedding: Tensor,
         affine: Tensor,
         statistics: BatchStatistics = WHOLE_BATCH,
     ) -> dict[str, Tensor]:
-        """Compute the terms that `forward` returns from the encoder's two maps, in float32."""
+        """Compute the terms that `forward` returns from what the encoder does, in float32."""
         with torch.autocast(matched.device.type, enabled=False):
             matched = tokens(matched)
             q = self.infuse(self.dense_head(matched))
             matching = self.match(q, affine, statistics)
             variance, covariance = regularizers(q, statistics)
-            p = _by_view(self.projector(pool(last)))
+            p = _by_view(self.projector(embedding))
             global_variance, global_covariance = regularizers(p, statistics)
             arrived, by_chance, counts = arrivals(matching.plan, affine, self.grid)
             transport, invariance, error, accuracy, chance, *reading = statistics.means(

@@ -19,7 +19,7 @@ class Objective(ParameterGroup):
 
     The first three terms are OTCXR's [1]_ on the tokens `q` of both views, with the variance and
     covariance terms of VICReg [2]_. The fourth, weighted by `global_weight`, is VICReg's loss on a
-    projection `p` of the pooled map; the last, weighted by `read_out`, is how far what is read from
+    projection `p` of the embedding; the last, weighted by `read_out`, is how far what is read from
     the last map of the first view is from what the second view shows, place by place:
 
     .. math:: L_{image} = \frac{1}{D} \| p_s - p_t \|^2

@@ -237,7 +237,7 @@ def _encoder(path: Path) -> Iterator[str]:
     yield plain_text(str(path))
     weights = sum(map(math.prod, shapes.values()))
     yield from _line("weights", f"{weights:,} numbers in {len(shapes)} tensors")
-    for name in ("encoder", "image_size", "resize", "mean", "std"):
+    for name in ("encoder", "image_size", "resize", "pooling", "mean", "std"):
         yield from _line(name, brief(metadata.get(name)))
     yield from _line("otcxr-sk", brief(metadata["otcxr_sk_version"]))
 

@@ -143,7 +143,9 @@ def ended_early(request, pretrainer, X):
 
 
 # Steps in the first epoch, in the best one, and after it.
-@pytest.mark.parametrize("step", [2, 5, 6, 7, 9, 11, 12])
+@pytest.mark.parametrize(
+    "step", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 7, 12)), 6]
+)
 def test_an_interrupted_run_ends_early_with_the_same_weights(
     step, pretrainer, ended_early, X, tmp_path
 ):

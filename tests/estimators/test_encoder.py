@@ -80,16 +80,17 @@ def test_loading_draws_no_random_numbers(value):
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "test_vit", patches()], ids=str)
-def test_the_mean_of_the_last_map_of_the_module_is_the_embedding(encoder, tiny, X):
+def test_the_module_returns_the_maps_and_the_mean_of_the_last_as_the_embedding(encoder, tiny, X):
     fitted = tiny(encoder, precision="float32").fit(X)
     module = fitted.to_torch()
     assert isinstance(module, DenseEncoder)
     assert not module.training
     assert {value.device.type for value in module.state_dict().values()} == {"cpu"}
     with torch.inference_mode():
-        matched, last = module(standardized(X, fitted))
+        matched, last, embedding = module(standardized(X, fitted))
     assert matched.shape[1:] == module.match_shape
-    np.testing.assert_allclose(last.mean((2, 3)), fitted.transform(X), rtol=1e-4, atol=1e-5)
+    assert embedding.equal(last.mean((2, 3)))
+    np.testing.assert_allclose(embedding, fitted.transform(X), rtol=1e-4, atol=1e-5)
     dense = last.permute(0, 2, 3, 1)
     np.testing.assert_allclose(dense, fitted.transform_dense(X), rtol=1e-4, atol=1e-5)
 
@@ -149,6 +150,7 @@ def test_a_saved_encoder_is_a_timm_checkpoint(encoder, tiny, X, tmp_path):
         "encoder": encoder,
         "image_size": "32",
         "resize": "squash",
+        "pooling": "mean",
         "mean": str(fitted.mean_),
         "std": str(fitted.std_),
         "otcxr_sk_version": __version__,

@@ -70,6 +70,8 @@ HOSTILE_VALUES = [
     ("architecture__resize", "stretch", "resize"),
     ("architecture__match_stride", 0, "match_stride"),
     ("architecture__match_stride", 1e999, "match_stride"),
+    ("architecture__pooling", "max", "pooling"),
+    ("architecture__pooling", "token", "class token"),
     ("architecture__views", None, "views"),
     ("architecture__views", {}, "lacks"),
     ("architecture__views__erase", 2, "erase"),

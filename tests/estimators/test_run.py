@@ -70,6 +70,7 @@ OTHER = {
     "objective__cv_sim_depth": 1,
     "objective__read_out": 3.0,
     "match_stride": 8,
+    "pooling": "token",
     "image_shape": (32, 32),
     "precision": "bfloat16",
     "on_error": "nan",
@@ -126,6 +127,7 @@ def test_a_run_interrupted_after_any_step_ends_like_one_that_was_not(
     assert_same(pretrainer(checkpoint=tmp_path).fit(X), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

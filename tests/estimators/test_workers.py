@@ -336,6 +336,7 @@ def large(tiny, images):
     return lambda *encoder: tiny(*encoder, image_size=224, epochs=0).fit(images)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bits(large, images, paths, monkeypatch):
     monkeypatch.setattr(Local, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)

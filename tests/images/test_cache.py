@@ -341,6 +341,7 @@ def test_processes_share_a_cache_that_overflows(tmp_path):
     assert used <= 256 * (2 + 3) * (SIZE**2 + _cache._HEADER.size)
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_writes_leaves_no_wrong_image(tmp_path):
     files = many(tmp_path / "files", 1500)
     script = textwrap.dedent(f"""

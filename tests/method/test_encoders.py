@@ -37,10 +37,11 @@ def test_timm_models_return_the_stage_of_the_stride_and_the_last(
     name, match_stride, match_shape, last_shape
 ):
     encoder = build_encoder(name, size=64, match_stride=match_stride)
-    matched, last = encoder(torch.zeros(3, 1, 64, 64))
+    matched, last, embedding = encoder(torch.zeros(3, 1, 64, 64))
     assert matched.shape == (3, *match_shape) == (3, *encoder.match_shape)
     assert last.shape == (3, *last_shape) == (3, *encoder.last_shape)
     assert (matched is last) == (match_shape == last_shape)
+    assert embedding.equal(pool(last))
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
@@ -56,7 +57,7 @@ def test_the_last_map_does_not_depend_on_which_stage_is_matched(name):
 def test_the_single_map_of_a_module_serves_for_both():
     encoder = build_encoder(Cells(), size=32, match_stride=16)
     images = torch.rand(3, 1, 32, 32)
-    matched, last = encoder(images)
+    matched, last, _ = encoder(images)
     assert matched is last
     assert encoder.match_shape == encoder.last_shape == (2, 4, 4)
     torch.testing.assert_close(last, Cells()(images))

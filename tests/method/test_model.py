@@ -177,6 +177,7 @@ def invariance(terms):
     return terms["transport"] + 4 * terms["global_invariance"]
 
 
+@pytest.mark.slow
 def test_invariance_alone_collapses_and_variance_and_covariance_prevent_that():
     rank, deviation = train(invariance, transport="direct")
     kept_rank, kept_deviation = train(Objective(1, 1, 0.04, 4).total, transport="direct")

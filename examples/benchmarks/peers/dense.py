@@ -17,7 +17,7 @@ def dense_features(frozen, images):
     """Return both maps of an encoder on the finer grid: images (n, 1, H, W) -> (n, h, w, d)."""
     found = []
     for x in frozen.standardized(images):
-        matched, last = frozen.encoder(x)
+        matched, last, _ = frozen.encoder(x)
         last = interpolate(last, matched.shape[2:], mode="bilinear")
         found.append(torch.cat([matched, last], 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(found).numpy()

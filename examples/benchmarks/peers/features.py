@@ -18,7 +18,6 @@ from otcxr_sk.method import (
     build_encoder,
     cosine_cost,
     matching_accuracy,
-    pool,
     tokens,
     transport_plan,
     true_plan,
@@ -95,8 +94,8 @@ class FrozenEncoder(NamedTuple):
 
     @torch.inference_mode()
     def embed(self, images):
-        """Return the pooled last maps (n, C) of images (n, 1, H, W)."""
-        found = [pool(self.encoder(x)[1]) for x in self.standardized(images)]
+        """Return the embeddings (n, C) of images (n, 1, H, W)."""
+        found = [self.encoder(x)[2] for x in self.standardized(images)]
         return torch.cat(found).cpu().numpy()
 
     @torch.inference_mode()

@@ -159,16 +159,16 @@ def differences(name, collection, ours, other):
     ]
     gaps = ours["resampled"] - other["resampled"]
     found = {
-        (a["task"], a["labels"]): {"difference": a["score"] - b["score"], **_interval(gap)}
+        (a["task"], a["labels"]): {"difference": a["score"] - b["score"], **interval(gap)}
         for a, b, gap in zip(*scores, gaps, strict=True)
     }
     if has_mean(collection):
         mean = np.mean([row["difference"] for row in found.values()])
-        found[mean_of(name), None] = {"difference": float(mean), **_interval(gaps.mean(0))}
+        found[mean_of(name), None] = {"difference": float(mean), **interval(gaps.mean(0))}
     return found
 
 
-def _interval(gaps):
+def interval(gaps):
     """Return the 95 % interval of a difference; none if most resamples lack a class."""
     known = gaps[~np.isnan(gaps)]
     if 2 * len(known) < len(gaps):

@@ -49,7 +49,7 @@ from lightly.models.modules.heads import (
 from lightly.models.utils import select_most_similar, update_momentum
 from torch import nn
 
-from otcxr_sk.method import pool, token_centers, tokens
+from otcxr_sk.method import token_centers, tokens
 from otcxr_sk.training import choose_precision
 
 # A run has only a few hundred steps: a slower teacher would stay close to its random start.
@@ -66,8 +66,8 @@ def encode(encoder, views):
     """
     dtype = choose_precision("auto", views.device)
     with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
-        matched, last = encoder(views)
-    return pool(last), tokens(matched)
+        matched, _, embedding = encoder(views)
+    return embedding, tokens(matched)
 
 
 class Peer(nn.Module, ABC):

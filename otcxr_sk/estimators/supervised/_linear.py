@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators.supervised._training import layered
-from otcxr_sk.method import BatchStatistics, DenseEncoder, pool
+from otcxr_sk.method import BatchStatistics, DenseEncoder
 from otcxr_sk.training import LabelledDraw, NonFiniteLossError
 
 # As in `otcxr_sk.evaluation`: embeddings are wide, and labels are few.
@@ -189,14 +189,14 @@ class ClassifyingNetwork(nn.Module):
             Without gradient.
         """
         with self.encoding():
-            embedding = pool(self.encoder(views)[1])
+            *_, embedding = self.encoder(views)
         with torch.autocast(views.device.type, enabled=False):
             (loss,) = statistics.means(self.losses(self._scores(embedding), labels))
         return {"cross_entropy": loss}, embedding.detach()
 
     def tell(self, images: Tensor) -> Tensor:
         """Return the scores (B, K) of images (B, 1, H, W), before sigmoid or softmax."""
-        embedding = pool(self.encoder(images)[1])
+        *_, embedding = self.encoder(images)
         with torch.autocast(images.device.type, enabled=False):
             return self._scores(embedding)
 
