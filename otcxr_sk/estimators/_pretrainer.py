@@ -845,7 +845,8 @@ class OTCXRPretrainer(
         if "weights_" in state:
             # Earlier versions kept none.
             state = {"patients_": None, "n_images_": None, "n_patients_": None, **state}
-            state["_architecture"] = {"pooling": "mean", **state["_architecture"]}
+            kept = state["_architecture"]
+            state["_architecture"] = {**kept, "pooling": kept.get("pooling", "mean")}
         state.setdefault("pooling", "mean")
         super().__setstate__(state)
         # As in `_take`: using the estimator must add no attribute.
