@@ -1,40 +1,32 @@
 """OTCXRClassifier: a few labelled chest X-rays to a classifier of findings."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags, assert_all_finite, check_array
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._quote import brief, quoted
-from otcxr_sk._warning import keeping_filters
+from otcxr_sk._quote import quoted
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.estimators._sharing import refuse
 from otcxr_sk.estimators.supervised._base import Supervised
-from otcxr_sk.estimators.supervised._linear import Classification, Labels, weigh
+from otcxr_sk.estimators.supervised._labels import check_labels, read_classes
+from otcxr_sk.estimators.supervised._linear import Classification, Labels
 from otcxr_sk.estimators.supervised._training import Task
 from otcxr_sk.images import ImageSource, Unusable
 from otcxr_sk.method import DenseEncoder, Views
 from otcxr_sk.training import Callback, Optimizer
-
-# Arrays of classes that are shared, and what JSON has for them.
-_DTYPE = re.compile(r"[<>|](b1|[iu][1248]|f[248]|O|U[1-9]\d{0,2})")
-_TYPES = {"b": bool, "i": int, "u": int, "f": float, "O": str, "U": str}
-_MOST_CLASSES = 2**16
 
 
 class OTCXRClassifier(ClassifierMixin, Supervised):
@@ -340,96 +332,3 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
 
     def _take_head(self, head: dict[str, Tensor]) -> None:
         self.coef_, self.intercept_ = head["coef"].numpy(), head["intercept"].numpy()
-
-
-def read_classes(values: Any, dtype: Any) -> NDArray[Any]:
-    """Return classes as they were before JSON.
-
-    Raises
-    ------
-    ValueError
-        They are not the different numbers, texts or booleans, sorted, that such an array holds.
-    """
-    match = _DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
-    if match is None:
-        refuse("classes_dtype", f"is {quoted(dtype)}: only numbers, texts and booleans are shared")
-    expected = _TYPES[match[1][0]]
-    if not isinstance(values, list) or not 2 <= len(values) <= _MOST_CLASSES:
-        refuse("classes", f"must be a list of 2 to {_MOST_CLASSES}")
-    if any(type(one) is not expected for one in values):
-        refuse("classes", f"are not all of the kind {quoted(dtype)}")
-    try:
-        with np.errstate(over="ignore"):
-            classes = np.array(values, dtype)
-    except OverflowError:
-        refuse("classes", f"are too large for {dtype}")
-    if classes.tolist() != values or sorted(set(values)) != values:
-        refuse("classes", f"are not sorted and different values of {dtype}")
-    return classes
-
-
-def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:
-    """Return the labels and the classes that they are indices of.
-
-    Raises
-    ------
-    ValueError
-        They are not as many as the images, not labels, or all the same.
-    """
-    if y is None:
-        raise ValueError(
-            "OTCXRClassifier requires y to be passed, but the target y is None: the labels"
-        )
-    with keeping_filters():
-        y = check_array(
-            y,
-            accept_sparse="csr",
-            ensure_2d=False,
-            dtype=None,
-            ensure_all_finite="allow-nan",
-            input_name="y",
-        )
-    if issparse(y):
-        y = y.toarray()
-    if len(y) != n_images:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: [{n_images}, {len(y)}], "
-            "images and labels"
-        )
-    if y.ndim == 2 and y.shape[1] > 1:
-        if isinstance(class_weight, dict):
-            raise ValueError("class_weight of several labels must be None or 'balanced'")
-        findings = _several(y)
-        return Labels(findings, 2, weigh(findings, 2, class_weight)), np.arange(y.shape[1])
-    y = column_or_1d(y, warn=True)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    classes, values = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"y has only one class, {brief(classes[0])}; at least two are needed")
-    if isinstance(class_weight, dict):
-        names = {name: index for index, name in enumerate(classes.tolist())}
-        unknown = [name for name in class_weight if name not in names]
-        if unknown:
-            raise ValueError(f"class_weight names {brief(unknown[0])}, which is no class of y")
-        class_weight = {names[name]: weight for name, weight in class_weight.items()}
-    weights = weigh(values, len(classes), class_weight)
-    return Labels(values, len(classes), weights), classes
-
-
-def _several(y: NDArray[Any]) -> NDArray[np.float64]:
-    try:
-        values = y.astype(float)
-    except (TypeError, ValueError):
-        values = np.full(y.shape, -1.0)
-    odd = ~(np.isnan(values) | (values == 0) | (values == 1))
-    if odd.any():
-        row, column = np.argwhere(odd)[0]
-        raise ValueError(
-            f"y of shape {y.shape} must have 0, 1 or NaN in every column; row {row} of column "
-            f"{column} is {brief(y[row, column])}"
-        )
-    unknown = np.isnan(values).all(0)
-    if unknown.any():
-        raise ValueError(f"column {unknown.argmax()} of y is NaN for every image: leave it out")
-    return values
