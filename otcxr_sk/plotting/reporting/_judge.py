@@ -1,6 +1,6 @@
 """The parts of a page that need labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,19 +134,20 @@ def _efficiency(study: Study, task: Task) -> tuple[list[tuple[str, str, str]], l
     for column, fraction in enumerate(found.fractions):
         labeled = few_labels(y, groups, train=train, fraction=fraction, random_state=study.seed)
         difference, low, high = (
-            signed(getattr(found, name)[0, column]) for name in ("difference", "low", "high")
+            getattr(found, name)[0, column] for name in ("difference", "low", "high")
         )
         rows.append(
             [
                 percent(fraction),
                 f"{len(np.unique(groups[labeled])):,}",
                 *(f"{score:.3f}" for score in found.score[:, column]),
-                difference + _interval(low, high),
+                signed(difference) + _interval(low, high, signed),
             ]
         )
-    several = "mean AUC" if len(task.labels.findings()) > 1 else "AUC"
+    n = len(task.labels.findings())
+    mean = f", mean of {n} findings" if n > 1 else ""
     auc, baseline = found.score[:, -1]
-    numbers = [(f"{auc:.3f}", f"{several}, all labels", f"raw pixels {baseline:.3f}")]
+    numbers = [(f"{auc:.3f}", "AUC, all labels", f"raw pixels {baseline:.3f}")]
     return numbers, [
         Text(
             "AUC is the share of pairs of an image with a finding and one without that are put in "
@@ -154,14 +155,14 @@ def _efficiency(study: Study, task: Task) -> tuple[list[tuple[str, str, str]], l
             "same classifier, are what an encoder has to beat."
         ),
         Table(
-            f"{several} on test patients by share of labeled training patients",
+            f"AUC on test patients by share of labeled training patients{mean}",
             ["labels", "patients", "encoder", "raw pixels", "difference (95 % interval)"],
             rows,
         ),
         Picture.of(
             _curves(found),
-            f"{several} on test patients by share of labels, for the encoder and for raw pixels",
-            f"{several} by share of labeled patients: the mean of {_DRAWS} draws of them. An "
+            "AUC on test patients by share of labels, for the encoder and for raw pixels",
+            f"AUC by share of labeled patients{mean}, over {_DRAWS} draws of them. An "
             "encoder is worth most where its line is high with few labels.",
         ),
         Picture.of(
@@ -210,7 +211,7 @@ def _calibration(predictions: list[Prediction]) -> list[Part]:
         "mean probability",
         "true share",
         "Brier score",
-        "Brier score of the share in training",
+        "Brier score of training share",
     ]
     plotted = _largest(predictions, _PLOTTED)
     return [
@@ -265,7 +266,7 @@ def _thresholds(study: Study, predictions: list[Prediction]) -> list[Part]:
                     goal,
                     share(threshold),
                     *(
-                        f"{share(rate)}{_interval(*map(share, interval))}"
+                        share(rate) + _interval(*interval, lambda end: f"{100 * end:.1f}")
                         for rate, interval in (
                             (point.sensitivity, point.sensitivity_interval),
                             (point.specificity, point.specificity_interval),
@@ -277,7 +278,7 @@ def _thresholds(study: Study, predictions: list[Prediction]) -> list[Part]:
         Text(
             "An image is called positive if its probability reaches a threshold. The thresholds "
             "were chosen on training patients, so sensitivity and specificity on test patients can "
-            "miss what was aimed at. A threshold of 50 % is rarely a good one."
+            "miss what was aimed at."
         ),
         Table(
             "On test patients, with 95 % intervals by patient",
@@ -341,7 +342,7 @@ def _largest(predictions: list[Prediction], most: int) -> list[Prediction]:
     return [predictions[i] for i in sorted(order[:most])]
 
 
-def _interval(low: str, high: str) -> str:
-    if "nan" in low:
+def _interval(low: float, high: float, form: Callable[[float], str]) -> str:
+    if np.isnan(low):
         return " (too few patients for an interval)"
-    return f" ({low} to {high})"
+    return f" ({form(low)} to {form(high)})"
