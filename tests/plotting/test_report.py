@@ -193,6 +193,12 @@ def test_the_numbers_are_those_of_evaluation(labeled, data, encoder, paths):
         ) in labeled.text
 
 
+def test_a_collapsed_encoder_has_a_report_that_says_so(data, encoder, tmp_path):
+    path = tmp_path / "report.html"
+    report(encoder, np.repeat(data.images[:1], 4, axis=0), groups=[1, 1, 2, 2], path=path)
+    assert "the encoder has collapsed" in read(path).text
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(labeled, data, encoder, paths, tmp_path):
     options = {"groups": data.groups, "label_names": NAMES, "title": HOSTILE, "random_state": 0}
@@ -205,7 +211,7 @@ def test_classes_with_names_are_judged_each_against_the_rest(data):
     labels = check_labels(y.tolist(), len(y), None)
     task = make_task(labels, data.groups, None, 0)
     Z = np.random.default_rng(0).normal(size=(len(y), 4))
-    found = list(predict(task, Z))
+    found = predict(task, Z)
     assert [one.name for one in found] == ["large", "well", "wet"]
     np.testing.assert_allclose(sum(one.score for one in found), 1)
     np.testing.assert_array_equal(found[2].truth, y[task.test] == "wet")

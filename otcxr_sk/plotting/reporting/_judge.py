@@ -9,6 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 from sklearn.pipeline import make_pipeline
 
+from otcxr_sk._warning import keeping_filters
 from otcxr_sk.evaluation import (
     Comparison,
     compare,
@@ -54,7 +55,7 @@ def judge(study: Study) -> tuple[list[tuple[str, str, str]], list[Section]]:
                 f"test. {_LEFT_OUT}"
             )
         ]
-    predictions = list(predict(task, study.Z))
+    predictions = predict(task, study.Z)
     numbers, efficiency = _efficiency(study, task)
     return numbers, [
         Section("split", "Who was judged", _split(study, task, predictions)),
@@ -187,6 +188,7 @@ def _curves(found: Comparison) -> Any:
     return ax.figure
 
 
+@keeping_filters()
 def _calibration(predictions: list[Prediction]) -> list[Part]:
     rows = []
     for one in predictions:
@@ -288,6 +290,7 @@ def _thresholds(study: Study, predictions: list[Prediction]) -> list[Part]:
     ]
 
 
+@keeping_filters()
 def _chosen(truth: NDArray[np.float64], score: NDArray[np.float64]) -> list[tuple[str, float]]:
     """Return thresholds, each with what it was chosen for."""
     # The first threshold is infinite: nothing is positive.
@@ -312,7 +315,8 @@ def _explanations(study: Study, task: Task) -> list[Part]:
     common = sorted(findings, key=lambda finding: -np.nansum(finding[1][task.train]))
     for name, truth in common[:_EXPLAINED]:
         train = task.train[~np.isnan(truth[task.train])]
-        probe = make_probe().fit(study.Z[train], truth[train])
+        with keeping_filters():
+            probe = make_probe().fit(study.Z[train], truth[train])
         random = np.random.default_rng(study.seed)
         rows = np.concatenate(
             [

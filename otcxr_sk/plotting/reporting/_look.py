@@ -187,11 +187,9 @@ def _training(encoder: Any) -> list[Part]:
 
 
 def _health(study: Study, health: Bunch, rows: NDArray[np.intp]) -> list[Part]:
-    ax = axes(5.2, 3.2)
-    EmbeddingHealthDisplay({"": health}).plot(ax).ax_.get_legend().remove()
     n, width = len(rows), study.Z.shape[1]
     of = "" if n == len(study.groups) else f" Measured on {n:,} images, drawn at random."
-    return [
+    parts: list[Part] = [
         Text(
             "A healthy encoder gives different images different embeddings, along many directions."
             + of
@@ -211,13 +209,18 @@ def _health(study: Study, health: Bunch, rows: NDArray[np.intp]) -> list[Part]:
                 ),
             ]
         ),
-        Picture.of(
-            ax.figure,
-            "Share of the spread along each direction, largest first",
-            "Share of the spread along each direction, the largest first. A line that falls early "
-            "belongs to an embedding that uses few directions. The dot is the effective rank.",
-        ),
     ]
+    if not health.effective_rank:
+        return [*parts, Text("All embeddings are the same: the encoder has collapsed.")]
+    ax = axes(5.2, 3.2)
+    EmbeddingHealthDisplay({"": health}).plot(ax).ax_.get_legend().remove()
+    picture = Picture.of(
+        ax.figure,
+        "Share of the spread along each direction, largest first",
+        "Share of the spread along each direction, the largest first. A line that falls early "
+        "belongs to an embedding that uses few directions. The dot is the effective rank.",
+    )
+    return [*parts, picture]
 
 
 def _neighbors(study: Study, rows: NDArray[np.intp]) -> list[Part]:
@@ -248,7 +251,7 @@ def _map(study: Study, rows: NDArray[np.intp]) -> Picture:
     findings = [] if study.labels is None else study.labels.findings()
     if findings:
         name, truth = max(findings, key=lambda finding: np.nansum(finding[1]))
-        words = {1.0: name, 0.0: f"not {name}"}
+        words = {1.0: "with it", 0.0: "without it"}
         y = np.array([words.get(one) for one in truth[rows].tolist()], dtype=object)
         of = f" Colors tell whether an image has the most frequent label, {name}."
     EmbeddingDisplay.from_features(study.Z[rows], study.some(rows), y, ax=ax)

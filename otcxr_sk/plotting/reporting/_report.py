@@ -134,4 +134,4 @@ def report(
         numbers, sections = look(study)
         more, judged = judge(study)
         page = render(title, Numbers(numbers + more), sections + judged)
-        file.write(page.encode("utf-8"))
+        file.write(page.encode("utf-8", "replace"))

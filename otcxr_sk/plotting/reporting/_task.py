@@ -1,6 +1,6 @@
 """What is predicted for whom: labels, the split of patients, and probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -162,8 +162,9 @@ class Prediction(NamedTuple):
 
 
 @keeping_filters()
-def predict(task: Task, Z: NDArray[Any]) -> Iterator[Prediction]:
-    """Fit the linear probe for each label, and yield what it says of each finding."""
+def predict(task: Task, Z: NDArray[Any]) -> list[Prediction]:
+    """Fit the linear probe for each label, and return what it says of each finding."""
+    found = []
     for index, name in enumerate(task.labels.names):
         labels = Labels(task.labels.values[:, [index]], [name])
         column = labels.values[:, 0]
@@ -178,11 +179,14 @@ def predict(task: Task, Z: NDArray[Any]) -> Iterator[Prediction]:
         findings = labels.findings()
         first = outer.shape[1] - len(findings)
         for place, (title, truth) in enumerate(findings, first):
-            yield Prediction(
-                title,
-                truth[test],
-                outer[:, place],
-                task.groups[test],
-                truth[train],
-                inner[:, place],
+            found.append(
+                Prediction(
+                    title,
+                    truth[test],
+                    outer[:, place],
+                    task.groups[test],
+                    truth[train],
+                    inner[:, place],
+                )
             )
+    return found
