@@ -168,7 +168,9 @@ def _naming(path: Path) -> Iterator[None]:
         if error.errno is not None and (
             error.filename is None or is_aside(os.path.basename(os.fsdecode(error.filename)))
         ):
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
+            # None would be shown as a second file.
+            del error.filename2
         raise
 
 

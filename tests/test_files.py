@@ -74,6 +74,13 @@ def test_a_file_appears_when_the_block_ends(path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_missing_folder_is_told_of_with_the_path_that_was_given(tmp_path):
+    path = tmp_path / "nowhere" / "result.bin"
+    with pytest.raises(FileNotFoundError) as caught:
+        write(path, list)
+    assert str(caught.value).endswith(f": {str(path)!r}")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_file_and_nothing_else(path, error):
     before = content(path)

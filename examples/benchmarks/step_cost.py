@@ -2,8 +2,8 @@
 What the library adds to the encoder
 ====================================
 
-In a training step, beside timm's model alone, and in `transform`: of one image, of one image more
-than a batch, and of many.
+In a training step, beside timm's model alone; in fine-tuning with labels, beside a plain loop; and
+in `transform`: of one image, of one image more than a batch, and of many.
 
 Ratios of times measured side by side: medians and ranges over repeats, taken in turns.
 
@@ -22,8 +22,11 @@ from devices import add_device
 from one_step import OneStep
 from timing import report, time_in_turns
 
-from otcxr_sk import OTCXRPretrainer
+from otcxr_sk import OTCXRClassifier, OTCXRPretrainer
 from otcxr_sk.training import choose_precision
+
+# Images of a step of fine-tuning.
+BATCH = 32
 
 
 def training_step(name, size, batch, precision, repeats, part, device="cpu"):
@@ -36,6 +39,40 @@ def training_step(name, size, batch, precision, repeats, part, device="cpu"):
     seconds = time_in_turns(repeats, device=device, step=step.learn, part=alone, bare=step.bare())
     whole = seconds["step"]
     return seconds["part"] / whole, seconds["bare"] / whole, step.arithmetic
+
+
+def fine_tuning(name, size, n_images, precision, repeats, device="cpu"):
+    """Return how long epochs of `OTCXRClassifier` take beside those of a plain loop.
+
+    The loop trains timm's model on the same images, in memory as float32, without varying them.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (n_images, size, size), np.uint8)
+    labels = np.arange(n_images) % 2
+    settings = {"image_size": size, "epochs": 0, "device": device, "precision": precision}
+    encoder = OTCXRPretrainer(name, **settings).fit(images[:2])
+
+    def ours(epochs):
+        classifier = OTCXRClassifier(encoder, epochs=epochs, batch_size=BATCH, random_state=0)
+        return lambda: classifier.fit(images, labels)
+
+    on, dtype = torch.device(device), choose_precision(precision, torch.device(device))
+    model = timm.create_model(name, in_chans=1, num_classes=2).train()
+    model = model.to(on, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    batches = torch.from_numpy(images[:, None] / np.float32(255)).to(on).split(BATCH)
+    targets = torch.from_numpy(labels).to(on).split(BATCH)
+
+    def bare():
+        for batch, target in [*zip(batches, targets, strict=True)] * 2:
+            with torch.autocast(on.type, dtype, enabled=dtype != torch.float32):
+                scores = model(batch)
+            torch.nn.functional.cross_entropy(scores.float(), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    # What comes before the first epoch and after the last is in both, and falls out.
+    seconds = time_in_turns(repeats, device=device, one=ours(1), three=ours(3), bare=bare)
+    return (seconds["three"] - seconds["one"]) / seconds["bare"]
 
 
 class Transform:
@@ -124,6 +161,9 @@ def main(arguments=None):
             where = f"{size} px, batch {batch}, {used}"
             report(f"{labels[part]}, {where}", alone, targets[part])
             report(f"bare encoder / step, {where}", bare)
+        size, batch = shapes["views"]
+        ratio = fine_tuning(name, size, 4 * batch, precision, repeats, device)
+        report(f"fine-tuning / plain loop, {size} px, batch {BATCH}, {precision}", ratio, "<= 1.05")
     for precision in precisions:
         Transform(name, options.image_size, options.images, precision, device).report(repeats)
 

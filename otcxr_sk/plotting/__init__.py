@@ -1,4 +1,4 @@
-"""Displays in the style of scikit-learn; they need the extra ``plots``."""
+"""Displays in the style of scikit-learn, and a report; they need the extra ``plots``."""
 
 from otcxr_sk.plotting._curves import LabelEfficiencyDisplay
 from otcxr_sk.plotting._dense import DenseDisplay
@@ -12,6 +12,7 @@ from otcxr_sk.plotting._matching import MatchingDisplay
 from otcxr_sk.plotting._retrieval import RetrievalDisplay
 from otcxr_sk.plotting._roc import ProbeDisplay
 from otcxr_sk.plotting._transport import TransportDisplay
+from otcxr_sk.plotting.reporting import report
 
 __all__ = [
     "ComparisonDisplay",
@@ -26,4 +27,5 @@ __all__ = [
     "ProbeDisplay",
     "RetrievalDisplay",
     "TransportDisplay",
+    "report",
 ]
