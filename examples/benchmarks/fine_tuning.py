@@ -12,7 +12,8 @@ encoder, from random weights and from ImageNet's.
 Pre-training sees the pool without its test patients, and no labels. Each classifier is trained with
 the labels of a share of the same patients and judged on the test patients; all three starts get the
 same patients, epochs and settings, those of `OTCXRClassifier` and `OTCXRSegmenter`. Nothing was
-chosen on test patients. Beside it is the linear probe that fine-tuning starts from ("frozen"), and,
+chosen on test patients. Seeds draw who is labeled, the random weights and the training; pre-training
+is that of seed 0. Beside it is the linear probe that fine-tuning starts from ("frozen"), and,
 of masks, the pyramid on an encoder that stays as it is.
 
 ImageNet's weights are of EfficientNet-Lite0, from a package that holds them; the other encoders are
@@ -43,9 +44,10 @@ OF_RUN = ("score", "labelled_patients")
 
 
 def start(name, study, options, seed):
-    """Return a fitted estimator to start from; a pre-trained one is kept in the cache."""
+    """Return a fitted estimator to start from; the pre-trained one is kept in the cache."""
     setting = {"encoder": options.encoder, "image_size": options.image_size}
-    estimator = laptop(**setting, device=options.device, random_state=seed)
+    drawn = 0 if name == PRETRAINED else seed
+    estimator = laptop(**setting, device=options.device, random_state=drawn)
     images = study.images[study.parts()[0]]
     if name == "imagenet":
         network = imagenet_encoder(options.image_size, estimator.match_stride).backbone

@@ -49,7 +49,7 @@ class Objective(ParameterGroup):
     cv_sim_depth : int, default=0
         Number of CV-SIM blocks, which infuse the tokens of each view with the other view, before
         transport.
-    read_out : float, default=40.0
+    read_out : float, default=10.0
         Weight of the read-out: from the encoder's last map of one view, and from nothing else, has
         to be told what the map that is matched shows of the other view at every place. It serves
         training only: it is neither saved nor part of `score`.
@@ -82,7 +82,7 @@ class Objective(ParameterGroup):
     epsilon: float = 0.1
     transport: str = "inverse"
     cv_sim_depth: int = 0
-    read_out: float = 40.0
+    read_out: float = 10.0
 
     @property
     def weights(self) -> dict[str, float]:

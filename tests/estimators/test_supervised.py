@@ -7,6 +7,8 @@ import pytest
 from sklearn.base import clone
 
 from otcxr_sk.datasets import check_leakage
+from otcxr_sk.estimators._parameters import Settings
+from otcxr_sk.estimators.supervised._training import count_epochs
 
 NEW = np.array([77, 78])
 
@@ -30,6 +32,20 @@ def test_the_same_seed_tells_the_same_and_so_do_pickles(make, tuned, X, labels):
     told = tuned.predict_proba(X)
     np.testing.assert_array_equal(make().fit(X, labels).predict_proba(X), told)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(tuned)).predict_proba(X), told)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, 300), (32, 300), (33, 150), (3200, 10)])
+def test_few_images_are_shown_more_often(n, expected):
+    settings = Settings(epochs="auto", batch_size=32)
+    assert count_epochs(settings, n) == expected
+
+
+def test_a_run_has_the_epochs_that_its_images_need(make, X, labels, monkeypatch):
+    monkeypatch.setattr("otcxr_sk.estimators.supervised._training.STEPS", 12)
+    monkeypatch.setattr("otcxr_sk.estimators.supervised._training.LEAST_EPOCHS", 1)
+    few = make(epochs="auto", batch_size=len(X) // 2).fit(X, labels)
+    assert len(few.history_["loss"]) == 6
+    assert few.epochs == "auto"
 
 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -79,7 +79,7 @@ class Supervised(KnowsPatients, BaseEstimator):
         **{name: CONSTRAINTS[name] for name in _SHARED},
         "pretrainer": [None, str, HasMethods(["__fspath__"]), HasMethods(["fit", "transform"])],
         "frozen": ["boolean"],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
     }
@@ -89,7 +89,7 @@ class Supervised(KnowsPatients, BaseEstimator):
         pretrainer: Any = None,
         *,
         frozen: bool = False,
-        epochs: int = 30,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         learning_rate: float = 5e-4,
         layer_decay: float = 0.75,

@@ -48,8 +48,8 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         encoder. None is ``OTCXRPretrainer(epochs=0)``, a random start.
     frozen : bool, default=False
         Whether the encoder stays as it is, so that only the linear probe is fitted.
-    epochs : int, default=30
-        Passes over the labelled images.
+    epochs : int or "auto", default="auto"
+        Passes over the labelled images. "auto": as many as make 300 steps, at least 10.
     batch_size : int, default=32
     learning_rate : float, default=5e-4
         Peak of the learning rate of the classifier, after a linear warm-up and before a cosine
@@ -137,7 +137,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         pretrainer: Any = None,
         *,
         frozen: bool = False,
-        epochs: int = 30,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         learning_rate: float = 5e-4,
         layer_decay: float = 0.75,

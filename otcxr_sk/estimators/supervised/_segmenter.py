@@ -53,8 +53,8 @@ class OTCXRSegmenter(Supervised):
         As in `OTCXRClassifier`.
     frozen : bool, default=False
         Whether the encoder stays as it is.
-    epochs : int, default=30
-        Passes over the annotated images.
+    epochs : int or "auto", default="auto"
+        Passes over the annotated images, as in `OTCXRClassifier`.
     learning_rate : float, default=5e-4
         Peak of the learning rate of the pyramid, after a linear warm-up and before a cosine decay
         to zero.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -46,6 +47,9 @@ from otcxr_sk.training import (
 
 # Images that batch norms are calibrated with, and how many at a time.
 CALIBRATED, CHUNK = 1024, 128
+
+# Of a run of "auto" epochs.
+STEPS, LEAST_EPOCHS = 300, 10
 
 
 class Task(Protocol):
@@ -142,10 +146,11 @@ def fine_tune(
         raise ValueError("training with labels takes one process: start without torchrun")
     seed = draw_seed(settings.random_state)
     numbers = numbered(patients, len(source))
+    usable = task.known.copy()
+    usable[[problem.row for problem in problems]] = False
+    settings.epochs = count_epochs(settings, int(usable.sum()))
     describe = partial(describe_run, settings, source, seed, numbers, None)
     with open_run(settings, source, seed, processes, describe) as run:
-        usable = task.known.copy()
-        usable[[problem.row for problem in problems]] = False
         held_out = hold_out(numbers, settings.validation_fraction, run.seed)
         training = np.setdiff1d(np.flatnonzero(usable), held_out)
         held_out = np.intersect1d(np.flatnonzero(usable), held_out)
@@ -208,6 +213,13 @@ def fine_tune(
         )
         history, failure = run.train(trainer, network, Selection(source, training), random)
         return learned(network, history), failure
+
+
+def count_epochs(settings: Settings, n_images: int) -> int:
+    """Return the epochs of a run: many of few images, or it would end after a few steps."""
+    if settings.epochs != "auto":
+        return int(settings.epochs)
+    return max(LEAST_EPOCHS, math.ceil(STEPS / math.ceil(n_images / settings.batch_size)))
 
 
 def outputs(
