@@ -16,7 +16,6 @@ WITH_GROUPS = clone(TINY).set_params(
 UNLISTED = [
     "check_estimators_partial_fit_n_features",
     "check_set_output_transform",
-    "check_set_output_transform_pandas",
     "check_transformer_get_feature_names_out",
     "check_transformer_get_feature_names_out_pandas",
     *(
@@ -25,6 +24,7 @@ UNLISTED = [
             "check_dataframe_column_names_consistency",
             "check_global_output_transform_pandas",
             "check_global_set_output_transform_polars",
+            "check_set_output_transform_pandas",
             "check_set_output_transform_polars",
         )
     ),
