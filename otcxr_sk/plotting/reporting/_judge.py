@@ -302,6 +302,13 @@ def _chosen(truth: NDArray[np.float64], score: NDArray[np.float64]) -> list[tupl
 
 
 def _explanations(study: Study, task: Task) -> list[Part]:
+    if study.encoder.pooling == "token":
+        return [
+            Text(
+                "The encoder embeds an image as its class token, which is no sum over regions, so "
+                "no score can be split by them."
+            )
+        ]
     parts: list[Part] = [
         Text(
             "The score of the linear classifier is exactly an intercept plus what the regions of "
