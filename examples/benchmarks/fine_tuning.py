@@ -40,6 +40,8 @@ from otcxr_sk.evaluation._probe import mean_auc
 
 PRETRAINED = "pre-trained"
 STARTS = (PRETRAINED, "random", "imagenet")
+# Whether the encoder stays as it is.
+ENCODERS = {"frozen": True, "fine-tuned": False}
 OF_RUN = ("score", "labelled_patients")
 
 
@@ -163,6 +165,7 @@ def main(arguments=None):
     parser = make_parser("Training with few labels, from three starts.", seeds=3, out="few.csv")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--tasks", nargs="+", help="only these")
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.1, 1.0])
     options = parser.parse_args(arguments)
     study, cache, table, lines = read_study(options), Cache(options.cache), [], []
@@ -179,7 +182,8 @@ def main(arguments=None):
         "pretraining": laptop(**setting).get_params(),
         "training": (OTCXRClassifier().get_params(), OTCXRSegmenter().get_params()),
     }
-    for (task, answer, share), frozen in itertools.product(asked, (True, False)):
+    kinds = [ENCODERS[kind] for kind in options.encoders]
+    for (task, answer, share), frozen in itertools.product(asked, kinds):
         found = {}
         for name, seed in itertools.product(options.starts, range(options.seeds)):
             what = {"task": task, "labels": share, "frozen": frozen, "seed": seed}
