@@ -76,7 +76,7 @@ def check_labels(y: Any, n: int, names: Sequence[str] | None) -> Labels:
     if all(value is None for value in values.flat):
         raise ValueError("y has no known label; leave it out")
     # Checks labels as all of evaluation does, here before any image is read.
-    few_labels(values, np.arange(n), train=np.arange(n), fraction=1.0)
+    few_labels(values, np.arange(n), train=np.arange(n), fraction=1.0, random_state=0)
     return labels
 
 
