@@ -9,11 +9,13 @@ be tried. A slow digest would cost more than it prevents: PBKDF2 of 1,000 rounds
 
 import secrets
 from collections.abc import Mapping
+from copy import copy
 from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from otcxr_sk._columns import check_patients, normal_id
@@ -85,11 +87,26 @@ class KnowsPatients:
         Returns
         -------
         self : object
-            Without `patients_`, so `seen` is an error. Nothing else changes.
+            Without `patients_`, so `seen` is an error. A pretrainer in `weights` is replaced by a
+            copy that has forgotten, too. Nothing else changes.
         """
         check_is_fitted(self)
-        self.patients_ = None
-        return self
+        return _forget(self)
+
+
+def _forget(estimator: Any) -> Any:
+    if hasattr(estimator, "patients_"):
+        estimator.patients_ = None
+    # A pickle holds what training started from, too; the user may still ask that for patients.
+    for name in {"pretrainer", "weights"} & vars(estimator).keys():
+        setattr(estimator, name, _forgetful(getattr(estimator, name)))
+    return estimator
+
+
+def _forgetful(start: Any) -> Any:
+    if isinstance(start, FrozenEstimator):
+        return FrozenEstimator(_forgetful(start.estimator))
+    return _forget(copy(start)) if isinstance(start, KnowsPatients) else start
 
 
 def new_salt() -> str:

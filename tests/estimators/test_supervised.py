@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 from otcxr_sk.datasets import check_leakage
 from otcxr_sk.estimators._parameters import Settings
@@ -98,6 +99,18 @@ def test_patients_of_both_trainings_are_known(make, of_some, X, labels, patients
         with pytest.raises(ValueError, match="knows no patients"):
             one.seen(patients)
     np.testing.assert_array_equal(lean.predict_proba(X), told)
+
+
+@pytest.mark.parametrize("kept", [lambda one: one, FrozenEstimator])
+def test_who_forgets_passes_on_nobody_of_what_it_started_from(
+    make, of_some, tiny, X, labels, patients, kept
+):
+    base = kept(tiny(epochs=0, weights=of_some).fit(X, groups=patients))
+    lean = make(base, frozen=True, epochs=1).fit(X, labels, groups=patients).forget_patients()
+    dumped = pickle.dumps(lean)
+    assert of_some.patients_["salt"].encode() not in dumped
+    assert base.seen(patients).sum() == 8
+    assert isinstance(pickle.loads(dumped).pretrainer, type(base))
 
 
 def test_an_encoder_that_stays_as_it_is_has_seen_nobody_else(make, of_some, X, labels, patients):

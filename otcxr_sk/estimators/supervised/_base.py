@@ -134,8 +134,8 @@ class Supervised(KnowsPatients, BaseEstimator):
         Returns
         -------
         self : object
-            Without `patients_`, here and in `pretrainer_`, so `seen` is an error. Nothing else
-            changes.
+            Without `patients_`, here and in `pretrainer_`, so `seen` is an error. A fitted
+            `pretrainer` is replaced by a copy that has forgotten, too. Nothing else changes.
         """
         check_is_fitted(self)
         self.pretrainer_.forget_patients()
