@@ -49,6 +49,12 @@ def test_a_run_has_the_epochs_that_its_images_need(make, X, labels, monkeypatch)
     assert few.epochs == "auto"
 
 
+def test_images_none_of_which_can_be_used_are_told(make, tiny, X, labels):
+    found = make(tiny(on_error="nan", epochs=0).fit(X), epochs="auto")
+    with pytest.raises(ValueError, match="no image that has a label can be used; row 0.*NaN"):
+        found.fit(np.full_like(X, np.nan), labels)
+
+
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     make, tuned, X, labels, stop, tmp_path
 ):

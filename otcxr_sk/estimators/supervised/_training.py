@@ -148,6 +148,11 @@ def fine_tune(
     numbers = numbered(patients, len(source))
     usable = task.known.copy()
     usable[[problem.row for problem in problems]] = False
+    if not usable.any():
+        first = problems[0]
+        raise ValueError(
+            f"no image that has a label can be used; row {first.row}, for one: {first.reason}"
+        )
     settings.epochs = count_epochs(settings, int(usable.sum()))
     describe = partial(describe_run, settings, source, seed, numbers, None)
     with open_run(settings, source, seed, processes, describe) as run:
