@@ -1,6 +1,7 @@
 """OTCXRClassifier: a linear probe, and the whole network trained on from there."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -171,6 +172,8 @@ def test_the_mean_auc_is_that_of_each_class_against_the_others():
         (lambda y: np.column_stack([y, 2 * y]), "0, 1 or NaN in every column"),
         (lambda y: np.column_stack([y, np.full(24, np.nan)]), "column 1 of y is NaN for every"),
         (lambda y: np.where(y, 0.5, 0.7), "Unknown label type"),
+        (lambda y: ["ill", pd.NA, *y[2:].astype(str)], "y has no class in row 1; leave out"),
+        (lambda y: ["ill", None, *y[2:].astype(str)], "y has no class in row 1; leave out"),
     ],
 )
 def test_labels_that_cannot_be_used_are_named_before_any_training(wrong, message, tiny, X, y):

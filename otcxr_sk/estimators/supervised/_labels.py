@@ -10,6 +10,7 @@ from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from otcxr_sk._columns import is_missing
 from otcxr_sk._quote import brief, quoted
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._sharing import refuse
@@ -81,6 +82,9 @@ def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDAr
         findings = _several(y)
         return Labels(findings, 2, weigh(findings, 2, class_weight)), np.arange(y.shape[1])
     y = column_or_1d(y, warn=True)
+    missing = [row for row, one in enumerate(y) if is_missing(one)] if y.dtype == object else []
+    if missing:
+        raise ValueError(f"y has no class in row {missing[0]}; leave out images without a label")
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     classes, values = np.unique(y, return_inverse=True)
