@@ -107,6 +107,12 @@ def test_patients_of_both_trainings_are_known(make, of_some, X, labels, patients
     np.testing.assert_array_equal(lean.predict_proba(X), told)
 
 
+def test_patients_are_counted_as_they_are_known(make, tiny, X, labels):
+    ids = ["7", "007"] * 12
+    found = make(tiny(epochs=0), frozen=True, epochs=1).fit(X, labels, groups=ids)
+    assert found.n_patients_ == 1
+
+
 @pytest.mark.parametrize("kept", [lambda one: one, FrozenEstimator])
 def test_who_forgets_passes_on_nobody_of_what_it_started_from(
     make, of_some, tiny, X, labels, patients, kept

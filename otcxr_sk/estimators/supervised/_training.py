@@ -24,7 +24,7 @@ from otcxr_sk.estimators._fit import draw_seed, hold_out
 from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import describe_run, open_run
-from otcxr_sk.estimators._seen import Patients, new_salt, note
+from otcxr_sk.estimators._seen import Patients, digest, new_salt, note
 from otcxr_sk.estimators._state import History, Weights, unpack
 from otcxr_sk.images import (
     ImageSource,
@@ -162,8 +162,9 @@ def fine_tune(
         trained, kept = (
             None if patients is None else patients[rows] for rows in (training, held_out)
         )
-        seen = note(settings.pretrainer.patients_, trained, kept, new_salt())
-        n_patients = None if trained is None else len(np.unique(trained))
+        salt = new_salt()
+        seen = note(settings.pretrainer.patients_, trained, kept, salt)
+        n_patients = None if trained is None else len(np.unique(digest(trained, salt)))
         run.keep_scan(Scan(encoder.mean, encoder.std, list(problems)), len(training))
         random = Randomness(run.seed, processes.device)
         with random.given():
