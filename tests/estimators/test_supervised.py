@@ -37,8 +37,10 @@ def test_the_same_seed_tells_the_same_and_so_do_pickles(make, tuned, X, labels):
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 300), (32, 300), (33, 150), (3200, 10)])
 def test_few_images_are_shown_more_often(n, expected):
-    settings = Settings(epochs="auto", batch_size=32)
+    settings = Settings(epochs="auto", batch_size=32, validation_fraction=0.0)
     assert count_epochs(settings, n) == expected
+    halved = Settings(epochs="auto", batch_size=32, validation_fraction=0.5)
+    assert count_epochs(halved, 2 * n) == expected
 
 
 def test_a_run_has_the_epochs_that_its_images_need(make, X, labels, monkeypatch):
@@ -51,7 +53,7 @@ def test_a_run_has_the_epochs_that_its_images_need(make, X, labels, monkeypatch)
 
 def test_images_none_of_which_can_be_used_are_told(make, tiny, X, labels):
     found = make(tiny(on_error="nan", epochs=0).fit(X), epochs="auto")
-    with pytest.raises(ValueError, match="no image that has a label can be used; row 0.*NaN"):
+    with pytest.raises(ValueError, match=r"no image that has a label can be used; row 0.*NaN"):
         found.fit(np.full_like(X, np.nan), labels)
 
 

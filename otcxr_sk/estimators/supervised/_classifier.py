@@ -49,7 +49,8 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
     frozen : bool, default=False
         Whether the encoder stays as it is, so that only the linear probe is fitted.
     epochs : int or "auto", default="auto"
-        Passes over the labelled images. "auto": as many as make 300 steps, at least 10.
+        Passes over the labelled images. "auto": as many as make about 300 steps, at
+        least 10.
     batch_size : int, default=32
     learning_rate : float, default=5e-4
         Peak of the learning rate of the classifier, after a linear warm-up and before a cosine

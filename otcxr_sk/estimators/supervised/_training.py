@@ -225,7 +225,9 @@ def count_epochs(settings: Settings, n_images: int) -> int:
     """Return the epochs of a run: many of few images, or it would end after a few steps."""
     if settings.epochs != "auto":
         return int(settings.epochs)
-    return max(LEAST_EPOCHS, math.ceil(STEPS / math.ceil(n_images / settings.batch_size)))
+    # Who is held out is drawn by patient, and known only once the run is.
+    n_training = max(1, round((1 - settings.validation_fraction) * n_images))
+    return max(LEAST_EPOCHS, math.ceil(STEPS / math.ceil(n_training / settings.batch_size)))
 
 
 def outputs(
