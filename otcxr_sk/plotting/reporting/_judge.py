@@ -302,7 +302,7 @@ def _chosen(truth: NDArray[np.float64], score: NDArray[np.float64]) -> list[tupl
 
 
 def _explanations(study: Study, task: Task) -> list[Part]:
-    if study.encoder.pooling == "token":
+    if study.encoder._architecture["pooling"] == "token":
         return [
             Text(
                 "The encoder embeds an image as its class token, which is no sum over regions, so "

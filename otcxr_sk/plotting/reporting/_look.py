@@ -161,7 +161,7 @@ def _kinds(study: Study) -> list[list[str]]:
 
 
 def _training(encoder: Any) -> list[Part]:
-    name = encoder.encoder_name_
+    name, size = encoder.encoder_name_, encoder._architecture["image_size"]
     parts: list[Part] = [
         Table(
             "Encoder",
@@ -169,7 +169,7 @@ def _training(encoder: Any) -> list[Part]:
             [
                 # Others are those of a folder.
                 ["architecture", name if re.fullmatch(r"[\w.]+", name) else "one of its own"],
-                ["images are read as", f"{encoder.image_size} x {encoder.image_size} pixels"],
+                ["images are read as", f"{size} x {size} pixels"],
                 ["width of the embedding", str(encoder.embedding_dim_)],
                 ["epochs", str(encoder.n_epochs_)],
             ],

@@ -49,7 +49,8 @@ def report(
     encoder : OTCXRPretrainer
         Fitted. It embeds the images once.
     X : array-like or sequence of paths
-        At least two images, as for the encoder. Those that cannot be used are counted and left out.
+        At least two images, as for the encoder. Those that cannot be used are counted and left out
+        if `on_error` of the encoder allows them, and an error otherwise.
     y : array-like of shape (n,) or (n, k), default=None
         Classes; or k labels of 0 and 1. NaN where unknown. A label or class that fewer than five
         patients of one part have is not judged. Without, the page has no part that needs labels.
@@ -107,7 +108,10 @@ def report(
     check_is_fitted(encoder)
     content = recognize(X)
     source = open_source(
-        content, resize=encoder.resize, image_shape=encoder.image_shape, allow_missing=True
+        content,
+        resize=encoder._architecture["resize"],
+        image_shape=encoder.image_shape,
+        allow_missing=True,
     )
     n = len(source)
     patients = check_patients(groups, n)
