@@ -139,12 +139,12 @@ def export_onnx(model: Any, path: Any) -> None:
 
 
 def _parts(model: Any) -> tuple[FittedEncoder, _Classifier | None]:
-    if isinstance(model, OTCXRClassifier):
-        check_is_fitted(model)
-        return model.pretrainer_._encoder(), _tuned(model)
     first, *steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     if isinstance(first, FrozenEstimator):
         first = first.estimator
+    if isinstance(first, OTCXRClassifier) and not steps:
+        check_is_fitted(first)
+        return first.pretrainer_._encoder(), _tuned(first)
     if not isinstance(first, OTCXRPretrainer):
         raise TypeError(
             "export_onnx takes a fitted OTCXRPretrainer, an OTCXRClassifier, or a Pipeline that "

@@ -212,8 +212,9 @@ def classifier(request, start, X):
     return OTCXRClassifier(start, frozen=True).fit(X, LABELS[request.param])
 
 
-def test_what_is_exported_of_a_classifier_tells_its_probabilities(classifier, X):
-    graph = _onnx._Graph(*_onnx._parts(classifier)).eval()
+@pytest.mark.parametrize("wrapped", [lambda one: one, FrozenEstimator, make_pipeline])
+def test_what_is_exported_of_a_classifier_tells_its_probabilities(classifier, X, wrapped):
+    graph = _onnx._Graph(*_onnx._parts(wrapped(classifier))).eval()
     with torch.inference_mode():
         embedding, probability = graph(torch.tensor(X[:, None], dtype=torch.float32))
     np.testing.assert_allclose(embedding, classifier.pretrainer_.transform(X), atol=1e-5)
