@@ -72,7 +72,8 @@ was pre-trained without labels by OTCXR (Gorade, Singh and Mishra, WACV 2025), a
 {_LIBRARY} {__version__} reconstructs it."""
 
 _AS_IT_WAS = f"""\
-was not pre-trained by {_LIBRARY} {__version__}, which saved it."""
+has the weights that it started from, and was not pre-trained further by
+{_LIBRARY} {__version__}, which saved it."""
 
 _ENCODER = """\
 An encoder of chest X-rays: it turns an image into a vector, and every region of it into one. It
@@ -179,7 +180,7 @@ def _task(learned: Mapping[str, Any]) -> str:
 
 def _counts(config: Mapping[str, Any], tuning: Mapping[str, Any] | None) -> str:
     if config["n_images"] == 0:
-        told = ["No image was trained on without labels."]
+        told = ["Trained without labels on no image since the weights that it started from."]
     else:
         told = [f"Trained without labels on {_number(config)}."]
     if tuning is not None:

@@ -182,8 +182,8 @@ def test_the_card_says_what_is_known_and_what_is_not(fitted, folder, untrained, 
     untrained.save_pretrained(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert card.count("Not stated") == 2
-    assert "No image was trained on" in card
-    assert "was not pre-trained by" in card
+    assert "on no image since the weights that it started from" in card
+    assert "was not pre-trained further by" in " ".join(card.split())
     assert "Not trained here" in card
 
 
