@@ -92,10 +92,11 @@ def _coarse_pictures():
 @pytest.fixture(scope="module")
 def labeled(data, encoder, paths, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    before = state_of_matplotlib()
+    before, drawn = state_of_matplotlib(), np.random.get_state()  # noqa: NPY002
     options = {"groups": data.groups, "label_names": NAMES, "title": HOSTILE, "random_state": 0}
     report(encoder, paths, data.y, path=path, **options)
     assert state_of_matplotlib() == before
+    np.testing.assert_equal(np.random.get_state(), drawn)  # noqa: NPY002
     return read(path)
 
 
