@@ -132,7 +132,7 @@ def model_card(config: Mapping[str, Any], *, data: str | None, licence: str | No
         what = _TUNED.format(
             task=_task(tuning["learned"]),
             encoder=encoder,
-            frozen="stayed as it was" if frozen else "was trained on",
+            frozen="stayed as it was" if frozen else "was trained further",
             origin=origin,
         )
         of_tuning = _table(tuning["parameters"]), _health(tuning["history"], frozen=frozen)

@@ -188,7 +188,7 @@ def test_the_numbers_are_those_of_evaluation(labeled, data, encoder, paths):
     Z, train, test = encoder.transform(paths), np.setdiff1d(data.train, BROKEN), data.test
     kept = np.setdiff1d(np.arange(len(Z)), BROKEN)
     task = {"groups": data.groups, "train": train, "test": test}
-    assert "The encoder was pre-trained on none of the test patients." in labeled.text
+    assert "The encoder was trained on none of the test patients." in labeled.text
     assert f"effective rank {embedding_health(Z[kept]).effective_rank:.1f}" in labeled.text
     pixels = linear_probe(np.nan_to_num(pixel_features(data.images)), data.y, **task)
     mean = linear_probe(Z, data.y, **task)

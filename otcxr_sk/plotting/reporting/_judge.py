@@ -99,7 +99,7 @@ def _split(study: Study, task: Task, predictions: list[Prediction]) -> list[Part
 def _of_pretraining(study: Study, task: Task) -> str:
     if study.seen is None:
         return (
-            "Whom the encoder was pre-trained on is not known. Test patients may be among them; "
+            "Whom the encoder was trained on is not known. Test patients may be among them; "
             "then these numbers are too good."
         )
     patients = np.unique(study.groups[task.test])
@@ -111,10 +111,10 @@ def _of_pretraining(study: Study, task: Task) -> str:
     )
     if len(known):
         return (
-            f"The encoder was pre-trained, without labels, on {len(known)} of the {len(patients)} "
+            f"The encoder was trained on {len(known)} of the {len(patients)} "
             f"test patients: their numbers may be too good.{incomplete}"
         )
-    return f"The encoder was pre-trained on none of the test patients.{incomplete}"
+    return f"The encoder was trained on none of the test patients.{incomplete}"
 
 
 def _efficiency(study: Study, task: Task) -> tuple[list[tuple[str, str, str]], list[Part]]:
