@@ -27,6 +27,8 @@ def test_an_ablation_on_phantoms_evaluates_masks_too(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_training_with_few_labels_is_resumed_without_training_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("otcxr_sk.estimators.supervised._training.STEPS", 3)
+    monkeypatch.setattr("otcxr_sk.estimators.supervised._training.LEAST_EPOCHS", 1)
     monkeypatch.setattr("study.LAPTOP", {**LAPTOP, "epochs": 1, "image_size": 32})
     out, words = tmp_path / "few.csv", ["--starts", "pre-trained", "random", "--shares", "0.1"]
     words += f"--phantoms 40 --seeds 1 --cache {tmp_path / 'cache'} --out {out}".split()
