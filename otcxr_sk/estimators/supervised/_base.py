@@ -91,7 +91,7 @@ class Supervised(KnowsPatients, BaseEstimator):
         frozen: bool = False,
         epochs: int | str = "auto",
         batch_size: int = 32,
-        learning_rate: float = 5e-4,
+        learning_rate: float = 5e-3,
         layer_decay: float = 0.75,
         optimizer: str | Optimizer = "adamw",
         views: Views | None = None,

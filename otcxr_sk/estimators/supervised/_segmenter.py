@@ -55,7 +55,7 @@ class OTCXRSegmenter(Supervised):
         Whether the encoder stays as it is.
     epochs : int or "auto", default="auto"
         Passes over the annotated images, as in `OTCXRClassifier`.
-    learning_rate : float, default=5e-4
+    learning_rate : float, default=5e-3
         Peak of the learning rate of the pyramid, after a linear warm-up and before a cosine decay
         to zero.
     views : Views, default=None
