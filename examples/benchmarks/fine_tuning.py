@@ -11,8 +11,8 @@ encoder, from random weights and from ImageNet's.
 
 Pre-training sees the pool without its test patients, and no labels. Each classifier is trained with
 the labels of a share of the same patients and judged on the test patients. All three starts get the
-same patients, epochs and settings, those of `OTCXRClassifier` and `OTCXRSegmenter`; nothing was
-chosen on test patients. Seeds draw who is labeled, the random weights and the training;
+same patients, epochs and settings, those of `OTCXRClassifier` and `OTCXRSegmenter`. Seeds
+draw who is labeled, the random weights and the training;
 pre-training is that of seed 0. Beside it is the linear probe that fine-tuning starts from
 ("frozen"), and, of masks, the pyramid on an encoder that stays as it is.
 
