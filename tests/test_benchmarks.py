@@ -90,11 +90,11 @@ def comparison(folder, monkeypatch):
 
     def run(cache, *methods, pool=("children",)):
         words = ["--epochs", "1", "--image-size", "32", "--seeds", "2"]
-        out = folder / "out.csv"
+        out = folder / "out.md"
         places = ["--cache", str(folder / cache), "--out", str(out)]
         compare_peers.main([*arguments(folder, *pool), *words, *places, "--methods", *methods])
-        assert out.with_suffix(".png").stat().st_size
-        return read_csv(out)
+        assert (folder / "figures" / "out.png").stat().st_size
+        return read_csv(folder / "data" / "out.csv")
 
     return run
 
@@ -195,7 +195,7 @@ def test_a_joined_table_equals_one_made_at_once(comparison, runs, tmp_path):
     whole = comparison("cache", "pixels 16x16", "pca", "untrained", "otcxr")
     part = tmp_path / "part.csv"
     comparison("cache", "pixels 16x16", "untrained", "otcxr")
-    (tmp_path / "out.csv").rename(part)
+    (tmp_path / "data" / "out.csv").rename(part)
     options = ["--settings", str(part), "--join", str(part)]
     del runs[:]
     joined = comparison("elsewhere", "pca", "otcxr", *options)
@@ -288,10 +288,11 @@ def test_pre_training_starts_from_imagenet_weights(phantoms, monkeypatch, name):
 def test_masks_of_phantoms_are_evaluated(tmp_path, monkeypatch):
     for module in (choosing, judging):
         monkeypatch.setattr(module, "DRAWS", 2)
-    out = tmp_path / "out.csv"
+    out = tmp_path / "out.md"
     words = "--phantoms 60 --methods untrained --image-size 32 --seeds 1"
     compare_peers.main([*words.split(), "--cache", str(tmp_path / "cache"), "--out", str(out)])
-    found = [row for row in read_csv(out) if row["probe"] == "dense"]
+    rows = read_csv(tmp_path / "data" / "out.csv")
+    found = [row for row in rows if row["probe"] == "dense"]
     assert [row["task"] for row in found] == ["lesion masks", "lung masks"] * 2
     assert all(0 <= float(row["score"]) <= 1 for row in found)
 

@@ -15,7 +15,7 @@ from otcxr_sk import OTCXRPretrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def python_blocks(text):
@@ -37,7 +37,7 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "training.md").read_text(encoding="utf-8")
     sections = page[page.index("## Watch a run") : page.index('## "holds another run"')]
     blocks = python_blocks(sections)
     assert len(blocks) == 2
@@ -50,7 +50,7 @@ def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "evaluation.md").read_text(encoding="utf-8")
     names: dict[str, object] = {}
     for block in python_blocks(page):
         exec(compile(block, "evaluation.md", "exec"), names)
@@ -59,7 +59,7 @@ def test_the_examples_of_judging_an_embedding_run(tmp_path, monkeypatch):
 
 def test_the_examples_of_passing_an_encoder_on_give_its_embedding(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "weights.md").read_text(encoding="utf-8")
     pixels = np.random.default_rng(0).random((8, 32, 32), np.float32)
     encoder = OTCXRPretrainer("test_resnet", image_size=32, epochs=0, random_state=0).fit(pixels)
     embeddings = []

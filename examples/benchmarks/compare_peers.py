@@ -29,7 +29,8 @@ have intervals by patient: patients are drawn with replacement, once for all tas
 
 Every result is kept in ``--cache``. A script that was interrupted, or is asked for another method
 or seed, does only what is missing, and several processes can share the folder, each with its own
-``--methods``. The script writes ``--out`` and, next to it, tables in Markdown and a figure.
+``--methods``. The script writes tables in Markdown to ``--out`` and, into the folders ``data`` and
+``figures`` next to it, every score as CSV and a figure.
 
 With ``--device cuda``, encoders are trained and images embedded on a GPU: from the same initial
 weights, in the same order and with the same views as on the CPU, which is the default. Probes are
@@ -50,7 +51,7 @@ from peers.features import OURS, available
 from peers.judging import mean_score
 from peers.pretrain import Budget
 from peers.protocol import OF_KEY, OURS_LESS_IT, Protocol, evaluate
-from peers.report import read_rows, read_settings, unique, write_figure, write_tables
+from peers.report import files_of, read_rows, read_settings, unique, write_figure, write_tables
 from results import write_csv
 from study import laptop, make_parser, mean_of, read_study
 
@@ -181,7 +182,7 @@ def caveats(study):
 
 
 def main(arguments=None):
-    parser = make_parser("OTCXR and its peers, by one protocol.", seeds=3, out="peers.csv")
+    parser = make_parser("OTCXR and its peers, by one protocol.", seeds=3, out="peers.md")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="by default all")
     parser.add_argument("--epochs", type=int, default=LAPTOP["epochs"])
     parser.add_argument(
@@ -201,10 +202,13 @@ def main(arguments=None):
     protocol = Protocol(study, budget, cache, chosen)
     others = joinable(options.join, protocol) if options.join else []
     rows = join(evaluate(protocol, methods, options.seeds), others, study)
-    write_csv(rows, options.out, digits=5)
-    write_figure(rows, options.out.with_suffix(".png"), study.overview())
-    write_tables(rows, options.out.with_suffix(".md"), study.overview(), caveats(study))
-    print(options.out.with_suffix(".md").read_text(encoding="utf-8"))
+    page, scores, figure = files_of(options.out)
+    for file in (page, scores, figure):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, scores, digits=5)
+    write_figure(rows, figure, study.overview())
+    write_tables(rows, page, study.overview(), caveats(study))
+    print(page.read_text(encoding="utf-8"))
     if cache.others:
         print(
             f"{len(cache.others)} results in {options.cache} were made by another version of the "

@@ -29,7 +29,7 @@ from otcxr_sk.images import (
 _SIZE = 64
 _FREQUENCIES = 16
 _BITS = _FREQUENCIES**2 - 1
-# Separates copies of an image from images of different patients: measured in docs/datasets.md.
+# Separates copies of an image from images of different patients: see docs/guide/datasets.md.
 _THRESHOLD = 32
 _MOST_PAIRS = 1_000_000
 _BLOCK_BYTES = 64 * 2**20
@@ -158,7 +158,7 @@ def find_near_duplicates(
         Part that each image is in, to tell pairs within a part from pairs across parts.
     threshold : int, default=32
         Maximum number of the 255 bits that may differ within a pair. The default was chosen by
-        measurement: see ``docs/datasets.md``.
+        measurement: see ``docs/guide/datasets.md``.
     n_jobs : int, optional
         Number of processes that read images, as in scikit-learn.
 

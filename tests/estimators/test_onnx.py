@@ -303,7 +303,9 @@ def test_any_encoder_becomes_a_graph(tiny, X, encoder, tmp_path):
 @pytest.mark.slow
 def test_the_examples_of_sharing_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).resolve().parents[2] / "docs" / "sharing.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guide" / "sharing.md").read_text(
+        "utf-8"
+    )
     blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     names = {}
     for block in blocks:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "after-training.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "after-training.md"
 
 
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")

@@ -62,6 +62,13 @@ def values(rows, column, **where):
     return np.array([value for value in known if value is not None], float)
 
 
+def files_of(page):
+    """Return the page, and its CSV file and figure in the folders ``data`` and ``figures``."""
+    page = page.with_suffix(".md")
+    name, folder = page.stem, page.parent
+    return page, folder / "data" / f"{name}.csv", folder / "figures" / f"{name}.png"
+
+
 def write_tables(rows, file, overview, caveats=()):
     """Write an overview, then a table for every task with the differences from OTCXR.
 
@@ -79,11 +86,11 @@ def write_tables(rows, file, overview, caveats=()):
         "Matching: accuracy of the encoder's own tokens. CPU s: pre-training and embedding; GPU s:",
         "the same on a GPU, by the clock. Learning rate and weight: as chosen, without the test",
         "patients.",
-        f"[Every score]({file.stem}.csv).",
+        f"[Every score](data/{file.stem}.csv).",
         *(line for caveat in caveats for line in ("", *textwrap.wrap(caveat, 96))),
         *_table(rows, overview, ("linear", "dense"), facts),
         "",
-        f"![The same as a figure]({file.stem}.png)",
+        f"![The same as a figure](figures/{file.stem}.png)",
     ]
     for task in unique(rows, "task"):
         lines += ["", f"## {task}", *_table(rows, {"": (task,)}, PROBES, {})]

@@ -69,11 +69,11 @@ def read_dicom_table(
         - ``view_position``: AP, PA, LL, ...; else the meaning of the view's code
         - ``laterality``: R, L, U or B
         - ``body_part``: CHEST, ...
-        - ``patient_id``: text in the form in which ids are compared (``docs/datasets.md``), unique
-          within one hospital at best. None also where the header has a word for a missing id, such
-          as "None". None must not be passed on as a group: leave such images out, or if no other
-          image is of that patient, give each an id of its own, in pandas
-          ``frame["patient_id"].fillna(frame["path"])``
+        - ``patient_id``: text in the form in which ids are compared
+          (``docs/guide/datasets.md``), unique within one hospital at best. None also where the
+          header has a word for a missing id, such as "None". None must not be passed on as a
+          group: leave such images out, or if no other image is of that patient, give each an id
+          of its own, in pandas ``frame["patient_id"].fillna(frame["path"])``
         - ``study_date``: datetime64[D]
         - ``age``: in years; else from birth date and study date
         - ``sex``: M, F or O

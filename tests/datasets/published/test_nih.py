@@ -21,7 +21,7 @@ def test_labels_patients_and_split(published):
 
 
 def test_the_first_example_of_the_docs_runs(published, tmp_path, monkeypatch):
-    page = Path(__file__).resolve().parents[3] / "docs" / "datasets.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "guide" / "datasets.md"
     example = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[0]
     published("nih").root.rename(tmp_path / "CXR8")
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,83 @@
+"""How the site is built: `sphinx-build -W -n docs build/site`."""
+
+import re
+
+import otcxr_sk
+
+project = "otcxr-sk"
+author = "the otcxr-sk developers"
+version = release = otcxr_sk.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+
+exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb", "sg_execution_times.rst"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+nitpicky = True
+# Backquotes name parameters, too, and what belongs to other libraries: these are no links.
+nitpick_ignore_regex = [("py:obj", r"[a-z_]\w*"), ("py:obj", r"(?!otcxr_sk)[a-z]\w*\..*")]
+
+myst_heading_anchors = 4
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autosummary_generate = True
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "/plot_",
+    "ignore_pattern": "benchmarks",
+    "download_all_examples": False,
+    "show_memory": False,
+    "remove_config_comments": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"otcxr-sk {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "otcxr-sk"},
+    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_show_sphinx = False
+
+# Files beside the docs that pages link to, so that the links work in the repository as well.
+ELSEWHERE = {
+    r"(\.\./)+README\.md(#[\w-]+)?": "/index.md",
+    r"(\.\./)+CHANGELOG\.md": "/changelog.md",
+    r"(\.\./)+examples/(plot_\w+)\.py": r"/auto_examples/\2.rst",
+}
+
+
+def mend_links(app, name, source):
+    """Lead links to files outside of the docs to the pages that are made of them."""
+    for pattern, page in ELSEWHERE.items():
+        source[0] = re.sub(rf"\]\({pattern}\)", rf"]({page})", source[0])
+
+
+def leave_out(app, what, name, obj, skip, options):
+    """Leave out what classes inherit from other libraries."""
+    module = getattr(obj, "__module__", None) or "otcxr_sk"
+    return skip or not module.startswith("otcxr_sk") or None
+
+
+def setup(app):
+    """Connect the functions above."""
+    app.connect("source-read", mend_links)
+    app.connect("autodoc-skip-member", leave_out)
