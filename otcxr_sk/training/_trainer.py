@@ -25,6 +25,7 @@ from otcxr_sk.training._interrupt import deferred_interrupt
 from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
 from otcxr_sk.training._progress import Progress
 from otcxr_sk.training._random import Randomness, TrainingPasses
+from otcxr_sk.training._running_statistics import settling
 from otcxr_sk.training._shared_batch import Loss, has_idle_parameters
 from otcxr_sk.training.callbacks import Callback, TrainingState, calling
 
@@ -204,7 +205,9 @@ class Trainer:
                 key = self.draw.seed, progress.epoch, plan.starts[index]
                 self.processes.seed(progress.random, *key)
                 train = partial(self._pass, fabric, network, progress, index, views)
-                loss, terms, embedding = passes.do(train)
+                earlier = progress.done * self.accumulate + index % self.accumulate
+                with settling(progress.model, earlier):
+                    loss, terms, embedding = passes.do(train)
                 if progress.tally.watches:
                     embedding = self.processes.join(embedding, plan.parts[index])
                 progress.tally.add({"loss": loss, **terms}, embedding, plan.sizes[index])
