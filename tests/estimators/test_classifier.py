@@ -1,5 +1,7 @@
 """OTCXRClassifier: a linear probe, and the whole network trained on from there."""
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,6 +66,14 @@ def test_fine_tuning_learns_more_than_the_probe_and_changes_no_pretrainer(classi
     assert not np.array_equal(tuned.pretrainer_.weights_, before)
     scores = tuned.pretrainer_.transform(X) @ tuned.coef_[0] + tuned.intercept_[0]
     np.testing.assert_allclose(tuned.decision_function(X), scores)
+
+
+def test_the_automatic_learning_rate_is_that_of_the_pretrainer(classifier, fitted, X, y):
+    encoder = copy(fitted).set_params(learning_rate=0.003)
+    auto, given = (
+        classifier(pretrainer=encoder, learning_rate=rate).fit(X, y) for rate in ("auto", 0.003)
+    )
+    assert auto.history_ == given.history_
 
 
 def test_a_pretrainer_that_is_not_fitted_is_fitted_first(classifier, tiny, X, y):

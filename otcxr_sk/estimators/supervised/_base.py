@@ -80,7 +80,7 @@ class Supervised(KnowsPatients, BaseEstimator):
         "pretrainer": [None, str, HasMethods(["__fspath__"]), HasMethods(["fit", "transform"])],
         "frozen": ["boolean"],
         "epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
     }
 
@@ -91,7 +91,7 @@ class Supervised(KnowsPatients, BaseEstimator):
         frozen: bool = False,
         epochs: int | str = "auto",
         batch_size: int = 32,
-        learning_rate: float = 5e-3,
+        learning_rate: float | str = "auto",
         layer_decay: float = 0.75,
         optimizer: str | Optimizer = "adamw",
         views: Views | None = None,
@@ -293,6 +293,8 @@ class Supervised(KnowsPatients, BaseEstimator):
             encoder = calibrated(base._encoder(), source, base.num_workers)
             task, problems = self._task(labels, encoder, source, base)
             settings.image_size = encoder.architecture["image_size"]
+            if self.learning_rate == "auto":
+                settings.learning_rate = base.learning_rate
             settings.pretrainer, settings.labels = base, digest_of(task.labels)
 
             def fitted(learned: FineTuned) -> Any:

@@ -52,9 +52,9 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         Passes over the labelled images. "auto": as many as make about 300 steps, at
         least 10.
     batch_size : int, default=32
-    learning_rate : float, default=5e-4
+    learning_rate : float or "auto", default="auto"
         Peak of the learning rate of the classifier, after a linear warm-up and before a cosine
-        decay to zero.
+        decay to zero. "auto": the `learning_rate` of the pretrainer.
     layer_decay : float, default=0.75
         Each layer of the encoder learns by this factor more slowly than the one above it, in
         (0, 1].
@@ -140,7 +140,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         frozen: bool = False,
         epochs: int | str = "auto",
         batch_size: int = 32,
-        learning_rate: float = 5e-4,
+        learning_rate: float | str = "auto",
         layer_decay: float = 0.75,
         optimizer: str | Optimizer = "adamw",
         views: Views | None = None,

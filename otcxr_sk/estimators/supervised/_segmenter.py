@@ -55,9 +55,8 @@ class OTCXRSegmenter(Supervised):
         Whether the encoder stays as it is.
     epochs : int or "auto", default="auto"
         Passes over the annotated images, as in `OTCXRClassifier`.
-    learning_rate : float, default=5e-3
-        Peak of the learning rate of the pyramid, after a linear warm-up and before a cosine decay
-        to zero.
+    learning_rate : float or "auto", default="auto"
+        Peak of the learning rate of the pyramid, as in `OTCXRClassifier`.
     views : Views, default=None
         How images and their masks are varied, as in `OTCXRClassifier`.
     validation_fraction : float, default=0.0
