@@ -41,8 +41,11 @@ ABOUT_PARAMETERS = [
     "check_set_params",
 ]
 
-# The checks mix arrays and frames on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names")
+# The checks mix arrays and frames on purpose, and their tables are no images.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:X (does not have|has) .*feature names"),
+    pytest.mark.filterwarnings("ignore:X of shape .* is taken as"),
+]
 
 
 @parametrize_with_checks([TINY])

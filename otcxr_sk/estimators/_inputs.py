@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from otcxr_sk._columns import check_patients
-from otcxr_sk._warning import keeping_filters
+from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.images import (
     DEFAULT_RESIZE,
     ImageCache,
@@ -76,6 +76,8 @@ def check_images(
             least=least,
             finite=not allow_unusable,
         )
+        if fitting and image_shape is None:
+            _doubt_rows(*rows.shape)
         return open_source(content._replace(values=rows), image_shape=image_shape, resize=resize)
     if fitting:
         _forget_features(estimator)
@@ -111,6 +113,18 @@ def _check_rows(
     with keeping_filters():
         return validate_data(
             estimator, X, reset=fitting, ensure_all_finite=finite, ensure_min_samples=least
+        )
+
+
+def _doubt_rows(n: int, n_pixels: int) -> None:
+    """Warn of rows that may be the lines of one image, or a table of something else than pixels."""
+    side = math.isqrt(n_pixels)
+    height, width = (side, side) if side**2 == n_pixels else (1, n_pixels)
+    if height == 1 or n == n_pixels:
+        warn_user(
+            f"X of shape ({n}, {n_pixels}) is taken as {n} images of {height} x {width} pixels. If "
+            "it is one image, pass X[np.newaxis]; if its columns are no pixels, nothing can be "
+            f"learned from it here; otherwise say so with image_shape=({height}, {width})"
         )
 
 

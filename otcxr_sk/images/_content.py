@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from otcxr_sk._paths import as_path
+from otcxr_sk._quote import quoted
 from otcxr_sk.images._arrays import (
     ArraySource,
     as_array,
@@ -207,7 +208,9 @@ def _torch_classes(*names: str) -> tuple[type, ...]:
 def _in_folder(path: str) -> list[str]:
     if os.path.isdir(path):
         return list_images(path)
-    raise ValueError(f"Expected a folder or a sequence of paths, got one path; use [{path!r}]")
+    if os.path.exists(path):
+        raise ValueError(f"Expected a folder or a sequence of paths, got one path; use [{path!r}]")
+    raise FileNotFoundError(f"there is no file and no folder {quoted(path)}; check the path")
 
 
 def _refuse_what_has_no_rows(X: Any) -> None:

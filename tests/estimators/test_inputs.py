@@ -57,7 +57,21 @@ def test_rows_without_image_shape_are_squares_if_they_can_be():
         check(square).read([0, 1], 3)[:, 0], square.reshape(2, 3, 3).astype(np.float32)
     )
     strip = np.arange(14.0).reshape(2, 7)
-    np.testing.assert_array_equal(read(strip), read(strip.reshape(2, 1, 7)))
+    with pytest.warns(UserWarning, match="2 images of 1 x 7 pixels"):
+        found = read(strip)
+    np.testing.assert_array_equal(found, read(strip.reshape(2, 1, 7)))
+
+
+@pytest.mark.parametrize(("shape", "size"), [((20, 5), "1 x 5"), ((16, 16), "4 x 4")])
+def test_a_table_or_a_single_image_is_warned_of_unless_its_shape_is_given(shape, size):
+    X = np.random.default_rng(0).random(shape)
+    n = shape[0]
+    words = rf"taken as {n} images of {size} pixels.*X\[np.newaxis\].*image_shape=\("
+    with pytest.warns(UserWarning, match=words):
+        check(X)
+    image_shape = tuple(map(int, size.split(" x ")))
+    assert len(check(X, image_shape=image_shape)) == n
+    assert len(check(X, fitting=False, image_shape=image_shape)) == n
 
 
 def test_an_ambiguous_channel_axis_is_refused_with_how_to_transpose():
@@ -96,7 +110,7 @@ def test_strings_in_any_sequence_are_paths(X):
 
 def test_an_array_is_viewed_and_not_copied():
     for X in (GRAY, GRAY.reshape(4, -1), GRAY[:, None]):
-        source = check(X)
+        source = check(X, image_shape=(8, 6))
         assert isinstance(source, ArraySource)
         assert np.shares_memory(source._array, X)
 
@@ -187,7 +201,8 @@ def test_two_images_are_needed_to_fit_and_one_to_embed():
 @pytest.mark.parametrize(
     ("X", "error", "words"),
     [
-        ("a.png", ValueError, r"sequence of paths, got one path; use \['a.png'\]"),
+        ("imagse/", FileNotFoundError, "there is no file and no folder 'imagse/'; check the path"),
+        (__file__, ValueError, r"sequence of paths, got one path; use \['.*.py'\]"),
         ([], ValueError, "there are no images"),
         (["a.png", None], ValueError, "row 1 is None, not the path"),
         ([None, "a.png"], ValueError, "row 0 is None, not the path"),
