@@ -24,6 +24,7 @@ from otcxr_sk.evaluation import (
     knn_probe,
     label_efficiency,
     linear_probe,
+    probe_auc,
     probe_roc,
 )
 from otcxr_sk.images import read_dicom_table
@@ -203,6 +204,7 @@ CALLS = {
     "fit_transform": lambda groups: OTCXRPretrainer("test_resnet").fit_transform(X, groups=groups),
     "linear_probe": lambda groups: linear_probe(Z, Y, groups, **PARTS),
     "knn_probe": lambda groups: knn_probe(Z, Y, groups, **PARTS),
+    "probe_auc": lambda groups: probe_auc(Z, Y, groups, cv=2, random_state=0),
     "probe_roc": lambda groups: probe_roc(Z, Y, groups, **PARTS),
     "few_labels": lambda groups: few_labels(Y, groups, train=PARTS["train"], fraction=0.5),
     "label_efficiency": lambda groups: label_efficiency(Z, Y, groups, **PARTS),

@@ -1,5 +1,6 @@
 """Evaluation of embeddings on patients that no classifier was fitted on."""
 
+from otcxr_sk.evaluation._auc import ProbeAUC, probe_auc
 from otcxr_sk.evaluation._baseline import pixel_features
 from otcxr_sk.evaluation._comparison import Comparison, compare
 from otcxr_sk.evaluation._deletion import deletion_curves
@@ -20,6 +21,7 @@ __all__ = [
     "KNNProbe",
     "MultilabelStratifiedGroupKFold",
     "OperatingPoint",
+    "ProbeAUC",
     "compare",
     "deletion_curves",
     "domain_shift",
@@ -32,5 +34,6 @@ __all__ = [
     "make_probe",
     "operating_point",
     "pixel_features",
+    "probe_auc",
     "probe_roc",
 ]

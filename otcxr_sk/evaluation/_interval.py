@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
+# Patients to compute an interval from.
+LEAST_PATIENTS = 5
+
 
 def check_resampling(n_resamples: Any, confidence_level: Any) -> None:
     """Raise an error unless these are a number of resamples and a confidence level."""

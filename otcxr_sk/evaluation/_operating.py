@@ -12,11 +12,8 @@ from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._comparison import resample
-from otcxr_sk.evaluation._interval import check_resampling, percentile_interval
+from otcxr_sk.evaluation._interval import LEAST_PATIENTS, check_resampling, percentile_interval
 from otcxr_sk.evaluation._task import as_features, check_labels, is_known, require_finite
-
-# Patients to compute an interval from.
-_LEAST = 5
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def operating_point(
         if share in (0, 1):
             exact = binomtest(round(share * n), n).proportion_ci(confidence_level)
             return share, (float(exact.low), float(exact.high))
-        if n < _LEAST:
+        if n < LEAST_PATIENTS:
             warn_user(f"too few patients ({n}) have {what} images for an interval, which is NaN")
             return share, (np.nan, np.nan)
         hits, number = (counts @ each for each in of_patient)

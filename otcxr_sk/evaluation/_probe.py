@@ -81,6 +81,7 @@ def linear_probe(
 
     See Also
     --------
+    probe_auc : The same with intervals, label by label, or by cross-validation.
     knn_probe : A nearest-neighbor classifier instead.
     probe_roc : The ROC curve.
     label_efficiency : AUC with few labels.

@@ -89,22 +89,29 @@ def check_task(
     patients = check_patients(groups, len(labels))
     train_rows = check_rows("train", train, len(labels))
     test_rows = check_rows("test", test, len(labels))
-    shared = np.intersect1d(patients[train_rows], patients[test_rows])
+    check_apart(patients, train_rows, test_rows)
+    for index, column in enumerate(labels.T):
+        in_train, in_test = classes_of(column[train_rows]), classes_of(column[test_rows])
+        if len(in_train) < 2 or not np.array_equal(in_train, in_test):
+            several = labels.shape[1] > 1
+            raise ValueError(
+                f"y{f'[:, {index}]' if several else ''} must have the same two or more classes in "
+                f"train and in test; train has {named_classes(in_train)}, test has "
+                f"{named_classes(in_test)}"
+                + ("; leave it out, or use probe_auc, which passes over it" if several else "")
+            )
+    warn_of_seen(seen, patients, test_rows)
+    return labels, patients, train_rows, test_rows
+
+
+def check_apart(patients: NDArray[Any], train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
+    """Raise ValueError if rows to fit on and rows to judge on share patients."""
+    shared = np.intersect1d(patients[train], patients[test])
     if len(shared):
         raise ValueError(
             f"{len(shared)} patients are both in train and in test, {brief(shared[0])} among them; "
             "split by patient, for instance with GroupShuffleSplit"
         )
-    for index, column in enumerate(labels.T):
-        in_train, in_test = classes_of(column[train_rows]), classes_of(column[test_rows])
-        if len(in_train) < 2 or not np.array_equal(in_train, in_test):
-            of_label = f"[:, {index}]" if labels.shape[1] > 1 else ""
-            raise ValueError(
-                f"y{of_label} must have the same two or more classes in train and in test; train "
-                f"has {_named(in_train)}, test has {_named(in_test)}"
-            )
-    warn_of_seen(seen, patients, test_rows)
-    return labels, patients, train_rows, test_rows
 
 
 def check_rows(name: str, rows: ArrayLike, n: int) -> NDArray[np.intp]:
@@ -174,7 +181,7 @@ def require_finite(
         )
 
 
-def _named(classes: NDArray[Any]) -> str:
-    """Return the first of some classes."""
+def named_classes(classes: NDArray[Any]) -> str:
+    """Return the first of some classes, for a message."""
     more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
     return f"[{listed(classes[:_NAMED].tolist())}]{more}"
