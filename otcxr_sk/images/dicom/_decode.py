@@ -142,7 +142,7 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
         return _color(planes, layout)
     if len(data) in (_frame_size(layout), _frame_size(layout) + 1):
         return _decode_native(data[: _frame_size(layout)], layout, "<")
-    name = _name(syntax)
+    name = syntax_name(syntax)
     if name.startswith(_VIDEO):
         raise ImageReadError(f"its transfer syntax, {name}, is not for still images; convert it")
     if not whole:
@@ -156,7 +156,7 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
     )
 
 
-def _name(syntax: str) -> str:
+def syntax_name(syntax: str) -> str:
     # Without validation, which warns or not by a setting of pydicom.
     name = UID(syntax, validation_mode=0).name
     return "(none)" if not name else quoted(name) if name == syntax else name
@@ -172,7 +172,7 @@ def _decode_stream(stream: Stream, whole: bool, syntax: str, layout: Layout) -> 
         )
     if not stream.ended and not whole:
         raise ImageReadError(f"it is cut short: it ends within its pixels; {_REPLACE}")
-    values = decode_stream(stream, _name(syntax))
+    values = decode_stream(stream, syntax_name(syntax))
     if values.shape != layout.shape:
         raise ImageReadError(
             f"its {stream.codec} stream has components of different sizes; convert it to grayscale "

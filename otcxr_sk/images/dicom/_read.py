@@ -20,9 +20,10 @@ from otcxr_sk._quote import quoted
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
 from otcxr_sk.images.dicom._decode import decode_frame
 from otcxr_sk.images.dicom._display import display_values
+from otcxr_sk.images.dicom._elements import Element
 from otcxr_sk.images.dicom._file import DicomFile, find_dicom
 from otcxr_sk.images.dicom._header import Header
-from otcxr_sk.images.dicom._layout import read_layout
+from otcxr_sk.images.dicom._layout import Layout, read_layout
 
 # Projection radiographs as they are labeled in practice: CR and DX by the standard, DR by some
 # vendors, RG for digitized film, OT and SC for secondary captures.
@@ -150,16 +151,28 @@ def dicom_pixels(
     `modalities` are those that `as_modalities` returns.
     """
     dicom = find_dicom(file)
-    header = dicom.header
-    _require_modality(header, modalities)
+    # Checked before the pixels take memory.
+    layout, pixels, frame = require_readable(dicom, modalities, frame)
+    samples = decode_frame(dicom, pixels, layout, frame)
+    _tell_doubts(dicom.header, layout.photometric)
+    return display_values(samples, layout, dicom.header)
+
+
+def require_readable(
+    dicom: DicomFile, modalities: Collection[str] | None = None, frame: int | None = None
+) -> tuple[Layout, Element, int]:
+    """Return layout, pixel data and frame of an image, unless its header rules it out.
+
+    Raises
+    ------
+    ImageReadError
+        `dicom_pixels` does not read such an image, whatever its pixels are.
+    """
+    _require_modality(dicom.header, modalities)
     if dicom.pixels is None or dicom.pixels.length == 0:
         raise ImageReadError(_no_pixels(dicom))
-    # Checked before the pixels take memory.
-    layout = read_layout(header)
-    frame = _chosen_frame(layout.frames, frame)
-    samples = decode_frame(dicom, dicom.pixels, layout, frame)
-    _tell_doubts(header, layout.photometric)
-    return display_values(samples, layout, header)
+    layout = read_layout(dicom.header)
+    return layout, dicom.pixels, _chosen_frame(layout.frames, frame)
 
 
 def _require_modality(header: Header, allowed: Collection[str] | None) -> None:

@@ -16,8 +16,10 @@ from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading, require_content
 from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
-from otcxr_sk.images.dicom._file import find_dicom, looks_like_dicom
+from otcxr_sk.images.dicom._decode import syntax_name
+from otcxr_sk.images.dicom._file import DicomFile, find_dicom, looks_like_dicom
 from otcxr_sk.images.dicom._header import Header
+from otcxr_sk.images.dicom._read import require_readable
 
 _DAYS_PER_YEAR = 365.25
 _PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
@@ -82,8 +84,12 @@ def read_dicom_table(
         - ``photometric``: MONOCHROME1, ...
         - ``rows``, ``columns``, ``frames``: height and width in pixels, and number of frames
         - ``manufacturer``: often tells hospitals apart
+        - ``transfer_syntax``: how the pixels are stored, by its name in the standard
+        - ``readable``: whether, by their header, estimators read the pixels: one frame of a
+          projection radiograph. Only reading tells whether they are whole, and their codec
+          installed
         - ``error``: why the file could not be read, in which case all other columns but ``path``
-          are None; otherwise None
+          are None, and ``readable`` is False; otherwise None
 
     Raises
     ------
@@ -111,13 +117,15 @@ def read_dicom_table(
     (['CT'], ['1CT1'], array(['2004-01-19'], dtype='datetime64[D]'))
     """
     if is_path(paths):
-        raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
+        path = as_path(paths)
+        advice = f"list_images({path!r})" if os.path.isdir(path) else f"[{path!r}]"
+        raise ValueError(f"expected a sequence of paths, got one; use {advice}")
     if not isinstance(paths, Iterable) and not hasattr(paths, "__getitem__"):
         raise TypeError(f"expected a sequence of paths, got {shown(paths)}")
     key = None if salt is None else _key(salt)
     rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]
     # An empty header has every column, but no values.
-    names = ("path", *_columns(Header()), "error")
+    names = ("path", *_columns(Header()), "transfer_syntax", "readable", "error")
     table: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
     failed = [problem for problem in table["error"] if problem is not None]
     if failed:
@@ -139,7 +147,7 @@ def read_dicom_texts(path: str, keywords: Sequence[str]) -> list[str]:
         If the file is not a DICOM file, or ends within its header.
     """
     with reading(path), open_file(path) as file:
-        header = _read_header(file)
+        header = _read_dicom(file).header
         return [header.text(keyword) for keyword in keywords]
 
 
@@ -198,19 +206,22 @@ def _read_row(row: int, given: Any) -> dict[str, Any]:
             raise ImageReadError(f"row {row}: no path has a character NUL")
         path = as_path(given)
         with reading(path), open_file(path) as file:
-            columns = _columns(_read_header(file))
+            dicom = _read_dicom(file)
+            columns = _columns(dicom.header)
             if all(value is None for value in columns.values()):
                 raise ImageReadError(
                     "its header has none of the values of this table; if it is an image, replace "
                     "it with an intact copy, otherwise leave it out"
                 )
-            return {"path": path, **columns, "error": None}
+            how = {"transfer_syntax": _syntax(dicom), "readable": _is_readable(dicom)}
+            return {"path": path, **columns, **how, "error": None}
     # Also where `as_path` finds no home folder.
     except ValueError as error:
-        return {"path": path, **_columns(Header()), "error": str(error)}
+        how = {"transfer_syntax": None, "readable": False}
+        return {"path": path, **_columns(Header()), **how, "error": str(error)}
 
 
-def _read_header(file: BinaryIO) -> Header:
+def _read_dicom(file: BinaryIO) -> DicomFile:
     head = file.read(132)
     require_content(head)
     if not looks_like_dicom(head):
@@ -221,7 +232,19 @@ def _read_header(file: BinaryIO) -> Header:
             "the file ends within its header: it was cut short; replace it with an intact copy or "
             "leave it out"
         )
-    return dicom.header
+    return dicom
+
+
+def _syntax(dicom: DicomFile) -> str | None:
+    return syntax_name(dicom.syntax) if dicom.syntax else None
+
+
+def _is_readable(dicom: DicomFile) -> bool:
+    try:
+        require_readable(dicom)
+    except ImageReadError:
+        return False
+    return True
 
 
 def _columns(header: Header) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from otcxr_sk.images import ImageReadWarning, read_dicom_table
+from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom, read_dicom_table
 
 PIXELS = np.zeros((4, 6), dtype=np.uint8)
 TAGS = {
@@ -48,6 +48,8 @@ ROW = {
     "columns": 6,
     "frames": 1,
     "manufacturer": "Kodak",
+    "transfer_syntax": "Explicit VR Little Endian",
+    "readable": True,
     "error": None,
 }
 
@@ -71,7 +73,8 @@ def test_a_deflated_file_has_the_same_row(write_dicom):
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
-    assert row(read_dicom_table([path])) == {"path": str(path), **ROW}
+    syntax = "Deflated Explicit VR Little Endian"
+    assert row(read_dicom_table([path])) == {"path": str(path), **ROW, "transfer_syntax": syntax}
 
 
 def test_missing_values_are_none(write_dicom):
@@ -79,6 +82,7 @@ def test_missing_values_are_none(write_dicom):
     found = row(read_dicom_table([path]))
     assert np.isnat(found.pop("study_date"))
     known = {"path": str(path), "photometric": "MONOCHROME2", "rows": 4, "columns": 6}
+    known |= {"transfer_syntax": "Explicit VR Little Endian", "readable": True}
     assert {column: value for column, value in found.items() if value is not None} == known
 
 
@@ -102,6 +106,21 @@ def test_age_is_in_years(write_dicom, tags, years):
     assert read_dicom_table([path])["age"] == [
         years if years is None else pytest.approx(years, abs=0.003)
     ]
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, {"Modality": "CT"}, {"NumberOfFrames": 2}, {"BitsStored": 9}, {"PixelData": None}]
+)
+def test_readable_is_what_read_dicom_reads(write_dicom, tags):
+    path = write_dicom(PIXELS, **tags)
+    table = read_dicom_table([path])
+    assert table["error"] == [None]
+    if table["readable"] == [True]:
+        assert read_dicom(path).shape == PIXELS.shape
+    else:
+        with pytest.raises(ImageReadError):
+            read_dicom(path)
+    assert table["readable"] == [not tags]
 
 
 def test_view_code_and_laterality_are_used_if_the_usual_tags_are_missing(write_dicom):
@@ -287,6 +306,7 @@ def test_a_bad_row_costs_one_row_and_has_its_reason(bad, data, raw):
         values = row(table, number)
         assert "object" not in values["error"]
         assert f"row {number}" in values["error"] or values["path"] is not None
+        assert values.pop("readable") is False
         known = {name for name, value in values.items() if value is not None}
         assert known <= {"path", "error", "study_date"}
 
@@ -345,6 +365,8 @@ def test_pixels_are_not_read(write_dicom):
 def test_a_single_path_is_refused(write_dicom):
     with pytest.raises(ValueError, match=r"expected a sequence of paths, got one; use \['.*dcm'\]"):
         read_dicom_table(str(write_dicom(PIXELS)))
+    with pytest.raises(ValueError, match=r"got one; use list_images\('.*'\)"):
+        read_dicom_table(write_dicom(PIXELS).parent)
 
 
 @pytest.mark.parametrize(
