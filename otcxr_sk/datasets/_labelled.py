@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def load_labelled(
     data: str | os.PathLike[str],
     labels: str | os.PathLike[str] | None = None,
     *,
+    targets: Sequence[str] | None = None,
     missing: str = "raise",
 ) -> Radiographs:
     r"""Read your own labeled images with their patients, ready to be split by patient.
@@ -56,6 +58,9 @@ def load_labelled(
         with 2 to 20 distinct values is a target, unless it has more than two and all differ, or one
         is longer than 64 characters; blanks are unknown. Overrides labels in the .npz.
         By default, ``labels.csv`` in the folder, or the labels in the .npz.
+    targets : sequence of str, default=None
+        Columns that are targets, if not all that can be: sex or view, say, are none. What the
+        others hold is in `table`.
     missing : {"raise", "drop"}, default="raise"
         Whether images that the CSV names but the folder lacks raise an error or are left out.
 
@@ -87,8 +92,8 @@ def load_labelled(
         If `data`, `labels` or an image does not exist.
     ValueError
         If patients are unknown, since a patient could then be in both training and test, or if
-        rows and images do not match, or a table cannot be read. The message names the file, row or
-        column.
+        rows and images do not match, one of `targets` cannot be one, or a table cannot be read.
+        The message names the file, row or column.
 
     See Also
     --------
@@ -111,18 +116,22 @@ def load_labelled(
     (['subtype=virus'], [1.0, nan, 0.0, 1.0])
     """
     check_missing(missing)
+    if isinstance(targets, str):
+        raise TypeError(f"targets must be several names, got one; pass [{targets!r}]")
     source = Path(as_path(data))
     if not os.path.exists(source):
         raise FileNotFoundError(f"{shown(source)} does not exist")
     if source.is_dir():
         csv_file = Path(as_path(source / "labels.csv" if labels is None else labels))
-        return _from_folder(source, csv_file, missing)
+        return _from_folder(source, csv_file, targets, missing)
     if source.suffix.lower() != ".npz":
         raise ValueError(f"{shown(source)} is neither a folder nor an .npz file")
-    return _from_npz(source, None if labels is None else Path(as_path(labels)))
+    return _from_npz(source, None if labels is None else Path(as_path(labels)), targets)
 
 
-def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
+def _from_folder(
+    folder: Path, csv_file: Path, wanted: Sequence[str] | None, missing: str
+) -> Radiographs:
     if not os.path.exists(csv_file):
         raise FileNotFoundError(
             f"{shown(csv_file)} does not exist: a folder needs a CSV with the columns path, "
@@ -164,10 +173,11 @@ def _from_folder(folder: Path, csv_file: Path, missing: str) -> Radiographs:
     found = [path for path, row in paths.items() if row not in gone]
     table = table.select(paths[path] for path in found)
     groups = _patients(table)
-    return Radiographs(paths=found, groups=groups, table=table, missing=names, **_targets(table))
+    labels = _targets(table, wanted)
+    return Radiographs(paths=found, groups=groups, table=table, missing=names, **labels)
 
 
-def _from_npz(file: Path, csv_file: Path | None) -> Radiographs:
+def _from_npz(file: Path, csv_file: Path | None, wanted: Sequence[str] | None) -> Radiographs:
     stored = _read_npz(file)
     n = len(stored["images"])
     if csv_file is None:
@@ -190,7 +200,8 @@ def _from_npz(file: Path, csv_file: Path | None) -> Radiographs:
             + (f"{table} has no column patient_id" if csv_file else "no CSV was passed")
             + f"; {_WHY}"
         )
-    return Radiographs(images=stored["images"], groups=groups, table=table, **_targets(table))
+    labels = _targets(table, wanted)
+    return Radiographs(images=stored["images"], groups=groups, table=table, **labels)
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -297,13 +308,15 @@ def _match(table: Table, names: list[str]) -> list[int]:
     return [row_of[key] for key in wanted]
 
 
-def _targets(table: Table) -> dict[str, Any]:
+def _targets(table: Table, wanted: Sequence[str] | None) -> dict[str, Any]:
     columns: list[np.ndarray] = []
     names: list[str] = []
     ignored: dict[str, str] = {}
-    for name, texts in table.items():
-        if name in ("path", "patient_id"):
-            continue
+    candidates = [name for name in table if name not in ("path", "patient_id")]
+    if wanted is not None:
+        ignored = {name: "not one of targets" for name in candidates if name not in wanted}
+    for name in candidates if wanted is None else wanted:
+        texts = table[name]
         same = _same_numbers(set(texts))
         # Not of NumPy's text, which gives each value the space of the longest.
         values = np.array(
@@ -315,6 +328,8 @@ def _targets(table: Table) -> dict[str, Any]:
             columns.append(np.array([float(value or "nan") for value in values]))
             names.append(name)
         elif why := _no_target(classes, int(known.sum())):
+            if wanted is not None:
+                raise ValueError(f"{table}: column {quoted(name)} cannot be a target: {why}")
             ignored[name] = why
         else:
             for one in classes[1:] if len(classes) == 2 else classes:
@@ -324,7 +339,7 @@ def _targets(table: Table) -> dict[str, Any]:
             raise ValueError(
                 f"{table} has more than {_MAX_TARGETS} targets; remove the columns that are none"
             )
-    if ignored and not names:
+    if ignored and not names and wanted is None:
         reasons = [f"{quoted(name)}: {why}" for name, why in ignored.items()]
         more = "; ..." if len(reasons) > _NAMED else ""
         raise ValueError(

@@ -19,8 +19,9 @@ class Radiographs(Bunch):
 
     Attributes
     ----------
-    X : list of str or ndarray of shape (n, h, w)
-        What to pass to an estimator: `paths`, or `images` if there are no files.
+    X : ndarray of object (str), shape (n,), or ndarray of shape (n, h, w)
+        What to pass to an estimator, as a whole or some rows of it, ``X[train]``: `paths`, or
+        `images` if there are no files.
     paths : list of str or None
         File of each image; None if the images are in one array.
     images : ndarray of shape (n, h, w) or None
@@ -66,7 +67,8 @@ class Radiographs(Bunch):
         **more: Any,
     ) -> None:
         super().__init__(
-            X=paths if images is None else images,
+            # Lists cannot be indexed by the rows that a splitter returns.
+            X=np.array(paths, dtype=object) if images is None else images,
             paths=paths,
             images=images,
             labels=labels,

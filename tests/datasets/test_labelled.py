@@ -116,6 +116,23 @@ def test_columns_of_a_csv_are_targets_or_ignored(save, table):
     }
 
 
+def test_targets_are_the_columns_that_were_asked_for_in_that_order(save, table):
+    rows = table("patient_id,sex,age,ill,old\na,F,30,0,1\na,F,41,1,0\nb,M,52,0,0\nc,M,63,1,1\n")
+    file = save(images=IMAGES)
+    assert load_labelled(file, rows).label_names == ["sex=M", "ill", "old"]
+    data = load_labelled(file, rows, targets=["old", "ill"])
+    assert data.label_names == ["old", "ill"]
+    assert data.labels.tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
+    assert data.table["sex"].tolist() == ["F", "F", "M", "M"]
+    assert data.ignored == dict.fromkeys(["sex", "age"], "not one of targets")
+    assert load_labelled(file, rows, targets=[]).labels.shape == (4, 0)
+    for name, words in (("age", "'age' cannot be a target: all values"), ("sick", "no column 's")):
+        with pytest.raises(ValueError, match=words):
+            load_labelled(file, rows, targets=[name])
+    with pytest.raises(TypeError, match=r"pass \['ill'\]"):
+        load_labelled(file, rows, targets="ill")
+
+
 def test_rows_are_matched_to_images_by_name(save, table):
     names = ["1.png", "2.png", "3.png", "4.png"]
     file = save(images=IMAGES, file_names=names)
@@ -137,7 +154,7 @@ def test_rows_that_match_no_image_or_the_same_one_are_refused(save, table, third
 def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
     text = "\ufeffpath,patient_id,ill\nsub/1.png,a,1\n1.png,b,0\n./2.png,b,\n,,\n, ,\n"
     data = load_labelled(folder, table(text))
-    assert data.X is data.paths
+    assert data.X.tolist() == data.paths
     assert data.paths == [str(folder / name) for name in ("sub/1.png", "1.png", "2.png")]
     assert data.images is None
     np.testing.assert_array_equal(data.labels, [[1], [0], [np.nan]])

@@ -4,6 +4,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold
 
 from otcxr_sk.datasets import Radiographs, make_chest_phantoms
 
@@ -65,9 +66,11 @@ def test_copies_are_equal(data, duplicate, tmp_path):
     assert other.groups is other["groups"]
 
 
-def test_without_images_X_is_the_paths(data):
-    assert data.X is data.paths
+def test_without_images_X_is_the_paths_and_takes_the_rows_of_a_splitter(data):
+    assert data.X.tolist() == data.paths
     assert data.images is None
+    (train, test), _ = GroupKFold(2).split(data.X, groups=data.groups)
+    assert sorted([*data.X[train], *data.X[test]]) == data.paths
 
 
 def test_phantoms_have_the_same_fields_and_X_is_the_images():
