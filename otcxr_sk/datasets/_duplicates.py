@@ -105,12 +105,19 @@ class NearDuplicates:
         return connected_components(links, directed=False)[1][codes].astype(np.intp)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one dict per pair: ``pandas.DataFrame(found.rows())``."""
+        """Return one dict per pair: ``pandas.DataFrame(found.rows())``.
+
+        Rows and, if the images are in files, files of both images, their distance, and whether
+        they are identical; patients and parts, if passed.
+        """
         table = []
         for (first, second), distance, exact in zip(
             self.pairs.tolist(), self.distance.tolist(), self.exact.tolist(), strict=True
         ):
             row = {"first": first, "second": second, "distance": distance, "exact": exact}
+            files = self.source.file(first), self.source.file(second)
+            if any(files):
+                row |= {"first_file": files[0], "second_file": files[1]}
             for name, values in (("group", self.groups), ("split", self.split)):
                 if values is not None:
                     row |= {f"first_{name}": values[first], f"second_{name}": values[second]}
@@ -119,12 +126,15 @@ class NearDuplicates:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.pairs)} pairs among {len(self.source)} images differ in at most "
-            f"{self.threshold} of {_BITS} bits; {int(self.exact.sum())} of them are identical"
+            f"among {len(self.source)} images, {len(self.pairs)} pairs look the same "
+            f"({int(self.exact.sum())} identical)"
         ]
-        for what, across in (("patients", self.across_groups), ("parts", self.across_splits)):
+        for what, across in (("patient", self.across_groups), ("part", self.across_splits)):
             if across is not None:
-                lines.append(f"  {int(across.sum())} across {what}, {int((~across).sum())} within")
+                lines.append(
+                    f"  {int(across.sum())} of different {what}s, {int((~across).sum())} of one "
+                    f"{what}"
+                )
         if self.unusable:
             lines.append(f"  {len(self.unusable)} images cannot be used and were not compared")
         return "\n".join(lines)
@@ -150,7 +160,7 @@ def find_near_duplicates(
 
     Parameters
     ----------
-    source : ImageSource, array of shape (n, h, w), or sequence of paths
+    source : ImageSource, array of shape (n, h, w), sequence of paths, or folder
         Images.
     groups : array-like of shape (n,), optional
         Patient of each image, to tell pairs within a patient from pairs across patients.

@@ -128,8 +128,8 @@ def test_pairs_are_within_or_across_patients_and_parts(phantoms):
         }
     ]
     assert str(found) == (
-        "3 pairs among 43 images differ in at most 32 of 255 bits; 3 of them are identical\n"
-        "  1 across patients, 2 within\n  2 across parts, 1 within"
+        "among 43 images, 3 pairs look the same (3 identical)\n"
+        "  1 of different patients, 2 of one patient\n  2 of different parts, 1 of one part"
     )
 
 
@@ -138,7 +138,15 @@ def test_patients_and_parts_are_optional(phantoms):
     assert found.across_groups is None
     assert found.across_splits is None
     assert found.rows() == [{"first": 0, "second": 2, "distance": 0, "exact": True}]
-    assert "patients" not in str(found)
+    assert "patient" not in str(found)
+
+
+def test_rows_name_the_files_of_a_folder(phantoms, tmp_path):
+    for row, name in ((0, "a"), (1, "b"), (0, "c")):
+        Image.fromarray(phantoms[row]).save(tmp_path / f"{name}.png")
+    (pair,) = find_near_duplicates(str(tmp_path)).rows()
+    assert pair["first_file"] == str(tmp_path / "a.png")
+    assert pair["second_file"] == str(tmp_path / "c.png")
 
 
 def test_merged_groups_join_patients_who_share_a_pair(phantoms):
