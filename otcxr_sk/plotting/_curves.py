@@ -9,11 +9,14 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from otcxr_sk.evaluation import label_efficiency
-from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each, percent
+from otcxr_sk.plotting._display import TaskDisplay, color_of, legend_beside, of_each, percent
 
 
 class LabelEfficiencyDisplay(TaskDisplay):
     """AUC by share of labeled patients: the mean over draws, plus and minus a standard deviation.
+
+    With all labels there is one draw, so nothing to deviate from, and no band. Intervals for other
+    test patients are those of `probe_auc` and `compare`.
 
     Parameters
     ----------
@@ -52,17 +55,20 @@ class LabelEfficiencyDisplay(TaskDisplay):
     def _draw(self, ax: Any) -> None:
         for index, (name, curve) in enumerate(self.curves.items()):
             color = color_of(index)
+            drawn = curve.fractions < 1
             low, high = curve.mean - curve.std, curve.mean + curve.std
-            ax.fill_between(curve.fractions, low, high, color=color, alpha=0.15, linewidth=0)
+            ax.fill_between(
+                curve.fractions, low, high, where=drawn, color=color, alpha=0.15, linewidth=0
+            )
             ax.plot(curve.fractions, curve.mean, "o-", color=color, markersize=5, label=name)
         ticks = {
             float(share): f"{percent(share)}\n{n:.0f}"
             for curve in self.curves.values()
             for share, n in zip(curve.fractions, curve.n_patients, strict=True)
         }
-        ax.set(xscale="log", xlabel="labeled patients: share and number")
+        ax.set(xscale="log", xlabel="labeled patients: share and number (band: other draws)")
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_xticks([], minor=True)
         ax.set_ylabel("AUC on test patients")
         ax.grid(axis="y", color="0.9")
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(ax)

@@ -136,6 +136,14 @@ def of_each(
     return found
 
 
+def legend_beside(ax: Any, **style: Any) -> None:
+    """Draw a legend beside axes if their figure makes room for it, and within them otherwise."""
+    if ax.figure.get_layout_engine() is None:
+        ax.legend(loc="best", **style)
+    else:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **style)
+
+
 def color_of(index: int) -> str:
     """Return the color of one of several lines."""
     return PALETTE[index % len(PALETTE)]

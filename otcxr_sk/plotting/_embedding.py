@@ -13,7 +13,7 @@ from otcxr_sk._ordinary import ordinary
 from otcxr_sk._quote import brief
 from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.images import ImageSource, as_source
-from otcxr_sk.plotting._display import PALETTE, AxesDisplay, color_of
+from otcxr_sk.plotting._display import PALETTE, AxesDisplay, color_of, legend_beside
 from otcxr_sk.plotting._images import gray
 
 _UNKNOWN = "0.6"
@@ -139,7 +139,7 @@ class EmbeddingDisplay(AxesDisplay):
         if self.labels is None:
             self._scatter(ax, slice(None), PALETTE[0])
         else:
-            ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+            legend_beside(ax, markerscale=2)
         if self.images is not None:
             for row in _apart(self.places, 1.05 * side):
                 self._thumbnail(ax, row, side, colors[row])

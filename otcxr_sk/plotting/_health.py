@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import embedding_health
-from otcxr_sk.plotting._display import AxesDisplay, color_of, of_each
+from otcxr_sk.plotting._display import AxesDisplay, color_of, legend_beside, of_each
 
 # Embeddings are float32: smaller shares are rounding errors.
 _ROUNDING = np.finfo(np.float32).eps
@@ -63,4 +63,4 @@ class EmbeddingHealthDisplay(AxesDisplay):
         ax.set_xlabel("direction, sorted by spread (dot: effective rank)")
         ax.set_ylabel("share of the spread")
         ax.grid(color="0.9")
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(ax)

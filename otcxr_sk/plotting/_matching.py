@@ -16,8 +16,8 @@ class MatchingDisplay(Display):
     """Tokens of one view of an image, and where the transport plan sends them in another view.
 
     Each row is an image. On the left is the first view, with up to four of its tokens framed in
-    color. On the right is the second view: the more mass a token receives from the framed token of
-    a color, the stronger it is filled with that color. A cross marks the true place.
+    color. On the right is the second view: each token has the color of the framed token that sends
+    it the most mass, the stronger the more it is. A cross marks the true place.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ class MatchingDisplay(Display):
         rows = self.figure_.subplots(len(found.views), 2, squeeze=False)
         for index, axes in enumerate(rows):
             self._plot_pair(index, axes)
-        rows[0][0].set_title("first view: four tokens", fontsize=9)
-        second = "second view: where their mass went\n+ marks the true place"
+        rows[0][0].set_title("first view: four of its regions", fontsize=9)
+        second = "second view: where transport sends them\n+ marks the true place"
         rows[0][1].set_title(second, fontsize=9)
         title = f"matching accuracy {found.accuracy:.2f} (chance {found.chance:.2f})"
         self.figure_.suptitle(title, fontsize=10)
@@ -95,12 +95,16 @@ class MatchingDisplay(Display):
             row, column = divmod(token, self.matching.grid[1])
             return Rectangle((column * width, row * height), width, height, **style)
 
-        for token, place, color in self._examples(affine_s, affine_t, size):
+        examples = self._examples(affine_s, affine_t, size)
+        tokens = [token for token, _, _ in examples]
+        share = plan[tokens] / plan[tokens].sum(1, keepdims=True)
+        # Several translucent colors on one token would mix to one that stands for none of them.
+        for target, most in enumerate(share.max(0, initial=0)):
+            if most > 0.02:
+                color = _COLORS[share[:, target].argmax()]
+                axes[1].add_patch(frame(target, facecolor=color, alpha=0.85 * most**0.5))
+        for token, place, color in examples:
             axes[0].add_patch(frame(token, fill=False, edgecolor=color, linewidth=2))
-            share = plan[token] / plan[token].sum()
-            for target in np.flatnonzero(share > 0.02):
-                alpha = 0.85 * share[target] ** 0.5
-                axes[1].add_patch(frame(int(target), facecolor=color, alpha=alpha))
             axes[1].plot(*place, "+", color="white", markersize=13, markeredgewidth=4)
             axes[1].plot(*place, "+", color=color, markersize=11, markeredgewidth=2)
 

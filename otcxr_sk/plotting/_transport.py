@@ -116,11 +116,11 @@ class TransportDisplay(Display):
         what = "view" if "accuracy" in found else "image"
         if weights is None:
             rows[0][0].set_title(f"first {what}", fontsize=9)
-            rows[0][1].set_title(f"second {what}: where the mass of the first went", fontsize=9)
+            rows[0][1].set_title(f"second {what}: where transport sends the first", fontsize=9)
             self._plot_flow(rows)
         else:
             rows[0][0].set_title(f"first {what}: the region", fontsize=9)
-            rows[0][1].set_title(f"second {what}: where its mass went", fontsize=9)
+            rows[0][1].set_title(f"second {what}: where transport sends it", fontsize=9)
             self._plot_region(rows, weights)
         return self
 
@@ -146,7 +146,7 @@ class TransportDisplay(Display):
                 alpha=0.75 * np.sqrt(share / shares.max()),
             )
         bar = self.figure_.colorbar(drawn, ax=rows[:, 1], shrink=0.8)
-        bar.set_label("share of the region's mass", fontsize=8)
+        bar.set_label("share of the region that is sent there", fontsize=8)
         bar.ax.tick_params(labelsize=8)
 
     def _plot_flow(self, rows: Any) -> None:

@@ -24,6 +24,13 @@ def test_a_curve_shows_the_means_and_a_band_of_one_standard_deviation():
     assert corners == {(0.01, 0.5), (0.01, 0.7), (0.5, 0.8)}
 
 
+def test_all_labels_have_no_band_rather_than_one_of_no_width():
+    whole = CURVE | {"fractions": np.array([0.01, 0.5, 1]), "mean": np.array([0.6, 0.8, 0.9])}
+    whole |= {"std": np.array([0.1, 0.1, 0]), "n_patients": np.array([3, 170, 340])}
+    (band,) = LabelEfficiencyDisplay({"one": Bunch(**whole)}).plot().ax_.collections
+    assert band.get_paths()[0].vertices[:, 0].max() == 0.5
+
+
 def test_ticks_show_the_share_and_the_number_of_patients():
     ax = LabelEfficiencyDisplay({"one": CURVE}).plot().ax_
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1 %\n3", "50 %\n170"]

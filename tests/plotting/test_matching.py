@@ -36,7 +36,17 @@ def test_each_framed_token_has_its_mass_and_its_true_place_in_the_other_view():
 def test_the_title_gives_accuracy_and_chance():
     figure = MatchingDisplay(matching(np.full((4, 4), 1 / 16))).plot().figure_
     assert figure.get_suptitle() == "matching accuracy 1.00 (chance 0.25)"
-    assert len(figure.axes[1].patches) == 16
+
+
+def test_a_token_has_one_color_that_of_the_framed_token_that_sends_it_the_most():
+    plan = np.full((4, 4), 1 / 16)
+    plan[2] = [0.19, 0.02, 0.02, 0.02]
+    left, right = MatchingDisplay(matching(plan)).plot().figure_.axes
+    framed = {patch.get_xy(): patch.get_edgecolor()[:3] for patch in left.patches}
+    filled = {patch.get_xy(): patch.get_facecolor()[:3] for patch in right.patches}
+    assert len(right.patches) == 4
+    assert filled[0, 0] == framed[0, 4]
+    assert framed[0, 4] not in [color for xy, color in filled.items() if xy != (0, 0)]
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -83,7 +83,7 @@ def test_from_estimator_draws_two_views_or_two_images(encoder):
     views = TransportDisplay.from_estimator(encoder, X[:2], region=3, random_state=0)
     assert [ax.get_title() for ax in views.figure_.axes[:2]] == [
         "first view: the region",
-        "second view: where its mass went",
+        "second view: where transport sends it",
     ]
     pair = TransportDisplay.from_estimator(encoder, X[:1], X[1:2])
     assert pair.figure_.axes[0].get_title() == "first image"
