@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._efficiency import draw_rows
+from otcxr_sk.evaluation._interval import check_resampling
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
 from otcxr_sk.evaluation._task import NotFiniteError, check_features, check_task, is_known
 
@@ -35,18 +35,27 @@ class Comparison:
         Name of the embedding that the others are compared with.
     score : ndarray of shape (m, f)
         AUC on test patients, averaged over draws of labeled patients.
+    score_low, score_high : ndarray of shape (m, f)
+        Confidence interval of the score.
     difference : ndarray of shape (m, f)
         `score` minus the score of the reference.
     low, high : ndarray of shape (m, f)
         Confidence interval of the difference.
     confidence_level : float
         Confidence level of the intervals.
+
+    Notes
+    -----
+    Two scores whose intervals overlap may well differ: `low` and `high` compare the embeddings on
+    the same resamples of patients.
     """
 
     names: tuple[str, ...]
     fractions: tuple[float, ...]
     reference: str
     score: NDArray[np.float64]
+    score_low: NDArray[np.float64]
+    score_high: NDArray[np.float64]
     difference: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -54,7 +63,7 @@ class Comparison:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a dict for each fraction and name: ``pandas.DataFrame(comparison.rows())``."""
-        columns = ("score", "difference", "low", "high")
+        columns = ("score", "score_low", "score_high", "difference", "low", "high")
         return [
             {"fraction": fraction, "name": name}
             | {column: float(getattr(self, column)[i, j]) for column in columns}
@@ -65,11 +74,14 @@ class Comparison:
     def __str__(self) -> str:
         width = max(map(len, ("features", *self.names)))
         lines = [
-            f"labels  {'features':<{width}}    AUC  difference from {self.reference} "
-            f"({100 * self.confidence_level:g} % interval)"
+            f"labels  {'features':<{width}}  {'AUC':<22}  difference from {self.reference} "
+            f"({100 * self.confidence_level:g} % intervals)"
         ]
         for row in self.rows():
-            line = f"{100 * row['fraction']:>4g} %  {row['name']:<{width}}  {row['score']:.3f}"
+            line = (
+                f"{100 * row['fraction']:>4g} %  {row['name']:<{width}}  {row['score']:.3f} "
+                f"({row['score_low']:.3f} to {row['score_high']:.3f})"
+            )
             if row["name"] != self.reference:
                 line += f"  {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
             lines.append(line)
@@ -165,9 +177,7 @@ def compare(
         raise TypeError("features must be a dict of names and arrays")
     if reference not in features:
         raise ValueError(f"reference must be one of {', '.join(features)}; got {reference!r}")
-    check_scalar(n_resamples, "n_resamples", Integral, min_val=1)
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must be in (0, 1), got {confidence_level}")
+    check_resampling(n_resamples, confidence_level)
     used = np.union1d(train_rows, test_rows)
     embeddings: dict[str, NDArray[Any]] = {}
     for name, Z in features.items():
@@ -201,12 +211,16 @@ def compare(
         )
         complete[:] = True
     tails = (1 - confidence_level) / 2, (1 + confidence_level) / 2
-    low, high = np.quantile((resampled - resampled[base])[..., complete], tails, axis=-1)
+    (score_low, low), (score_high, high) = np.quantile(
+        np.stack([resampled, resampled - resampled[base]])[..., complete], tails, axis=-1
+    )
     return Comparison(
         names=tuple(features),
         fractions=tuple(drawn),
         reference=reference,
         score=score,
+        score_low=score_low,
+        score_high=score_high,
         difference=score - score[base],
         low=low,
         high=high,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe
+from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe, probe_auc
 from otcxr_sk.evaluation._comparison import resample, resampled_auc
 
 laws = settings(max_examples=5, derandomize=True)
@@ -81,6 +81,16 @@ def test_scores_are_the_means_of_label_efficiency_and_differences_are_between_th
     np.testing.assert_allclose(found.difference, found.score - found.score[0])
 
 
+def test_the_interval_of_a_score_with_all_labels_is_that_of_the_probe(study):
+    task = {"n_resamples": 2000, "random_state": 0}
+    found = run(study, fractions=[1.0], **task)
+    alone = probe_auc(study.Z, study.labels, study.patients, **study.parts, **task)
+    interval = found.score_low[1, 0], found.score_high[1, 0]
+    np.testing.assert_allclose(interval, alone.mean_interval, atol=0.01)
+    assert (found.score_low < found.score).all()
+    assert (found.score < found.score_high).all()
+
+
 def test_an_embedding_does_not_differ_from_its_copy(study):
     found = run(study, features={"other": study.other, "copy": study.other})
     for values in (found.difference, found.low, found.high):
@@ -97,7 +107,7 @@ def test_swapping_the_reference_changes_the_signs(study):
 def test_a_further_embedding_does_not_change_the_results(study):
     alone = run(study)
     more = run(study, features={"Z": study.Z, "third": study.Z[:, :2], "other": study.other})
-    for column in ("score", "difference", "low", "high"):
+    for column in ("score", "score_low", "score_high", "difference", "low", "high"):
         np.testing.assert_array_equal(getattr(alone, column)[1], getattr(more, column)[0])
 
 
@@ -116,11 +126,12 @@ def test_more_confidence_makes_a_wider_interval(study):
 def test_a_comparison_becomes_a_data_frame_and_a_printed_table(study):
     found = run(study, fractions=(0.1, 1.0))
     frame = pd.DataFrame(found.rows())
-    assert frame.columns.tolist() == ["fraction", "name", "score", "difference", "low", "high"]
+    numbers = ["score", "score_low", "score_high", "difference", "low", "high"]
+    assert frame.columns.tolist() == ["fraction", "name", *numbers]
     table = frame.pivot(index="name", columns="fraction", values="score")
     np.testing.assert_array_equal(table.loc[list(found.names)], found.score)
     header, *lines = str(found).splitlines()
-    assert "difference from other (95 % interval)" in header
+    assert "difference from other (95 % intervals)" in header
     assert [line.split()[:4] for line in lines] == [
         [f"{100 * row.fraction:g}", "%", row.name_, f"{row.score:.3f}"]
         for row in frame.rename(columns={"name": "name_"}).itertuples()
@@ -151,7 +162,7 @@ def test_too_few_test_patients_of_a_class_cost_the_intervals_only(study):
     rare[[120, 130, 140], [0, 1, 2]] = 1
     with pytest.warns(UserWarning, match="more than half of the resamples"):
         found = run(study, y=rare, fractions=[1.0])
-    assert np.isnan([found.low, found.high]).all()
+    assert np.isnan([found.low, found.high, found.score_low, found.score_high]).all()
     assert found.score[1, 0] == linear_probe(study.Z, rare, study.patients, **study.parts)
 
 
@@ -162,7 +173,7 @@ def test_an_embedding_with_nan_costs_its_own_scores_only(study):
     with pytest.warns(UserWarning, match=r"features\['bad'\]: row 3 \(and 1 more\) has NaN"):
         found = run(study, features=features)
     alone = run(study)
-    for column in ("score", "difference", "low", "high"):
+    for column in ("score", "score_low", "score_high", "difference", "low", "high"):
         assert np.isnan(getattr(found, column)[0]).all()
         np.testing.assert_array_equal(getattr(found, column)[1:], getattr(alone, column))
     with pytest.raises(ValueError, match=r"features\['bad'\]: row 3"):
