@@ -65,7 +65,9 @@ def embed(
             # Workers may know a file by another path.
             problems += [problem._replace(file=source.file(problem.row)) for problem in found]
     problems.sort(key=lambda problem: problem.row)
-    fate = "Their rows of the embedding are NaN."
+    fate = (
+        "Their rows of the embedding are NaN, which most classifiers refuse: leave them out there."
+    )
     warn_unusable(problems, len(source), encoder.on_error, fate)
     spreads.warn(source, encoder.mean, encoder.std, FITTED)
     return output.result(), problems

@@ -139,7 +139,8 @@ class OTCXRPretrainer(
     on_error : {"raise", "warn", "nan"}, default="raise"
         What happens to images that cannot be used. "raise" stops with their names. Otherwise
         `fit` leaves them out (`skipped_`) and `transform` returns rows of NaN for them
-        (`last_unusable`), "warn" with a warning.
+        (`last_unusable`), "warn" with a warning. Most classifiers refuse NaN, and no step of a
+        Pipeline can leave out rows: embed first, then pass on ``np.isfinite(Z).all(axis=1)``.
     validation_fraction : float, default=0.0
         Share of the patients (`groups` in `fit`) whose images are held out of training to compute
         ``history_["validation_loss"]``. Without `groups` it is a share of the images: a patient
@@ -152,7 +153,8 @@ class OTCXRPretrainer(
         Folder that keeps decoded and resized images, so that each file is decoded once.
     checkpoint : path or Checkpoint, default=None
         Folder that a run is saved to as it goes. `fit` goes on with the run that it finds there
-        and refuses one of other parameters or images. On the CPU, a run that was interrupted ends
+        and refuses one of other parameters or images, such as that of another fold of a
+        cross-validation, which takes None. On the CPU, a run that was interrupted ends
         with the very weights of one that was not.
     warm_start : bool, default=False
         Whether another `fit` goes on from the fitted weights, with their `mean_` and `std_`.

@@ -245,7 +245,8 @@ def require_same_run(
     if differences:
         raise ValueError(
             f"the checkpoint folder {folder!r} holds another run: {'; '.join(differences)}. Use "
-            "another folder, or the parameters and images of that run to continue it"
+            "another folder, or the parameters and images of that run to continue it; in a "
+            "cross-validation, whose fits are runs of their own, checkpoint=None"
         )
     if there["otcxr_sk"] != here["otcxr_sk"]:
         begun_by = brief(there["otcxr_sk"])

@@ -178,7 +178,7 @@ def _is_history(columns: Mapping[str, Any], epochs: int) -> bool:
 
 def _facts(run: _Run) -> Iterator[str]:
     yield f"otcxr-sk {brief(run.version)}"
-    yield f"seed {run.seed}"
+    yield f"seed {run.seed} (drawn from random_state)"
     yield f"{run.images} images"
     if run.unusable:
         yield f"{len(run.unusable)} of them left out"

@@ -58,7 +58,10 @@ def described(folder):
 def test_it_shows_what_a_run_is_and_how_far_it_has_come(folder):
     newest = save(folder)
     found = described(folder)
-    assert found["run"] == "otcxr-sk 1.2.3, seed 42, 1000 images, 2 of them left out, 198 held out"
+    seed = "seed 42 (drawn from random_state)"
+    assert found["run"] == (
+        f"otcxr-sk 1.2.3, {seed}, 1000 images, 2 of them left out, 198 held out"
+    )
     assert found["parameters"] == "epochs=10, encoder='resnet18', alpha=1.0"
     assert found["progress"] == "4 of 10 epochs completed"
     assert found["time"] == "7 min, 8 images/s, 10 min to go"
