@@ -2,7 +2,7 @@
 
 from otcxr_sk.images._arrays import ArraySource, is_lazy
 from otcxr_sk.images._cache import Cache, ImageCache
-from otcxr_sk.images._content import Content, as_source, open_source, recognize
+from otcxr_sk.images._content import Content, recognize
 from otcxr_sk.images._errors import (
     ImageReadError,
     ImageReadWarning,
@@ -16,6 +16,7 @@ from otcxr_sk.images._errors import (
 )
 from otcxr_sk.images._folder import list_images
 from otcxr_sk.images._loading import behind, read_batches, read_usable_batches
+from otcxr_sk.images._open import as_source, open_source
 from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import RESIZES, Resize
 from otcxr_sk.images._ranges import FITTED, ImageRangeWarning, Spreads, spread

@@ -9,26 +9,21 @@ from numbers import Integral, Number
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk._paths import as_path
 from otcxr_sk._quote import quoted
 from otcxr_sk.images._arrays import (
-    ArraySource,
     as_array,
     as_rows,
     is_lazy,
     layout_of,
-    row_shape,
 )
-from otcxr_sk.images._cache import ImageCache
 from otcxr_sk.images._folder import list_images
 from otcxr_sk.images._hugging_face import hugging_face_items
-from otcxr_sk.images._paths import PathSource
-from otcxr_sk.images._pixels import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource
-from otcxr_sk.images._torch import NAMES, DatasetSource, image_of, is_array, is_image
+from otcxr_sk.images._source import ImageSource
+from otcxr_sk.images._torch import NAMES, image_of, is_array, is_image
 from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 
 # How the names of types of numbers begin, in lower case.
@@ -65,67 +60,6 @@ class Content(NamedTuple):
     values: Any
 
 
-def as_source(images: ImageSource | ArrayLike | Sequence[Any]) -> ImageSource:
-    """Return images in any wrapping as a source.
-
-    Parameters
-    ----------
-    images : ImageSource, array-like, sequence of paths, folder or data set
-        Of any kind that `OTCXRPretrainer` takes. An `ImageSource` is returned unchanged. A missing
-        path is an image that cannot be read.
-
-    Returns
-    -------
-    ImageSource
-
-    Raises
-    ------
-    ValueError
-        There are no images, or nothing that is known.
-
-    See Also
-    --------
-    ArraySource : Other layouts, flattened rows of other shapes, and other ways to resize.
-    PathSource : Options for files.
-    DatasetSource : Images of a data set.
-    """
-    content = recognize(images)
-    return content.values if content.kind == "source" else open_source(content, allow_missing=True)
-
-
-def open_source(
-    content: Content,
-    *,
-    resize: Resize = DEFAULT_RESIZE,
-    image_shape: tuple[int, int] | None = None,
-    cache: ImageCache | None = None,
-    allow_missing: bool = False,
-) -> ImageSource:
-    """Return what was recognized as a source."""
-    kind, values = content
-    if kind == "source":
-        if values._resize != resize:
-            raise ValueError(
-                f"the images were given resize={values._resize!r}, but {resize!r} is needed here: "
-                "pass them as they are, without a source"
-            )
-        return values
-    if kind == "paths":
-        return PathSource(values, resize=resize, cache=cache, allow_missing=allow_missing)
-    if kind == "items":
-        return DatasetSource(values, resize=resize)
-    if kind == "stack":
-        return ArraySource(values, layout=layout_of(values.shape), resize=resize)
-    rows = values if is_lazy(values) else as_array(values)
-    if len(rows.shape) != 2:
-        raise _unknown()
-    if rows.dtype.kind == "O":
-        rows = _from_objects(rows)
-    if 0 in rows.shape:
-        raise ValueError(f"there are no images in an array of shape {rows.shape}")
-    return ArraySource(rows, image_shape=row_shape(rows.shape[1], image_shape), resize=resize)
-
-
 def recognize(X: Any) -> Content:
     """Find out what `X` holds, without copying arrays and without reading files or items.
 
@@ -136,7 +70,7 @@ def recognize(X: Any) -> Content:
         message says what to pass instead.
     """
     if isinstance(X, type):
-        raise _unknown()
+        raise unknown()
     if isinstance(X, ImageSource):
         return Content("source", X)
     if isinstance(X, np.ndarray) and X.shape == () and X.dtype.kind in "OSUT":
@@ -162,7 +96,7 @@ def recognize(X: Any) -> Content:
     if is_array(X):
         return recognize(as_array(X))
     if not shape:
-        raise _unknown()
+        raise unknown()
     if not all(isinstance(length, Integral) for length in shape):
         raise ValueError("how many images there are is not known yet: compute them, X.compute()")
     if len(shape) == 1:
@@ -170,7 +104,8 @@ def recognize(X: Any) -> Content:
     return _of_table(X, shape[1]) if len(shape) == 2 else _of_stack(X)
 
 
-def _unknown() -> ValueError:
+def unknown() -> ValueError:
+    """Return the error that says what images may be."""
     return ValueError(
         "this is nothing that images can be read from; pass an array of images (n, height, width), "
         "(n, 1 or 3, height, width) or (n, height, width, 1 or 3), flattened rows (n, height * "
@@ -260,7 +195,7 @@ def _of_stack(X: Any) -> Content:
     """Recognize something with three or more axes."""
     rows = as_rows(X)
     if rows.dtype.kind == "O":
-        rows = _from_objects(rows)
+        rows = from_objects(rows)
     if rows.dtype.kind not in "biuf":
         raise ValueError(f"images must be real numbers, got an array of {rows.dtype}")
     layout_of(rows.shape)
@@ -274,7 +209,8 @@ def _of_stack(X: Any) -> Content:
     return Content("stack", rows)
 
 
-def _from_objects(rows: Any) -> Any:
+def from_objects(rows: Any) -> Any:
+    """Return objects as numbers."""
     try:
         return np.asarray(rows).astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -378,7 +314,7 @@ def _of_values(X: Any) -> Content | None:
         return None
     if isinstance(first, list | tuple) or len(_shape(first) or ()) == 1:
         return _of_nested([*values_of(X)])
-    raise _unknown()
+    raise unknown()
 
 
 def _is_column(X: Any) -> bool:
@@ -403,7 +339,7 @@ def _of_nested(values: list[Any]) -> Content:
             "a list of arrays (height, width)"
         ) from error
     if array.ndim < 2 or array.dtype.kind not in "biufcO":
-        raise _unknown()
+        raise unknown()
     return Content("rows", array) if array.ndim == 2 else _of_stack(array)
 
 

@@ -426,6 +426,7 @@ def test_all_differences_are_named(ended, tiny, X):
         "random_state gives another seed",
         "24 images there and 23 here",
         "Use another folder",
+        "in a cross-validation, whose fits are runs of their own, checkpoint=None",
     ):
         assert words in str(caught.value)
 

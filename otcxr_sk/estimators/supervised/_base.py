@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from otcxr_sk.estimators._config import check_plain, require_keys
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._fit import draw_seed
 from otcxr_sk.estimators._inputs import check_groups, take_features
@@ -33,14 +34,12 @@ from otcxr_sk.estimators._seen import KnowsPatients
 from otcxr_sk.estimators._sharing import (
     as_loaded,
     as_stored,
-    check_plain,
     describe,
     described,
     load_pretrainer,
     open_model,
     read_history,
     reading_config,
-    require_keys,
     save_model,
 )
 from otcxr_sk.estimators._state import Learned

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk.estimators._config import refuse, require_count
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._sharing import packed, refuse, require_count
+from otcxr_sk.estimators._sharing import packed
 from otcxr_sk.estimators._state import Weights, part_of, unpack
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._pyramid import Segmentation, SegmentingNetwork, dice
