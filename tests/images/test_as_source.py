@@ -20,96 +20,29 @@ from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
-    IterableDataset,
     Subset,
     TensorDataset,
 )
 from torchvision.datasets import ImageFolder
+from wrappings import (
+    BOTH,
+    EXPECTED,
+    IMAGES,
+    PILS,
+    UNIT,
+    ArrayLike,
+    Capsule,
+    Indexed,
+    Items,
+    Stream,
+    by_estimator,
+    encoded,
+    h5,
+    objects,
+)
 
-from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.datasets import find_near_duplicates
-from otcxr_sk.estimators._inputs import check_images
 from otcxr_sk.images import ArraySource, DatasetSource, ImageReadError, PathSource, as_source
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (5, 20, 18), dtype=np.uint8)
-UNIT = IMAGES / 255
-PILS = [Image.fromarray(image) for image in IMAGES]
-EXPECTED = ArraySource(IMAGES).read(range(5), 9)
-
-
-def by_estimator(X, *, on_error="raise", **options):
-    estimator = OTCXRPretrainer()
-    allow = on_error != "raise"
-    return check_images(
-        X, estimator, **{"image_shape": None, "fitting": True, **options}, allow_unusable=allow
-    )
-
-
-BOTH = pytest.mark.parametrize("open_", [as_source, by_estimator], ids=["source", "estimator"])
-
-
-class ArrayLike:
-    """Converts itself to an array, and has no shape."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __array__(self, dtype=None, copy=None):
-        return self.array
-
-
-class Capsule:
-    """What other libraries exchange arrays by."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
-
-class Items(Dataset):
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self):
-        return len(IMAGES)
-
-    def __getitem__(self, row):
-        return self.make(IMAGES[row])
-
-
-class Indexed:
-    """A class of the user's own."""
-
-    def __len__(self):
-        return len(IMAGES)
-
-    def __getitem__(self, row):
-        return UNIT[row]
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(IMAGES)
-
-
-def objects(values):
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def h5(values, tmp_path):
-    return h5py.File(tmp_path / "values.h5", "w").create_dataset("values", data=values)
-
-
-def encoded(paths):
-    return [os.fsencode(path) for path in paths]
-
 
 PATHS = {
     "list of text": lambda paths, _: paths,
@@ -339,9 +272,9 @@ REFUSED = {
     "tensor without numbers": (torch.empty(2, 3, 3, device="meta"), "has no numbers"),
     "mapping": ({"frontal": IMAGES, "lateral": IMAGES}, r"'frontal', 'lateral'.*X\['frontal'\]"),
     "PIL image": (Image.new("L", (3, 3)), r"one image; pass it in a list, \[X\]"),
-    "path": ("a.png", r"one path; use \['a.png'\]"),
-    "path as bytes": (b"a.png", r"one path; use \['a.png'\]"),
-    "path in an array": (np.array("a.png"), r"one path; use \['a.png'\]"),
+    "path": (__file__, r"one path; use \['.*\.py'\]"),
+    "path as bytes": (os.fsencode(__file__), r"one path; use \['.*\.py'\]"),
+    "path in an array": (np.array(__file__), r"one path; use \['.*\.py'\]"),
     "color image": (np.zeros((40, 50, 3)), r"\(40, 50, 3\) would be 40 images.*X\[np.newaxis\]"),
     "gray image": (np.zeros((40, 50, 1)), r"\(40, 50, 1\) would be 40 images"),
     "transparent image": (np.zeros((40, 50, 4)), r"X\[np.newaxis, \.\.\., :3\]"),
@@ -398,64 +331,6 @@ def test_sparse_rows_are_refused_by_name():
         for fitting in (True, False):
             with pytest.raises(TypeError, match="Sparse data"):
                 by_estimator(X, fitting=fitting)
-
-
-START = 12
-MISSING = {
-    "list": lambda paths: [None] * START + paths,
-    "NaN": lambda paths: [np.nan] * START + paths,
-    "empty text": lambda paths: [""] * START + paths,
-    "empty bytes": lambda paths: [b""] * START + encoded(paths),
-    "masked": lambda paths: np.ma.MaskedArray(
-        ["x"] * START + paths, mask=[True] * START + [False] * len(paths)
-    ),
-    "Series": lambda paths: pd.Series([None] * START + paths),
-    "Series of text": lambda paths: pd.Series([pd.NA] * START + paths, dtype="string"),
-    "DataFrame": lambda paths: pd.DataFrame({"path": [None] * START + paths}),
-    "polars": lambda paths: pl.Series([None] * START + paths),
-    "polars DataFrame": lambda paths: pl.DataFrame({"path": [None] * START + paths}),
-    "Arrow": lambda paths: pa.array([None] * START + paths),
-    "array of objects": lambda paths: np.array([None] * START + paths, dtype=object),
-}
-
-
-@pytest.mark.parametrize("kind", MISSING)
-@pytest.mark.parametrize("n", [0, 3], ids=["all missing", "some missing"])
-def test_a_column_may_start_or_be_empty(kind, n, paths):
-    column = MISSING[kind]([str(path) for path in paths[:n]])
-    for source in (as_source(column), by_estimator(column, on_error="nan")):
-        assert isinstance(source, PathSource)
-        _, problems = source.read_usable(range(START + n), 9)
-        assert [problem.row for problem in problems] == list(range(START))
-        assert "row 0: there is no path" in problems[0].reason
-    with pytest.raises(ValueError, match=r"row 0 is .*, not the path of an image; leave it out"):
-        by_estimator(column)
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        pd.Series([np.nan] * 4),
-        pd.Series([pd.NaT] * 4),
-        pd.DataFrame({"path": [np.nan] * 4}),
-        np.full(4, np.nan),
-        np.full((4, 1), np.nan),
-        pl.Series([None] * 4),
-        pa.nulls(4),
-        pa.table({"path": pa.nulls(4)}),
-    ],
-    ids=lambda X: f"{type(X).__module__}.{type(X).__name__}",
-)
-def test_a_column_without_any_path_has_the_type_of_numbers(column):
-    assert isinstance(by_estimator(column, on_error="nan"), PathSource)
-    with pytest.raises(ValueError, match=r"row 0 is .*, not the path"):
-        by_estimator(column)
-
-
-def test_an_image_may_be_missing_in_a_list():
-    images, problems = as_source([None, IMAGES[1]]).read_usable([0, 1], 9)
-    assert [problem.row for problem in problems] == [0]
-    np.testing.assert_array_equal(images[1], EXPECTED[1])
 
 
 def test_a_data_set_that_cannot_read_its_first_item_is_one():
