@@ -46,7 +46,7 @@ class ProbeAUC:
     auc, low, high : ndarray of shape (k,)
         AUC of each, in [0, 1], and its confidence interval.
     n_positive, n_images : ndarray of int, shape (k,)
-        Test images that have the label, and those of which it is known.
+        Test images that have the label, and those of which it is known, in each fold anew.
     mean : float
         Mean of `auc`.
     mean_interval : tuple of float (low, high)
@@ -119,11 +119,14 @@ class _Judged:
 
     def pairs(self) -> int:
         """Return how many pairs the patients make, none of them in two pairs."""
-        total = 0
+        total, paired = 0, np.array([], np.intp)
         for truth, _, patient in self.parts:
-            positive, negative = (np.unique(patient[truth == value]) for value in (1, 0))
-            everyone = len(np.union1d(positive, negative))
-            total += min(len(positive), len(negative), everyone // 2)
+            # Repeated cross-validation judges a patient again.
+            new = ~np.isin(patient, paired)
+            positive, negative = (np.unique(patient[new & (truth == value)]) for value in (1, 0))
+            everyone = np.union1d(positive, negative)
+            total += min(len(positive), len(negative), len(everyone) // 2)
+            paired = np.union1d(paired, everyone)
         return total
 
     def counted(self, value: float | None = None) -> int:
@@ -262,7 +265,8 @@ def probe_auc(
             values = np.full(1, np.nan)
         intervals.append(_interval(value, values, n, confidence_level))
     low, high = np.array(intervals).T
-    mean, together = float(auc.mean()), resampled.mean(0) + 0 * low.sum()
+    mean = float(auc.mean())
+    together = resampled.mean(0) if is_known(low).all() else np.full(1, np.nan)
     return ProbeAUC(
         names=tuple(one.name for one in found),
         auc=auc,

@@ -78,6 +78,23 @@ def test_a_perfect_auc_has_the_exact_interval_of_its_pairs_of_patients(split):
     assert found.mean_interval == (found.low[0], found.high[0])
 
 
+def test_a_repeated_cross_validation_makes_no_new_pairs():
+    y, patients = np.tile([0, 1, 0], 40), np.arange(120)
+    folds = list(GroupKFold(2).split(y, groups=patients))
+    once, twice = (
+        probe_auc(y[:, None], y, patients, cv=folds * times, random_state=0) for times in (1, 2)
+    )
+    assert once.low == twice.low
+    assert twice.n_images[0] == 2 * once.n_images[0]
+
+
+def test_unknown_labels_are_left_out_of_every_fold(study):
+    y = np.where(np.arange(200) % 3, study.labels[:, 0], np.nan)
+    known = ~np.isnan(y)
+    found = probe_auc(study.Z, y, study.patients, cv=3, random_state=0)
+    assert (found.n_images[0], found.n_positive[0]) == (known.sum(), y[known].sum())
+
+
 def test_a_patient_is_in_one_pair_only():
     """Each of 10 test patients has an image with the label and one without: 5 pairs."""
     y, patients = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
