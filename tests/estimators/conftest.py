@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from runs import EPOCHS
 from torch import nn
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter
@@ -36,6 +37,16 @@ def tiny():
         }
         of_groups = {name: settings.pop(name) for name in parameters if "__" in name}
         return OTCXRPretrainer(encoder, **settings).set_params(**of_groups)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrainer(tiny, stopping_encoder):
+    """Make a pretrainer that is interrupted, or fails, at one of its training passes."""
+
+    def make(interrupt_at=None, fail_at=None, **parameters):
+        return tiny(stopping_encoder(interrupt_at, fail_at), epochs=EPOCHS, **parameters)
 
     return make
 
