@@ -15,8 +15,7 @@ CHOOSING = {"reason"}
 # The errors that these pass on are of this library's own calls, or are for its developers.
 PASSED_ON = {
     ("_face.py", "AttributeError"),
-    ("cli.py", "OSError"),
-    ("cli.py", "ValueError, ImportError"),
+    ("cli/_main.py", "OSError"),
     ("estimators/_sharing.py", "ValueError, TypeError"),
     ("evaluation/_online.py", "ValueError"),
 }

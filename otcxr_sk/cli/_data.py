@@ -1,0 +1,150 @@
+"""What a user names on the command line: images, labels, a column, a model."""
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otcxr_sk._files import read_file
+from otcxr_sk._json import parse
+from otcxr_sk._quote import listed, quoted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otcxr_sk import OTCXRPretrainer
+    from otcxr_sk.datasets import Radiographs
+
+STDIN = Path("-")
+_KINDS = ("OTCXRPretrainer", "OTCXRClassifier", "OTCXRSegmenter")
+_PICKLES = (".joblib", ".pkl", ".pickle", ".skops")
+_MOST_CONFIG = 2**24
+
+
+def find_images(data: Sequence[Path]) -> Any:
+    """Return files and the images of folders, in the order given; or the array of an .npz."""
+    tables = [one for one in data if one.suffix.lower() == ".csv"]
+    if tables:
+        raise ValueError(
+            f"{quoted(str(tables[0]))} is a table, not an image; name the folder of the images, "
+            "and pass the table as --labels"
+        )
+    if len(data) == 1 and data[0].suffix.lower() == ".npz":
+        return read_labelled(data[0], None).X
+    return find_files(data)
+
+
+def find_files(data: Sequence[Path]) -> list[str]:
+    """Return files, those named on stdin, and the images of folders, in the order given."""
+    from otcxr_sk.images import list_images
+
+    paths: list[str] = []
+    for one in data:
+        if one == STDIN:
+            paths += _from_stdin()
+            continue
+        require_existing(one)
+        paths += list_images(one) if one.is_dir() else [str(one)]
+    return paths
+
+
+def read_labelled(data: Path, labels: Path | None) -> "Radiographs":
+    """Read images with their patients and labels."""
+    from otcxr_sk.datasets import load_labelled
+
+    require_existing(data)
+    if labels is not None:
+        require_existing(labels)
+    return load_labelled(data, labels)
+
+
+def only(data: Sequence[Path], why: str) -> Path:
+    """Return the one folder or .npz that a table belongs to."""
+    if len(data) != 1 or data[0] == STDIN:
+        raise ValueError(f"{why} needs one folder or .npz as DATA, got {len(data)} paths or stdin")
+    return data[0]
+
+
+def require_existing(path: Path) -> None:
+    """Raise ValueError for a path that does not exist, with a name that may be meant."""
+    if os.path.lexists(path):
+        return
+    here = path.absolute()
+    while not here.parent.exists():
+        here = here.parent
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(here.parent)
+    raise ValueError(f"there is no {quoted(str(path))}{_near(here.name, names)}")
+
+
+def column(data: "Radiographs", name: str) -> "NDArray[Any]":
+    """Return a column of the table."""
+    if name not in data.table:
+        raise ValueError(
+            f"there is no column {quoted(name)}{_near(name, data.table)}; the table has "
+            f"{listed(data.table)}"
+        )
+    return data.table[name]
+
+
+def choose_labels(data: "Radiographs", names: Sequence[str]) -> dict[str, "NDArray[Any]"]:
+    """Return labels by name: those that a user named, or all of them."""
+    labels = dict(zip(data.label_names, data.labels.T, strict=True))
+    for name in names:
+        if name not in labels:
+            why = data.get("ignored", {}).get(name)
+            raise ValueError(
+                f"the column {quoted(name)} cannot be a label: {why}"
+                if why
+                else f"there is no label {quoted(name)}{_near(name, labels)}; there are "
+                f"{listed(labels) or 'none'}"
+            )
+    return {name: labels[name] for name in names or labels}
+
+
+def load_model(path: Path) -> Any:
+    """Return the fitted estimator in a folder of `save_pretrained`."""
+    from otcxr_sk import estimators
+
+    require_existing(path)
+    wanted = "give a folder that `otcxr-sk pretrain` or save_pretrained has written"
+    if not path.is_dir():
+        why = "is no model folder"
+        if path.suffix.lower() in _PICKLES:
+            why = "may run any code when it is loaded, so it is not read here"
+        elif path.suffix.lower() == ".safetensors":
+            why = "holds weights alone"
+        raise ValueError(f"{quoted(str(path))} {why}; {wanted}")
+    if not (path / "config.json").exists():
+        raise ValueError(f"{quoted(str(path))} holds no model; {wanted}")
+    kind = None
+    with suppress(OSError, ValueError):
+        kind = parse(read_file(path / "config.json", _MOST_CONFIG)).get("estimator")
+    # What is damaged is told of by the first.
+    return getattr(estimators, kind if kind in _KINDS else _KINDS[0]).from_pretrained(path)
+
+
+def load_encoder(path: Path, device: str, workers: int | None, on_error: str) -> "OTCXRPretrainer":
+    """Return the encoder of any model, for this machine."""
+    model = load_model(path)
+    return getattr(model, "pretrainer_", model).set_params(
+        device=device, num_workers="auto" if workers is None else workers, on_error=on_error
+    )
+
+
+def _from_stdin() -> list[str]:
+    text = os.fsdecode(sys.stdin.buffer.read())
+    # As of `find -print0`.
+    found = [line for line in text.replace("\0", "\n").splitlines() if line]
+    if not found:
+        raise ValueError("stdin names no files; write one path a line to it")
+    return found
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {quoted(near[0])}?" if near else ""

@@ -1,0 +1,42 @@
+"""`otcxr-sk export`."""
+
+from pathlib import Path
+
+import click
+
+from otcxr_sk.cli._data import load_model
+from otcxr_sk.cli._options import (
+    PathType,
+    examples,
+    model_argument,
+    note,
+    overwrite_option,
+    require_output,
+)
+
+
+@click.command(
+    short_help="Write a model for ONNX, timm and torch.",
+    epilog=examples(
+        "otcxr-sk export model encoder.onnx", "otcxr-sk export model encoder.safetensors"
+    ),
+)
+@model_argument
+@click.argument("out", type=PathType())
+@overwrite_option
+def export(model: Path, out: Path, overwrite: bool) -> None:
+    r"""Write a model for other programs; the suffix of OUT decides for which.
+
+    \b
+    .onnx         one graph from image to embedding, and of a classifier to probabilities
+    .safetensors  the encoder's weights under timm's names, for timm and torch
+    """
+    require_output(out, overwrite, ".onnx", ".safetensors")
+    from otcxr_sk.estimators import export_onnx
+
+    fitted = load_model(model)
+    if out.suffix.lower() == ".onnx":
+        export_onnx(fitted, out)
+    else:
+        getattr(fitted, "pretrainer_", fitted).save_encoder(out)
+    note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,111 @@
+"""The group of commands, and what becomes of errors, warnings and Ctrl-C."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from otcxr_sk._quote import plain_text
+from otcxr_sk._version import __version__
+from otcxr_sk.cli._check import check
+from otcxr_sk.cli._demo import demo
+from otcxr_sk.cli._embed import embed
+from otcxr_sk.cli._evaluate import evaluate
+from otcxr_sk.cli._export import export
+from otcxr_sk.cli._info import info
+from otcxr_sk.cli._inspect import inspect
+from otcxr_sk.cli._options import examples
+from otcxr_sk.cli._pretrain import pretrain
+from otcxr_sk.cli._report import report
+
+PROGRAM = "otcxr-sk"
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are needed."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or say which one may be meant."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.commands, n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"there is no command {args[0]!r}{advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+    epilog=examples(
+        f"{PROGRAM} demo",
+        f"{PROGRAM} check images/",
+        f"{PROGRAM} pretrain images/ --out model",
+        f"{PROGRAM} embed model images/ --out embeddings.npy",
+    )
+    + "\n\nExit status: 0 all is well, 1 problems were found or the command failed, 2 it was "
+    "called wrongly, 130 it was interrupted. Results go to stdout, all else to stderr. "
+    f"`{PROGRAM} COMMAND --help` tells more.",
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+def commands() -> None:
+    """Self-supervised chest X-ray embeddings by optimal transport."""
+
+
+for command in (demo, inspect, check, pretrain, info, embed, evaluate, report, export):
+    commands.add_command(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = commands.main(argv, PROGRAM, standalone_mode=False)
+        # A closed pipe must be noticed here, not at exit.
+        sys.stdout.flush()
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else PROGRAM
+        _say(error.format_message().replace("\n", " "), f"Try '{where} --help'.")
+        return MISUSED
+    except click.Abort as error:
+        _say(str(error.__cause__ or "") or "interrupted; nothing was written")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has left. Without this, the flush at exit would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename!r}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}")
+        return FAILED
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RuntimeError,
+        ImportError,
+        MemoryError,
+    ) as error:
+        _say(str(error))
+        return FAILED
+    return int(status or 0)
+
+
+def _say(*lines: str) -> None:
+    text = "\n".join(lines)
+    click.echo(plain_text(f"{PROGRAM}: {text}"), err=True)
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")

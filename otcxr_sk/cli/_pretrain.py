@@ -1,0 +1,165 @@
+"""`otcxr-sk pretrain`."""
+
+import json
+import time
+from ast import literal_eval
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from otcxr_sk.cli._data import find_images, only, read_labelled
+from otcxr_sk.cli._options import (
+    PathType,
+    data_argument,
+    device_option,
+    examples,
+    json_option,
+    labels_option,
+    note,
+    overwrite_option,
+    require_output,
+    seed_option,
+    shows_progress,
+    workers_option,
+)
+
+
+@click.command(
+    short_help="Learn an encoder from images without labels.",
+    epilog=examples(
+        "otcxr-sk pretrain images/ --out model",
+        "otcxr-sk pretrain images/ --labels patients.csv --out model --epochs 20",
+        "otcxr-sk pretrain images/ --out model --preset full --encoder resnet34 --cache cache/",
+        "otcxr-sk pretrain images/ --out model --set views__erase=0.2 --set optimizer=lars",
+    ),
+)
+@data_argument
+@click.option("--out", type=PathType(), required=True, help="Folder for the model.")
+@labels_option
+@click.option(
+    "--preset",
+    type=click.Choice(["laptop", "full"]),
+    default="laptop",
+    help="Start from LAPTOP (a few thousand images, CPU) or from the library's defaults (GPU).",
+)
+@click.option("--encoder", metavar="NAME", help="A timm model.  [default: the preset's]")
+@click.option("--weights", type=PathType(), help="File or folder of weights to start from.")
+@click.option("--image-size", type=click.IntRange(1), help="In pixels.  [default: the preset's]")
+@click.option("--epochs", type=click.IntRange(0), help="[default: the preset's]")
+@click.option("--batch-size", type=click.IntRange(2), help="[default: the preset's]")
+@click.option(
+    "--set",
+    "others",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any parameter of OTCXRPretrainer, also of its groups.",
+)
+@click.option("--cache", type=PathType(), help="Folder that keeps decoded images.")
+@click.option(
+    "--checkpoint", type=PathType(), help="Folder that the run is saved to.  [default: OUT.run]"
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "warn"]),
+    default="raise",
+    help="Stop before training if an image cannot be used, or leave it out with a warning.",
+)
+@overwrite_option
+@seed_option
+@device_option
+@workers_option
+@json_option
+def pretrain(
+    data: tuple[Path, ...],
+    out: Path,
+    labels: Path | None,
+    preset: str,
+    others: tuple[str, ...],
+    cache: Path | None,
+    checkpoint: Path | None,
+    on_error: str,
+    overwrite: bool,
+    seed: int,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Pre-train an encoder on images without labels.
+
+    DATA are folders, image files, one .npz, or - for paths on stdin, one a line. With --labels,
+    the images are those of the table, and its patients are remembered by `seen`.
+
+    The run is saved as it goes. After Ctrl-C, or a crash, the same command goes on with it. The
+    model is a folder as save_pretrained writes it: no pickle, no name of a file or patient.
+    """
+    require_output(out, overwrite)
+    run = checkpoint or out.with_name(f"{out.name}.run")
+    from otcxr_sk import LAPTOP, OTCXRPretrainer
+
+    given = {
+        **(LAPTOP if preset == "laptop" else {}),
+        **{name: value for name, value in chosen.items() if value is not None},
+        "device": device,
+        "num_workers": "auto" if workers is None else workers,
+        "on_error": on_error,
+        "random_state": seed,
+        "cache": cache,
+        "checkpoint": run,
+        "verbose": int(shows_progress()),
+    }
+    estimator = OTCXRPretrainer(**given).set_params(**_parse(others))
+    X, groups = _read(data, labels)
+    if len(X) < 2:
+        raise ValueError(f"at least 2 images are needed, got {len(X)}")
+    note(
+        f"Pre-training on {len(X)} images for {estimator.epochs} epochs. The run is saved in "
+        f"{run}; `otcxr-sk info {run}` tells how far it is."
+    )
+    started = time.perf_counter()
+    try:
+        estimator.fit(X, groups=groups)
+    except KeyboardInterrupt:
+        if any(run.glob("checkpoint-*")):
+            raise KeyboardInterrupt(
+                f"interrupted; the run is saved in {run}: the same command goes on with it"
+            ) from None
+        raise
+    estimator.save_pretrained(out, overwrite=overwrite)
+    result = {
+        "model": str(out),
+        "images": estimator.n_images_,
+        "patients": estimator.n_patients_,
+        "left_out": len(estimator.skipped_),
+        "epochs": estimator.n_epochs_,
+        "seconds": round(time.perf_counter() - started, 1),
+        **{name: values[-1] for name, values in estimator.history_.items() if values},
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    note(f"The run in {run} is not needed any more, unless you train on.")
+    for name, value in result.items():
+        click.echo(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
+
+
+def _read(data: Sequence[Path], labels: Path | None) -> tuple[Any, Any]:
+    if labels is None:
+        return find_images(data), None
+    found = read_labelled(only(data, "--labels"), labels)
+    return found.X, found.groups
+
+
+def _parse(others: Sequence[str]) -> dict[str, Any]:
+    parsed = {}
+    for text in others:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise click.UsageError(f"--set takes NAME=VALUE, got {text!r}")
+        try:
+            parsed[name] = literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed[name] = value
+    return parsed
