@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -87,11 +88,14 @@ def embed(
         _require_pyarrow()
     encoder = load_encoder(model, device, workers, on_error)
     X = find_images(data)
+    parts = _parts(encoder, X)
     if form == "npy" and out.suffix == ".npy":
         encoder.set_params(verbose=int(shows_progress())).transform(X, out=out)
     else:
+        # Before the first images are read, nothing is written.
+        parts = chain([next(parts)], parts)
         with _opened(out) as file:
-            _WRITERS[form](file, len(X), list(encoder.get_feature_names_out()), _parts(encoder, X))
+            _WRITERS[form](file, len(X), list(encoder.get_feature_names_out()), parts)
     if out != STDIN:
         note(f"{len(X)} rows of {encoder.embedding_dim_} numbers are in {out}")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,10 @@ def _parts(data: "Radiographs", split: str | None, seed: int) -> "dict[str, NDAr
     if split is None:
         y = data.labels if data.labels.size else np.zeros((len(data.groups), 1))
         folds = MultilabelStratifiedGroupKFold(3, shuffle=True, random_state=seed)
-        train, test = next(folds.split(y, y, data.groups))
+        with warnings.catch_warnings():
+            # Of classes that a part lacks: such labels are told of by name.
+            warnings.simplefilter("ignore", UserWarning)
+            train, test = next(folds.split(y, y, data.groups))
         return {"train": train, "test": test}
     values = np.array([value.strip().lower() for value in column(data, split)])
     parts = {part: np.flatnonzero(values == part) for part in ("train", "test")}

@@ -74,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = commands.main(argv, PROGRAM, standalone_mode=False)
         # A closed pipe must be noticed here, not at exit.
         sys.stdout.flush()
+    except SystemExit as error:
+        # Of completion, and where the reader of stdout has left.
+        return int(error.code or 0)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else PROGRAM
         _say(error.format_message().replace("\n", " "), f"Try '{where} --help'.")

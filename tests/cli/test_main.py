@@ -1,0 +1,107 @@
+"""What all commands have in common."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import otcxr_sk
+from otcxr_sk.cli import main
+from otcxr_sk.cli._main import commands
+
+COMMANDS = sorted(commands.commands)
+
+
+def started(*arguments, **options):
+    command = [sys.executable, "-m", "otcxr_sk", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, check=False, **options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_examples_and_what_each_option_does(command, run):
+    status, out, error = run(command, "--help")
+    text = out.decode()
+    assert (status, error) == (0, "")
+    assert f"Examples:\n    otcxr-sk {command}" in text
+    assert all(getattr(one, "help", "") != "" for one in commands.commands[command].params)
+    assert all(
+        one.help or "[default" in text
+        for one in commands.commands[command].params
+        if one.param_type_name == "option"
+    )
+
+
+def test_the_help_tells_the_exit_statuses(run):
+    _, out, _ = run("--help")
+    text = " ".join(out.decode().split())
+    assert "0 all is well, 1 problems were found or the command failed, 2" in text
+    assert "130 it was interrupted" in text
+    assert "..." not in text.partition("Examples:")[0].partition("Commands:")[2]
+
+
+def test_help_and_version_load_nothing_heavy(loaded_by):
+    calls = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+    loaded = loaded_by(
+        "import io; from otcxr_sk.cli import main; out, sys.stdout = sys.stdout, io.StringIO(); "
+        f"[main(one) for one in {calls}]; sys.stdout = out"
+    )
+    assert not {"torch", "numpy", "sklearn", "timm", "PIL", "pydicom"} & loaded
+
+
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version")[1].decode().split()[-1] == otcxr_sk.__version__
+
+
+def test_the_package_itself_is_the_command_line():
+    done = started("--version", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout.decode().split()[0]) == (0, "otcxr-sk,")
+
+
+def test_a_shell_completes_commands():
+    done = started(
+        stdout=subprocess.PIPE,
+        env={
+            **os.environ,
+            "_OTCXR_SK_COMPLETE": "bash_complete",
+            "COMP_WORDS": "otcxr-sk em",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert done.stdout.decode().split() == ["plain,embed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embd"], "there is no command 'embd'; did you mean 'embed'?"),
+        (["embed"], "Missing argument 'MODEL'."),
+        (["demo", "--epoch", "x"], "--epochs"),
+        (["demo", "--labels", "some.csv"], "--labels needs --data"),
+        (["pretrain", "x", "--out", "y", "--set", "epochs"], "--set takes NAME=VALUE"),
+        (["embed", "m", "x", "--out", "y.npy", "--format", "csv"], "--format is for stdout"),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_says_where_help_is(arguments, message, run, tmp_path):
+    status, out, error = run(*arguments)
+    first, last = error.splitlines()
+    assert (status, out) == (2, b"")
+    assert message in first
+    assert last.startswith("Try 'otcxr-sk")
+
+
+def test_a_command_ends_quietly_when_its_reader_has_left():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = started("info", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_rows_end_quietly_when_their_reader_has_left(model, folder, monkeypatch, capfd):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["embed", str(model), str(folder)]) == 1
+    assert capfd.readouterr().err == ""

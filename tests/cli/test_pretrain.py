@@ -1,0 +1,70 @@
+import signal
+
+import pytest
+
+from otcxr_sk import OTCXRPretrainer
+from otcxr_sk.estimators import OTCXRClassifier
+from otcxr_sk.training import Callback
+
+SMALL = ["--encoder", "test_resnet", "--image-size", "32", "--epochs", "2", "--batch-size", "32"]
+pytestmark = pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
+
+
+class PressCtrlC(Callback):
+    def on_epoch_end(self, *_):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_model_knows_its_settings_and_nobody_else(as_json, folder, tmp_path):
+    model = tmp_path / "model"
+    given = ["--labels", folder / "labels.csv", "--set", "views__erase=0.1", "--seed", "7"]
+    status, [told] = as_json("pretrain", folder, "--out", model, *SMALL, *given)
+    encoder = OTCXRPretrainer.from_pretrained(model)
+    assert (status, told["images"], told["patients"], told["epochs"]) == (0, 64, 16, 2)
+    assert told["loss"] == encoder.history_["loss"][-1]
+    assert (encoder.views.erase, encoder.random_state, encoder.match_stride) == (0.1, 7, 8)
+    assert not any(b"PLANTED" in file.read_bytes() for file in model.iterdir())
+
+
+def test_after_ctrl_c_the_same_command_goes_on(run, folder, tmp_path, monkeypatch):
+    whole, model = tmp_path / "whole", tmp_path / "model"
+    assert run("pretrain", folder, "--out", whole, *SMALL)[0] == 0
+    fit = OTCXRPretrainer.fit
+    with monkeypatch.context() as patch:
+        interrupted = lambda self, *a, **k: fit(self.set_params(callbacks=[PressCtrlC()]), *a, **k)  # noqa: E731
+        patch.setattr(OTCXRPretrainer, "fit", interrupted)
+        status, out, error = run("pretrain", folder, "--out", model, *SMALL)
+    assert (status, out, model.exists()) == (130, b"", False)
+    assert f"the run is saved in {model}.run: the same command goes on with it" in error
+    status, out, _ = run("info", f"{model}.run")
+    assert (status, b"of 2 epochs completed" in out) == (0, True)
+    assert run("pretrain", folder, "--out", model, *SMALL)[0] == 0
+    weights = [(one / "encoder.safetensors").read_bytes() for one in (whole, model)]
+    assert weights[0] == weights[1]
+
+
+def test_info_describes_a_model_an_encoder_and_the_installation(run, model):
+    assert b"test_resnet" in run("info", model)[1]
+    assert b"test_resnet" in run("info", model / "encoder.safetensors")[1]
+    assert b"pydicom" in run("info")[1]
+    status, out, error = run("info", model.parent)
+    assert (status, out, "holds no run" in error) == (1, b"", True)
+
+
+def test_a_model_is_exported_for_timm_and_onnx(run, model, phantoms, tmp_path):
+    out = tmp_path / "encoder.safetensors"
+    assert run("export", model, out)[0] == 0
+    assert out.read_bytes() == (model / "encoder.safetensors").read_bytes()
+
+    classifier = OTCXRClassifier(str(model), epochs=1, random_state=0)
+    findings = [str(row % 2) for row in range(8)]
+    classifier.fit(phantoms.images[:8], findings).save_pretrained(tmp_path / "classifier")
+    assert b"OTCXRClassifier" in run("info", tmp_path / "classifier")[1]
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "otcxr_sk.estimators.export_onnx",
+            lambda *args: given.append(args[0]) or args[1].touch(),
+        )
+        assert run("export", tmp_path / "classifier", tmp_path / "c.onnx")[0] == 0
+    assert isinstance(given[0], OTCXRClassifier)
