@@ -47,7 +47,9 @@ _TIMED = 2
 )
 @click.option("--labels", type=PathType(), metavar="CSV", help="Columns path, patient_id, labels.")
 @click.option("--out", type=PathType(), default="otcxr_demo", help="Folder for the results.")
-@click.option("--epochs", type=click.IntRange(0), help="Training epochs.  [default: 9, or 12 with --data]")
+@click.option(
+    "--epochs", type=click.IntRange(0), help="Training epochs.  [default: 9, or 12 with --data]"
+)
 @seed_option
 def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, seed: int) -> None:
     """Pre-train, embed, predict findings on unseen patients, save and reload (extra `plots`).

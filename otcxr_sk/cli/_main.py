@@ -26,7 +26,18 @@ PROGRAM = "otcxr-sk"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
+class _ReaderLeftError(Exception):
+    """Nobody reads stdout any more."""
+
+
 class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a closed pipe is not left to click, which would end the program."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are needed."""
         return list(self.commands)
@@ -75,16 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A closed pipe must be noticed here, not at exit.
         sys.stdout.flush()
     except SystemExit as error:
-        # Of completion, and where the reader of stdout has left.
+        # Of completion.
         return int(error.code or 0)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else PROGRAM
         _say(error.format_message().replace("\n", " "), f"Try '{where} --help'.")
         return MISUSED
     except click.Abort as error:
-        _say(str(error.__cause__ or "") or "interrupted; nothing was written")
+        _say(str(error.__cause__ or "") or "interrupted; nothing is half written")
         return INTERRUPTED
-    except BrokenPipeError:
+    except (_ReaderLeftError, BrokenPipeError):
         # The reader, such as `head`, has left. Without this, the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

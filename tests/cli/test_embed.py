@@ -77,4 +77,4 @@ def test_after_ctrl_c_nothing_is_left(run, folder, model, tmp_path, monkeypatch)
     monkeypatch.setattr(OTCXRPretrainer, "transform", second_is_interrupted)
     status, _, error = run("embed", model, folder, "--out", tmp_path / "e.csv")
     assert (status, calls, [*tmp_path.iterdir()]) == (130, [24, 24], [])
-    assert error.strip() == "otcxr-sk: interrupted; nothing was written"
+    assert error.strip() == "otcxr-sk: interrupted; nothing is half written"

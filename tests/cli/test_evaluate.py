@@ -29,6 +29,7 @@ def test_a_person_sees_what_stands_behind_a_number(run, folder, model):
     assert "left out: one: only one value" in error
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_report_is_a_page_that_names_nobody(run, folder, model, tmp_path):
     pytest.importorskip("matplotlib")

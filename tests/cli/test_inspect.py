@@ -98,6 +98,7 @@ def test_a_picture_shows_all_files_and_a_terminal_shows_each(run, dicom, tmp_pat
     np.testing.assert_array_equal(gray[:, 8:520], gray[:, 528:1040])
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_nothing_that_a_file_says_reaches_the_terminal_as_a_command(run, dicom):
     _, out, _ = run("inspect", dicom(Modality="DX\x1b[2J"))
     assert b"\x1b" not in out
