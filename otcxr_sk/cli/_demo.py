@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # batches as large as those of LAPTOP.
 DEMO_PATIENTS = 500
 DEMO_SIZE = 96
-DEMO = {"image_size": 48, "batch_size": 64, "epochs": 9}
+DEMO = {"image_size": 48, "batch_size": 64, "epochs": 8}
 # Steps by which the time of all is estimated.
 _TIMED = 2
 
@@ -48,14 +48,14 @@ _TIMED = 2
 @click.option("--labels", type=PathType(), metavar="CSV", help="Columns path, patient_id, labels.")
 @click.option("--out", type=PathType(), default="otcxr_demo", help="Folder for the results.")
 @click.option(
-    "--epochs", type=click.IntRange(0), help="Training epochs.  [default: 9, or 12 with --data]"
+    "--epochs", type=click.IntRange(0), help="Training epochs.  [default: 8, or 12 with --data]"
 )
 @seed_option
 def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, seed: int) -> None:
     """Pre-train, embed, predict findings on unseen patients, save and reload (extra `plots`).
 
     Pre-trains on images without labels; predicts findings on unseen patients from the embedding,
-    from raw pixels and from an untrained encoder; saves and reloads the model. Takes about two
+    from raw pixels and from an untrained encoder; saves and reloads the model. Takes two to three
     minutes on two free cores.
     """
     if labels and not data:
@@ -136,7 +136,9 @@ def _read(data: Path | None, labels: Path | None, seed: int) -> "Radiographs":
 
     if data:
         return read_labelled(data, labels)
-    note("Drawing synthetic chest radiographs; all takes about two minutes on two free cores ...")
+    note(
+        "Drawing synthetic chest radiographs; all takes two to three minutes on two free cores ..."
+    )
     return make_chest_phantoms(DEMO_PATIENTS, image_size=DEMO_SIZE, random_state=seed)
 
 
