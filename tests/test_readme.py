@@ -37,13 +37,13 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_examples_of_watching_and_stopping_a_run_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "guide" / "training.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "watching.md").read_text(encoding="utf-8")
     sections = page[page.index("## Watch a run") : page.index('## "holds another run"')]
     blocks = python_blocks(sections)
     assert len(blocks) == 2
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "training.md", "exec"), names)
+        exec(compile(block, "watching.md", "exec"), names)
     assert len((tmp_path / "runs" / "first.csv").read_text().splitlines()) == 1 + 3
 
 
