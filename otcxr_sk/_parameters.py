@@ -11,12 +11,33 @@ class ParameterGroup:
     """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name; `deep` is ignored."""
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored: a group has no estimators in it.
+
+        Returns
+        -------
+        parameters : dict of str to object
+            By name.
+        """
         assert is_dataclass(self)
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def set_params(self, **params: Any) -> Self:
-        """Change parameters by name.
+        """Change parameters.
+
+        Parameters
+        ----------
+        **params : object
+            New values by name.
+
+        Returns
+        -------
+        self : ParameterGroup
+            The same group.
 
         Raises
         ------

@@ -105,10 +105,14 @@ class NearDuplicates:
         return connected_components(links, directed=False)[1][codes].astype(np.intp)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one dict per pair: ``pandas.DataFrame(found.rows())``.
+        """Return the pairs as a table.
 
-        Rows and, if the images are in files, files of both images, their distance, and whether
-        they are identical; patients and parts, if passed.
+        Returns
+        -------
+        rows : list of dict
+            One per pair: ``pandas.DataFrame(found.rows())``. Rows and, if the images are in files,
+            files of both images, their distance, and whether they are identical; patients and
+            parts, if passed.
         """
         table = []
         for (first, second), distance, exact in zip(

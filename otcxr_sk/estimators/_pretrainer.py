@@ -467,7 +467,7 @@ class OTCXRPretrainer(
 
         Returns
         -------
-        embedding : ndarray of shape (n, embedding_dim_), float32
+        embedding : ndarray of shape (n, n_features), float32
             Mean over the places of the encoder's last dense map, or its class token, see `pooling`.
             NaN for an image that cannot be used, unless `on_error` is "raise". With `out`, that
             array, or the file as a read-only memory map.
@@ -497,7 +497,7 @@ class OTCXRPretrainer(
 
         Returns
         -------
-        embedding : ndarray of shape (n, h, w, embedding_dim_), float32
+        embedding : ndarray of shape (n, h, w, n_features), float32
             The encoder's last dense map, whatever `pooling`; its mean over h and w is what
             `transform` returns by default. NaN as there.
         """

@@ -62,7 +62,13 @@ class Comparison:
     confidence_level: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each fraction and name: ``pandas.DataFrame(comparison.rows())``."""
+        """Return the scores as a table.
+
+        Returns
+        -------
+        rows : list of dict
+            One for each fraction and name: ``pandas.DataFrame(comparison.rows())``.
+        """
         columns = ("score", "score_low", "score_high", "difference", "low", "high")
         return [
             {"fraction": fraction, "name": name}

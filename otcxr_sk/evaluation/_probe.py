@@ -24,6 +24,11 @@ _TEMPERATURE = 0.07
 def make_probe() -> Pipeline:
     """Return a pipeline of standardization and logistic regression with ``C=0.01``.
 
+    Returns
+    -------
+    probe : Pipeline
+        Not fitted.
+
     See Also
     --------
     linear_probe : AUC of this pipeline on test patients.

@@ -99,7 +99,18 @@ class Objective(ParameterGroup):
         return {name: weight for name, weight in weights.items() if weight}
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the terms that `OTCXRModel` returns."""
+        """Return the weighted sum of the terms that `OTCXRModel` returns.
+
+        Parameters
+        ----------
+        terms : dict of str to Tensor of shape ()
+            The terms by name.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            What training minimizes.
+        """
         # Not a product with weight 0: a term that is switched off may be NaN.
         return torch.stack([w * terms[name] for name, w in self.weights.items()]).sum()
 

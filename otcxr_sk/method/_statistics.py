@@ -86,9 +86,17 @@ def spread(embedding: Tensor) -> float:
 
 
 def spectrum(embedding: Tensor) -> Tensor:
-    """Return the singular values of centered embeddings (n, C) as shares of their sum.
+    """Return the singular values of centered embeddings as shares of their sum.
 
-    In descending order, float64; all 0 if all embeddings are the same vector.
+    Parameters
+    ----------
+    embedding : Tensor of shape (n, C)
+        Embeddings of n images.
+
+    Returns
+    -------
+    shares : Tensor of shape (min(n, C),), float64
+        In descending order; all 0 if all embeddings are the same vector.
     """
     # On the CPU, since not every device has float64. In float32, rounding looks like a direction.
     cloud = embedding.cpu().double()
@@ -110,9 +118,21 @@ def spectrum(embedding: Tensor) -> Tensor:
 
 
 def effective_rank(shares: Tensor) -> float:
-    """Return the effective rank of embeddings (n, C): the exponential of the `spectrum`'s entropy.
+    """Return the effective rank of embeddings: the exponential of the entropy of their `spectrum`.
 
-    Roy and Vetterli, "The effective rank: A measure of effective dimensionality", 2007. In
-    [1, min(n - 1, C)], or 0 if all embeddings are the same vector.
+    Parameters
+    ----------
+    shares : Tensor of shape (m,)
+        The spectrum.
+
+    Returns
+    -------
+    rank : float
+        In [1, min(n - 1, C)] for embeddings (n, C), or 0 if all are the same vector.
+
+    References
+    ----------
+    .. [1] O. Roy, M. Vetterli, "The effective rank: A measure of effective dimensionality",
+       EUSIPCO 2007.
     """
     return float(torch.special.entr(shares).sum().exp()) if shares.any() else 0.0

@@ -46,7 +46,17 @@ class EmbeddingHealthDisplay(AxesDisplay):
     def from_features(cls, features: Mapping[str, ArrayLike], *, ax: Any = None) -> Self:
         """Measure the health of several embeddings and draw it.
 
-        `features` and `ax` are those of `ProbeDisplay.from_features`; no labels are needed.
+        Parameters
+        ----------
+        features : dict of str to array-like of shape (n, d)
+            Embeddings by name. No labels are needed.
+        ax : matplotlib axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        display : EmbeddingHealthDisplay
+            With `figure_` and `ax_`.
         """
         return cls(of_each(embedding_health, features)).plot(ax)
 

@@ -62,8 +62,18 @@ class Optimizer(ParameterGroup):
     def build(self, model: nn.Module, *, on_gpu: bool = False) -> torch.optim.Optimizer:
         """Build the optimizer of a model; its learning rate is set before every step.
 
-        `on_gpu` says that the model will be moved to a GPU. A model may have its own
-        ``parameter_groups(weight_decay)``; their ``lr_scale`` multiplies the learning rate.
+        Parameters
+        ----------
+        model : torch.nn.Module
+            What is optimized. It may have its own ``parameter_groups(weight_decay)``, whose
+            ``lr_scale`` multiplies the learning rate.
+        on_gpu : bool, default=False
+            Whether the model will be moved to a GPU.
+
+        Returns
+        -------
+        optimizer : torch.optim.Optimizer
+            Without a learning rate yet.
         """
         import torch
         from timm.optim import Lars, param_groups_weight_decay
@@ -84,7 +94,18 @@ class Optimizer(ParameterGroup):
         return Lars(groups, momentum=_MOMENTUM)
 
     def build_average(self, model: nn.Module) -> ModelEmaV3 | None:
-        """Start the running average of a model; None if `ema` is None."""
+        """Start the running average of a model.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Whose weights are averaged.
+
+        Returns
+        -------
+        average : timm.utils.ModelEmaV3 or None
+            None if `ema` is None.
+        """
         from timm.utils import ModelEmaV3
 
         return None if self.ema is None else ModelEmaV3(model, decay=self.ema, use_warmup=True)

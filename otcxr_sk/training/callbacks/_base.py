@@ -81,7 +81,10 @@ class TrainingState:
     def estimator(self) -> Any:
         """Return a fitted copy of the estimator, as if `fit` had ended here.
 
-        It can do all that a fitted estimator can, and does not affect training.
+        Returns
+        -------
+        estimator : OTCXRPretrainer, OTCXRClassifier or OTCXRSegmenter
+            It can do all that a fitted estimator can, and does not affect training.
         """
         if self._fitted is None:
             raise RuntimeError("this run belongs to no estimator")
@@ -89,6 +92,13 @@ class TrainingState:
 
     def record(self, name: str, number: float) -> None:
         """Add a number for the epoch that has ended to the history.
+
+        Parameters
+        ----------
+        name : str
+            Name in the history.
+        number : float
+            The number.
 
         Raises
         ------
@@ -142,14 +152,37 @@ class Callback:
     """
 
     def on_fit_begin(self, state: TrainingState) -> None:
-        """Run before training starts or continues."""
+        """Run before training starts or continues.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The run.
+        """
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
-        """Run after an epoch, before it is saved; return True to end training for good."""
+        """Run after an epoch, before it is saved.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The run.
+
+        Returns
+        -------
+        over : bool or None
+            True ends training for good.
+        """
         return None
 
     def on_fit_end(self, state: TrainingState) -> None:
-        """Run when training ends for whatever reason; `state.ended` is True if nothing failed."""
+        """Run when training ends, for whatever reason.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The run; its `ended` is True if nothing failed.
+        """
 
 
 @contextmanager

@@ -74,12 +74,34 @@ class EarlyStopping(Callback):
             raise ValueError(f"mode must be 'min', 'max' or None, got {self.mode!r}")
 
     def best_epoch(self, history: Mapping[str, Sequence[float]]) -> int | None:
-        """Return the first epoch with the best number, counted from 1; None without a number."""
+        """Return the first epoch with the best number.
+
+        Parameters
+        ----------
+        history : dict of str to list of float
+            By name, a number for every epoch.
+
+        Returns
+        -------
+        epoch : int or None
+            Counted from 1; None if no epoch has a number.
+        """
         numbers = self._numbers(history)
         return min(numbers)[1] if numbers else None
 
     def is_over(self, history: Mapping[str, Sequence[float]]) -> bool:
-        """Return whether a run with this history stops."""
+        """Return whether a run with this history stops.
+
+        Parameters
+        ----------
+        history : dict of str to list of float
+            By name, a number for every epoch.
+
+        Returns
+        -------
+        over : bool
+            Whether the last `patience` epochs brought nothing better.
+        """
         numbers = self._numbers(history)
         return bool(numbers) and numbers[::-1].index(min(numbers)) >= self.patience
 
