@@ -1,6 +1,9 @@
 """How the site is built: `sphinx-build -W -n docs build/site`."""
 
+import inspect
 import re
+
+from sphinx.util.nodes import make_refnode
 
 import otcxr_sk
 
@@ -22,7 +25,7 @@ templates_path = ["_templates"]
 default_role = "py:obj"
 nitpicky = True
 # Backquotes name parameters, too, and what belongs to other libraries: these are no links.
-nitpick_ignore_regex = [("py:obj", r"[a-z_]\w*"), ("py:obj", r"(?!otcxr_sk)[a-z]\w*\..*")]
+nitpick_ignore_regex = [("py:obj", r"(?!otcxr_sk\.).*"), ("py:class", r"sklearn\..*")]
 
 myst_heading_anchors = 4
 
@@ -71,13 +74,32 @@ def mend_links(app, name, source):
         source[0] = re.sub(rf"\]\({pattern}\)", rf"]({page})", source[0])
 
 
+def find_elsewhere(app, env, node, contnode):
+    """Find a public name that a docstring tells without its package."""
+    name = node["reftarget"]
+    if name == name.lower() and "_" not in name:  # more likely a parameter
+        return None
+    entries = env.domains.python_domain.objects.items()
+    kinds = {"class", "exception", "function", "data"} | ({"method"} if "." in name else set())
+    found = {
+        (entry.docname, entry.node_id)
+        for full, entry in entries
+        if full.endswith(f".{name}") and entry.objtype in kinds
+    }
+    if node.get("refdomain") != "py" or len(found) != 1:
+        return None
+    ((page, anchor),) = found
+    return make_refnode(app.builder, node["refdoc"], page, anchor, contnode, name)
+
+
 def leave_out(app, what, name, obj, skip, options):
     """Leave out what classes inherit from other libraries."""
     module = getattr(obj, "__module__", None) or "otcxr_sk"
-    return skip or not module.startswith("otcxr_sk") or None
+    return skip or inspect.ismethoddescriptor(obj) or not module.startswith("otcxr_sk") or None
 
 
 def setup(app):
     """Connect the functions above."""
     app.connect("source-read", mend_links)
+    app.connect("missing-reference", find_elsewhere)
     app.connect("autodoc-skip-member", leave_out)
