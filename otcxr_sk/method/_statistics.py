@@ -76,9 +76,17 @@ def arrivals(plan: Tensor, affine: Tensor, grid: tuple[int, int]) -> tuple[Tenso
 
 
 def spread(embedding: Tensor) -> float:
-    """Return the standard deviation of embeddings (n, C) relative to their root mean square.
+    """Return the standard deviation of embeddings relative to their root mean square.
 
-    In [0, 1]; 0 if all embeddings are the same vector.
+    Parameters
+    ----------
+    embedding : Tensor of shape (n, C)
+        Embeddings of n images.
+
+    Returns
+    -------
+    spread : float
+        In [0, 1]; 0 if all embeddings are the same vector.
     """
     rms = embedding.square().sum(1).mean().sqrt()
     deviation = embedding.var(0, correction=0).sum().sqrt()
