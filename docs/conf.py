@@ -29,6 +29,8 @@ nitpick_ignore_regex = [("py:obj", r"(?!otcxr_sk\.).*"), ("py:class", r"sklearn\
 
 myst_heading_anchors = 4
 
+smartquotes = False  # Types such as {"squash", "pad"} are code.
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate = True
