@@ -1,4 +1,4 @@
-"""OTCXRPretrainer: unlabelled chest X-rays to an encoder, any chest X-ray to an embedding."""
+"""OTCXRPretrainer: unlabeled chest X-rays to an encoder, any chest X-ray to an embedding."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
@@ -75,7 +75,7 @@ class OTCXRPretrainer(
     TransformerMixin,
     BaseEstimator,
 ):
-    r"""Learn an encoder from unlabelled chest X-rays; embed any chest X-ray with it.
+    r"""Learn an encoder from unlabeled chest X-rays; embed any chest X-ray with it.
 
     Pre-training follows OTCXR [1]_: two views of an image, one encoder, and optimal transport
     between the two dense feature maps, with variance and covariance regularization. What is
@@ -249,7 +249,7 @@ class OTCXRPretrainer(
     >>> enc.fit_transform(images).shape
     (8, 512)
 
-    Unlabelled images first, then a classifier on the embedding, in one Pipeline that is
+    Unlabeled images first, then a classifier on the embedding, in one Pipeline that is
     cross-validated by patient:
 
     >>> from sklearn.linear_model import LogisticRegression
