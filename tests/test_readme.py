@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+import otcxr_sk
 from otcxr_sk import OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
 
@@ -25,7 +26,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 def python_blocks(text, runnable=False):
     """Return the blocks of Python; only those that need nothing of a reader's if `runnable`.
 
-    The others come after a comment that says what they need, which readers do not see.
+    The others come after a comment that says what they need; readers of the site do not see it.
     """
     found = re.findall(
         r"(<!-- not run: .+ -->\n)?^ *```python\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE
@@ -34,7 +35,7 @@ def python_blocks(text, runnable=False):
 
 
 # Their own tests look at what these give.
-LOOKED_AT = {"after-training.md", "sharing.md"}
+LOOKED_AT = {"after-training.md", "sharing.md", "weights.md"}
 RUN = [
     page
     for page in PAGES
@@ -50,10 +51,11 @@ WRITTEN = {
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
     """Stands where a reader of the docs does: with files, and with no time for a long run."""
-    small = {"image_size": 32, "epochs": 1, "num_workers": 0}
     make = OTCXRPretrainer.__init__
     monkeypatch.setattr(make, "__defaults__", ("test_resnet",))
-    monkeypatch.setattr(make, "__kwdefaults__", make.__kwdefaults__ | small)
+    monkeypatch.setattr(
+        make, "__kwdefaults__", make.__kwdefaults__ | {"image_size": 32, "epochs": 1}
+    )
     folder = tmp_path / "reader"
     for name in ("images", "2021", "2022", "2023", "dicom"):
         (folder / name).mkdir(parents=True)
@@ -77,7 +79,9 @@ def run(page, names):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_the_python_blocks_of_a_page_run_in_order(page, reader):
+def test_the_python_blocks_of_a_page_run_in_order(page, reader, monkeypatch):
+    small = otcxr_sk.LAPTOP | {"encoder": "test_resnet", "image_size": 32, "epochs": 1}
+    monkeypatch.setattr(otcxr_sk, "LAPTOP", small, raising=False)
     before, names = set(reader.iterdir()), {}
     assert [*run(page, names)]
     new = {file.name for file in set(reader.iterdir()) - before}
