@@ -28,11 +28,8 @@ def python_blocks(text, runnable=False):
 
     The others come after a comment that says what they need; readers of the site do not see it.
     """
-    found = re.findall(
-        r"(<!-- not run: [^\n]+ -->\n)?^ *```python\n(.*?)^ *```",
-        text,
-        flags=re.DOTALL | re.MULTILINE,
-    )
+    pattern = r"^( *<!-- not run: [^\n]+ -->\n)? *```python\n(.*?)^ *```"
+    found = re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE)
     return [dedent(block) for comment, block in found if not (runnable and comment)]
 
 
