@@ -17,9 +17,9 @@ from otcxr_sk.plotting import ProbeDisplay
 # %%
 # Images, labels and patients
 # ---------------------------
-# The X-rays are synthetic: two of each patient, with labels for five findings. In place of
-# ``data.images``, everything below also takes a list of PNG, JPEG or DICOM files. Patients are
-# split, never images, because two X-rays of one person are alike.
+# The X-rays are synthetic: two of each patient, with labels for five findings. In place of an
+# array, an encoder also takes a list of PNG, JPEG or DICOM files. Patients are split, never images,
+# because two X-rays of one person are alike.
 
 data = make_chest_phantoms(n_patients=300, image_size=64, random_state=0)
 split = GroupShuffleSplit(1, test_size=0.5, random_state=0)
@@ -60,7 +60,8 @@ plt.show()
 
 # %%
 # Is the difference more than chance? ``compare`` draws test patients again and again, and gives an
-# interval of the difference.
+# interval of the difference. This one includes 0: after four epochs on 300 X-rays, pixels do as
+# well. Pre-training is for thousands of X-rays.
 
 print(
     compare(
