@@ -49,7 +49,7 @@ def write_dicom(path, image, patient, view, *, inverted):
     file.save_as(path, enforce_file_format=True)
 
 
-data = make_chest_phantoms(n_patients=120, image_size=64, random_state=0)
+data = make_chest_phantoms(n_patients=80, image_size=64, random_state=0)
 place = TemporaryDirectory()
 folder = Path(place.name)
 effusion = {}

@@ -16,7 +16,7 @@ from otcxr_sk.datasets import make_chest_phantoms
 from otcxr_sk.evaluation import deletion_curves, explain, make_probe
 from otcxr_sk.plotting import ExplanationDisplay
 
-data = make_chest_phantoms(n_patients=100, image_size=128, random_state=0)
+data = make_chest_phantoms(n_patients=80, image_size=128, random_state=0)
 effusion = data.labels[:, data.label_names.index("effusion")]
 y = np.where(effusion, "effusion", "clear")
 split = GroupShuffleSplit(1, test_size=0.5, random_state=0)

@@ -45,10 +45,10 @@ LabelEfficiencyDisplay.from_features(features, **task, **few, ax=ax)
 plt.show()
 
 # %%
-# Bands tell how much it matters who was labeled. Whether an embedding is better on other patients
-# than these is another question: ``compare`` draws test patients again and again, and gives
-# intervals of the difference from pixels. Where an interval includes 0, so few patients cannot
-# tell.
+# Bands tell how much it matters who was labeled. Whether one embedding is better than another, or
+# luckier with these test patients, is another question: ``compare`` draws test patients again and
+# again, and gives intervals of the difference from pixels. Here all of them include 0. An encoder
+# that saw 300 X-rays four times is worth no more than pixels; with thousands of X-rays, look again.
 
 comparison = compare(features, **task, **few, reference="pixels")
 print(comparison)

@@ -18,7 +18,7 @@ from otcxr_sk.datasets import make_chest_phantoms
 from otcxr_sk.plotting import HistoryDisplay
 from otcxr_sk.training import Callback
 
-images = make_chest_phantoms(n_patients=48, image_size=64, random_state=0).images
+images = make_chest_phantoms(n_patients=24, image_size=64, random_state=0).images
 
 # %%
 # Ctrl-C
@@ -34,7 +34,7 @@ class PressCtrlC(Callback):
 
 
 place = TemporaryDirectory()
-parameters = {**LAPTOP, "epochs": 4, "batch_size": 32, "checkpoint": place.name, "random_state": 0}
+parameters = {**LAPTOP, "epochs": 4, "batch_size": 16, "checkpoint": place.name, "random_state": 0}
 interrupted = OTCXRPretrainer(**parameters, callbacks=[PressCtrlC()])
 try:
     interrupted.fit(images)

@@ -24,7 +24,7 @@ segmenters, dice = {}, {}
 for name, epochs in (("pre-trained", 4), ("random start", 0)):
     encoder = OTCXRPretrainer(**{**LAPTOP, "epochs": epochs, "batch_size": 32}, random_state=0)
     encoder.fit(data.images)
-    segmenter = OTCXRSegmenter(encoder, epochs=40, random_state=0)
+    segmenter = OTCXRSegmenter(encoder, epochs=30, random_state=0)
     segmenter.fit(data.images[:16], data.lung_masks[:16])
     segmenters[name] = segmenter
     dice[name] = segmenter.score(new.images, new.lung_masks)
