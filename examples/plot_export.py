@@ -22,7 +22,7 @@ from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
 from otcxr_sk.estimators import export_onnx
 
-images = make_chest_phantoms(n_patients=80, image_size=64, random_state=0).images
+images = make_chest_phantoms(n_patients=40, image_size=64, random_state=0).images
 encoder = OTCXRPretrainer(**{**LAPTOP, "epochs": 2}, precision="float32", random_state=0)
 embedding = encoder.fit(images).transform(images)
 
@@ -33,7 +33,7 @@ embedding = encoder.fit(images).transform(images)
 
 place = TemporaryDirectory()
 folder = Path(place.name) / "model"
-encoder.save_pretrained(folder, data="160 phantoms of 80 patients.", licence="CC0 1.0")
+encoder.save_pretrained(folder, data="80 phantoms of 40 patients.", licence="CC0 1.0")
 for file in sorted(folder.iterdir()):
     print(f"{file.name:<22}{file.stat().st_size / 1e6:6.2f} MB")
 

@@ -50,7 +50,8 @@ plt.show()
 # Two patients
 # ------------
 # The encoder was never trained to match two patients, so this plan has no accuracy: it shows what
-# the encoder takes to be alike. Here the region is the lower part of the lung on the left.
+# the encoder takes to be alike. The region is the lower part of one lung, and most of its mass goes
+# to the same lung of the other patient, or near it.
 
 display = TransportDisplay.from_estimator(
     encoder, others[:1], others[2:3], region=(0.15, 0.45, 0.4, 0.75)
