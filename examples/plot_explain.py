@@ -54,7 +54,7 @@ plt.show()
 # the score falls faster when those that contribute most go first than when random ones do,
 # contributions are not only a picture. All three end in the same image, blurred as a whole.
 
-curves = deletion_curves(model, data.images[sick], n_steps=8, random_state=0)
+curves = deletion_curves(model, data.images[sick], n_steps=4, random_state=0)
 figure, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 for name, color, style in (
     ("most", "#d55e00", "-"),

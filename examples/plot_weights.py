@@ -86,7 +86,9 @@ given = clone(short).set_params(weights=folder / "encoder.safetensors", learning
 runs = {"random start": short.fit(images), "encoder of others": given.fit(images)}
 
 # %%
-# Both runs see the same 80 X-rays three times.
+# Both runs see the same 80 X-rays three times. The one that starts from the encoder of others has a
+# lower loss and matches better from the first epoch on. With few X-rays of your own, start from
+# weights.
 
 display = HistoryDisplay.from_estimator(runs)
 plt.figure(display.figure_)
