@@ -87,8 +87,7 @@ runs = {"random start": short.fit(images), "encoder of others": given.fit(images
 
 # %%
 # Both runs see the same 80 X-rays three times. The one that starts from the encoder of others has a
-# lower loss and matches better from the first epoch on. With few X-rays of your own, start from
-# weights.
+# lower loss and matches better from the first epoch on.
 
 display = HistoryDisplay.from_estimator(runs)
 plt.figure(display.figure_)
