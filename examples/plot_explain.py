@@ -27,9 +27,7 @@ train, test = next(split.split(data.images, groups=data.groups))
 # 128 x 128 pixels give 4 x 4 places.
 
 parameters = {**LAPTOP, "image_size": 128, "match_stride": 16, "epochs": 2, "batch_size": 32}
-model = make_pipeline(
-    OTCXRPretrainer(**parameters, random_state=0), *make_probe().named_steps.values()
-)
+model = make_pipeline(OTCXRPretrainer(**parameters, random_state=0), make_probe())
 model.fit(data.images[train], y[train])
 
 # %%
@@ -50,8 +48,8 @@ plt.figure(display.figure_)
 plt.show()
 
 # %%
-# Do these regions matter to the classifier? Regions are blurred step by step, in three orders, which
-# all end in the same image, blurred as a whole. The score falls fastest where the regions that
+# Do these regions matter to the classifier? Regions are blurred step by step, in three orders,
+# which all end in the same image, blurred as a whole. The score falls fastest where the regions that
 # contribute most go first, and last where they go last: contributions are more than a picture.
 
 curves = deletion_curves(model, data.images[sick], n_steps=4, random_state=0)
