@@ -1,8 +1,10 @@
 """Base classes of the displays."""
 
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from io import BytesIO
 from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
@@ -19,6 +21,15 @@ class Display:
     """Base of displays. matplotlib is loaded when one is drawn."""
 
     figure_: Any
+
+    def _repr_html_(self) -> str | None:
+        """Show in a notebook what was drawn."""
+        if not hasattr(self, "figure_"):
+            return None
+        picture = BytesIO()
+        self.figure_.savefig(picture, format="png")
+        encoded = b64encode(picture.getvalue()).decode()
+        return f'<img alt="{type(self).__name__}" src="data:image/png;base64,{encoded}">'
 
     @staticmethod
     def require_matplotlib() -> None:

@@ -1,6 +1,10 @@
+from base64 import b64decode
+from io import BytesIO
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from otcxr_sk.plotting import EmbeddingDisplay, EmbeddingHealthDisplay, LabelEfficiencyDisplay
 
@@ -34,3 +38,14 @@ def test_a_legend_lies_within_the_figure_whose_axes_were_given(name, layout):
     assert box.x1 <= page.x1
     assert page.y0 <= box.y0
     assert box.y1 <= page.y1
+
+
+def test_a_notebook_shows_what_was_drawn():
+    display = DISPLAYS["health"](None)
+    _, encoded = display._repr_html_().split("base64,")
+    width, height = Image.open(BytesIO(b64decode(encoded.removesuffix('">')))).size
+    assert (width, height) == tuple(display.figure_.get_size_inches() * display.figure_.dpi)
+
+
+def test_a_display_that_is_not_drawn_shows_nothing_in_a_notebook():
+    assert EmbeddingHealthDisplay({})._repr_html_() is None
