@@ -56,7 +56,7 @@ check_leakage(patients, part)  # finds nothing
 found = find_near_duplicates(images, patients, split=part)
 print(found)
 across = found[found.across_groups]
-display = NearDuplicatesDisplay(across).plot(columns=3)
+display = NearDuplicatesDisplay(across).plot()
 plt.figure(display.figure_)
 plt.show()
 

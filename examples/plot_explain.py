@@ -49,8 +49,8 @@ plt.show()
 
 # %%
 # Do these regions matter to the classifier? Regions are blurred step by step, in three orders,
-# which all end in the same image, blurred as a whole. The score falls fastest where the regions that
-# contribute most go first, and last where they go last: contributions are more than a picture.
+# which all end in the same image, blurred as a whole. The score falls fastest where the regions
+# that contribute most go first, and last where they go last: contributions are more than a picture.
 
 curves = deletion_curves(model, data.images[sick], n_steps=4, random_state=0)
 figure, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
