@@ -205,7 +205,9 @@ class Trainer:
                 key = self.draw.seed, progress.epoch, plan.starts[index]
                 self.processes.seed(progress.random, *key)
                 train = partial(self._pass, fabric, network, progress, index, views)
-                earlier = progress.done * self.accumulate + index % self.accumulate
+                earlier = progress.epoch * len(plan.sizes) + index
+                # Of parts of a stream, only the steps are known.
+                earlier += progress.earlier * self.accumulate
                 with settling(progress.model, earlier):
                     loss, terms, embedding = passes.do(train)
                 if progress.tally.watches:
