@@ -92,8 +92,8 @@ def _read(
 
     if labels or split or data[0].suffix.lower() == ".npz" or _has_table(data):
         table = read_labelled(only(data, "a table"), labels)
-        headers, _ = _headers(table.X)
         X = table.images if table.paths is None else table.paths
+        headers, _ = _headers(X)
         return _Study(X, table.groups, column(table, split) if split else None), headers
     parts = [find_images([one]) for one in data]
     X = [path for part in parts for path in part]

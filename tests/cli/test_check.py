@@ -61,6 +61,9 @@ def test_headers_tell_patients_views_and_doubts(as_json, dicom, phantoms, tmp_pa
               PresentationIntentType="FOR PROCESSING")  # fmt: skip
     status, [found] = as_json("check", tmp_path)
     assert (status, found["patients"]) == (0, 2)
+    (tmp_path / "labels.csv").write_text("path,patient_id\n0.dcm,A\n1.dcm,B\n2.dcm,C\n3.dcm,D\n")
+    status, [of_table] = as_json("check", tmp_path)
+    assert (of_table["patients"], of_table["views"]) == (4, found["views"])
     assert found["views"]["view_position"] == {"PA": 3, "not said": 1}
     assert found["views"]["modality"] == {"DX": 4}
     ((doubt, count),) = found["doubts"].items()
