@@ -33,7 +33,7 @@ _RAMP = " .:-=+*#%@"
         "find images -type f | otcxr-sk inspect - --json | jq 'select(.refused).file'",
     ),
 )
-@click.argument("files", nargs=-1, required=True, type=PathType(), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PathType(allow_dash=True), metavar="FILE...")
 @click.option("--png", type=PathType(), help="Write the images to one picture, for a closer look.")
 @click.option(
     "--thumbnail/--no-thumbnail",

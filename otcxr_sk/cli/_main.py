@@ -3,7 +3,8 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -37,6 +38,13 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderLeftError from error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take arguments apart; without any, show the help."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(MISUSED)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are needed."""
@@ -77,6 +85,18 @@ for command in (demo, inspect, check, pretrain, info, embed, evaluate, report, e
     commands.add_command(command)
 
 
+@contextmanager
+def _open_streams() -> Iterator[None]:
+    """Open what the caller has closed, as `>&-` does: files would take its number."""
+    with ExitStack() as opened:
+        for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+            if getattr(sys, name) is None:
+                setattr(sys, name, opened.enter_context(open(os.devnull, mode, encoding="utf-8")))
+                opened.callback(setattr, sys, name, None)
+        yield
+
+
+@_open_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     try:

@@ -1,5 +1,6 @@
 """Arguments and options that commands share."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ class PathType(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """Return the path that a user gave."""
+        if value in ("", b""):
+            # It would be the folder that the shell is in.
+            self.fail("the path is empty; is a variable of the shell not set?", param, ctx)
+        if value in ("-", b"-") and not self.allow_dash:
+            self.fail("this is no stream; for a file of the name '-', write ./-", param, ctx)
         try:
             return Path(as_path(value))
         except ValueError as error:
@@ -27,7 +33,9 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])
 
 
-data_argument = click.argument("data", nargs=-1, required=True, type=PathType(), metavar="DATA...")
+data_argument = click.argument(
+    "data", nargs=-1, required=True, type=PathType(allow_dash=True), metavar="DATA..."
+)
 model_argument = click.argument("model", type=PathType())
 
 labels_option = click.option(
@@ -59,19 +67,24 @@ def note(text: str) -> None:
 
 
 def require_output(path: Path, overwrite: bool, *suffixes: str) -> None:
-    """Raise ValueError for a place where a result cannot go, before any work is done."""
+    """Raise ValueError for a place where a result cannot go, before any work is done.
+
+    Without suffixes, the result is a folder.
+    """
     shown = quoted(str(path))
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out {shown} must end in {' or '.join(suffixes)}")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{shown} exists; choose another --out, or pass --overwrite to replace it")
+        raise ValueError(f"the output {shown} must end in {' or '.join(suffixes)}")
+    if os.path.lexists(path) and not overwrite:
+        raise ValueError(f"{shown} exists; choose another output, or pass --overwrite")
+    if suffixes and path.is_dir():
+        raise ValueError(f"{shown} is a folder; choose another output")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {quoted(str(folder))} for --out; create it first")
+        raise ValueError(f"there is no folder {quoted(str(folder))} for {shown}; create it first")
     try:
         require_writable(folder)
     except OSError as error:
         raise ValueError(
             f"nothing can be written to {quoted(str(folder))} ({reason(error)}); choose another "
-            "--out"
+            "output"
         ) from error

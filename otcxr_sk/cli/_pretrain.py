@@ -1,6 +1,7 @@
 """`otcxr-sk pretrain`."""
 
 import json
+import os
 import time
 from ast import literal_eval
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from otcxr_sk._quote import quoted
 from otcxr_sk.cli._data import find_images, only, read_labelled
 from otcxr_sk.cli._options import (
     PathType,
@@ -16,7 +18,6 @@ from otcxr_sk.cli._options import (
     device_option,
     examples,
     json_option,
-    labels_option,
     note,
     overwrite_option,
     require_output,
@@ -37,7 +38,13 @@ from otcxr_sk.cli._options import (
 )
 @data_argument
 @click.option("--out", type=PathType(), required=True, help="Folder for the model.")
-@labels_option
+@click.option(
+    "--labels",
+    type=PathType(),
+    metavar="CSV",
+    help="Table with the columns path and patient_id: only its images are used, and its patients "
+    "are remembered.  [default: all images, of unknown patients]",
+)
 @click.option(
     "--preset",
     type=click.Choice(["laptop", "full"]),
@@ -96,6 +103,8 @@ def pretrain(
     model is a folder as save_pretrained writes it: no pickle, no name of a file or patient.
     """
     require_output(out, overwrite)
+    if os.path.lexists(out) and not _is_model(out):
+        raise ValueError(f"{quoted(str(out))} is no model, so it is not replaced; choose another")
     run = checkpoint or out.with_name(f"{out.name}.run")
     from otcxr_sk import LAPTOP, OTCXRPretrainer
 
@@ -143,6 +152,14 @@ def pretrain(
     note(f"The run in {run} is not needed any more, unless you train on.")
     for name, value in result.items():
         click.echo(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
+
+
+def _is_model(out: Path) -> bool:
+    """Whether save_pretrained would replace what is there, known before hours of training."""
+    if not out.is_dir() or out.is_symlink():
+        return False
+    names = {one.name for one in out.iterdir() if one.suffix != ".safetensors"}
+    return "config.json" in names and names <= {"config.json", "README.md", "SHA256SUMS"}
 
 
 def _read(data: Sequence[Path], labels: Path | None) -> tuple[Any, Any]:

@@ -18,6 +18,12 @@ def started(*arguments, **options):
     return subprocess.run(command, stderr=subprocess.PIPE, check=False, **options)
 
 
+def test_without_a_command_the_help_is_shown(run):
+    status, out, error = run()
+    assert (status, out) == (2, b"")
+    assert error == run("--help")[1].decode()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_has_examples_and_what_each_option_does(command, run):
     status, out, error = run(command, "--help")
@@ -76,6 +82,10 @@ def test_a_shell_completes_commands():
     [
         (["embd"], "there is no command 'embd'; did you mean 'embed'?"),
         (["embed"], "Missing argument 'MODEL'."),
+        (["embed", "m", ""], "the path is empty; is a variable of the shell not set?"),
+        (["demo", "--out", ""], "the path is empty"),
+        (["embed", "-", "x"], "this is no stream"),
+        (["pretrain", "x", "--out", "-"], "this is no stream"),
         (["demo", "--epoch", "x"], "--epochs"),
         (["demo", "--labels", "some.csv"], "--labels needs --data"),
         (["pretrain", "x", "--out", "y", "--set", "epochs"], "--set takes NAME=VALUE"),
@@ -88,6 +98,14 @@ def test_a_wrong_call_ends_with_2_and_says_where_help_is(arguments, message, run
     assert (status, out) == (2, b"")
     assert message in first
     assert last.startswith("Try 'otcxr-sk")
+
+
+def test_streams_may_be_closed(monkeypatch):
+    for stream in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}", None)
+    assert main(["info"]) == 0
+    assert main(["inspect", "-"]) == 1
+    assert main(["embd"]) == 2
 
 
 def test_a_command_ends_quietly_when_its_reader_has_left():

@@ -92,6 +92,15 @@ def test_an_output_that_exists(refused, run, folder, model, tmp_path):
     assert len(np.load(tmp_path / "e.npy")) == 64
 
 
+def test_a_folder_that_is_no_model_is_not_replaced(refused, folder, model, tmp_path):
+    written(tmp_path / "mine" / "notes.txt", "mine")
+    for place in ("mine", "mine/notes.txt"):
+        error = refused("pretrain", folder, "--out", place, "--overwrite")
+        assert "is no model, so it is not replaced" in error
+    (tmp_path / "e.csv").mkdir()
+    assert "is a folder" in refused("embed", model, folder, "--out", "e.csv", "--overwrite")
+
+
 @pytest.mark.parametrize("command", ["embed", "report", "pretrain"])
 def test_an_output_that_cannot_be_written(command, refused, folder, model, monkeypatch):
     name = {"embed": "e.csv", "report": "r.html", "pretrain": "m"}[command]
