@@ -64,7 +64,8 @@ def read_labelled(data: Path, labels: Path | None) -> "Radiographs":
 def only(data: Sequence[Path], why: str) -> Path:
     """Return the one folder or .npz that a table belongs to."""
     if len(data) != 1 or data[0] == STDIN:
-        raise ValueError(f"{why} needs one folder or .npz as DATA, got {len(data)} paths or stdin")
+        got = f"{len(data)} paths" if len(data) != 1 else "paths on stdin"
+        raise ValueError(f"{why} needs one folder or .npz as DATA, got {got}")
     return data[0]
 
 
@@ -137,9 +138,10 @@ def load_encoder(path: Path, device: str, workers: int | None, on_error: str) ->
 
 
 def _from_stdin() -> list[str]:
-    text = os.fsdecode(sys.stdin.buffer.read())
-    # As of `find -print0`.
-    found = [line for line in text.replace("\0", "\n").splitlines() if line]
+    text = os.fsdecode(sys.stdin.buffer.read()).removeprefix("\ufeff")
+    # As of `find -print0`, whose names may hold all other characters.
+    lines = text.split("\0") if "\0" in text else text.replace("\r\n", "\n").split("\n")
+    found = [line for line in lines if line]
     if not found:
         raise ValueError("stdin names no files; write one path a line to it")
     return found

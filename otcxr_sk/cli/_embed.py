@@ -1,6 +1,8 @@
 """`otcxr-sk embed`."""
 
+import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _FORMATS = ("npy", "csv", "parquet")
 # Embedded before they are written: workers are started anew for each part.
 _AT_ONCE = 1024
+# As messages begin a line with one.
+_ROW = re.compile(r"^(\s*row )(\d+)(?=[,:])", re.MULTILINE)
 
 
 @click.command(
@@ -46,7 +50,7 @@ _AT_ONCE = 1024
 @data_argument
 @click.option(
     "--out",
-    type=PathType(),
+    type=PathType(allow_dash=True),
     default="-",
     help="A .npy, .csv or .parquet file, or - for stdout.",
 )
@@ -115,8 +119,27 @@ def _parts(encoder: "OTCXRPretrainer", X: Any) -> "Iterator[NDArray[Any]]":
 
     with tqdm(total=len(X), desc="embedding", unit="img", disable=not shows_progress()) as bar:
         for start in range(0, len(X), _AT_ONCE):
-            yield encoder.transform(X[start : start + _AT_ONCE])
+            with _counting_from(start):
+                part = encoder.transform(X[start : start + _AT_ONCE])
+            yield part
             bar.update(min(_AT_ONCE, len(X) - start))
+
+
+@contextmanager
+def _counting_from(start: int) -> Iterator[None]:
+    """Let errors and warnings about a part name the rows of the whole."""
+
+    def renumbered(text: Any) -> str:
+        return _ROW.sub(lambda row: f"{row[1]}{int(row[2]) + start}", str(text))
+
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            yield
+    except ValueError as error:
+        error.args = (renumbered(error),)
+        raise
+    for one in found:
+        warnings.warn_explicit(renumbered(one.message), one.category, one.filename, one.lineno)
 
 
 def _write_npy(file: BinaryIO, n: int, names: Sequence[str], parts: Any) -> None:

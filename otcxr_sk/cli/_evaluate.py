@@ -91,7 +91,9 @@ def evaluate(
         f"{len(parts['test'])} for test"
     )
     encoder.set_params(verbose=int(shows_progress()))
-    features = {"pixels": pixel_features(found.X), "embedding": encoder.transform(found.X)}
+    # First, as it refuses what cannot be read.
+    embedding = encoder.transform(found.X)
+    features = {"pixels": pixel_features(found.X), "embedding": embedding}
     rows = [_judge(name, y, features, found.groups, parts, seed) for name, y in judged.items()]
     left_out = {
         name: _one_class(y, parts) for name, y in chosen.items() if name not in judged

@@ -1,4 +1,5 @@
 import io
+import os
 import stat
 
 import numpy as np
@@ -42,6 +43,34 @@ def test_paths_on_stdin_are_rows_in_their_order(end, run, folder, model, embeddi
     on_stdin(b"".join(str(file).encode() + end for file in files))
     _, out, _ = run("embed", model, "-", "--format", "npy")
     np.testing.assert_array_equal(READ["npy"](out), embedding[::-1])
+
+
+def test_a_name_on_stdin_may_have_any_character(run, folder, model, embedding, on_stdin, tmp_path):
+    files = [tmp_path / name for name in ("line\nbreak.png", "page\x0cbreak.png", "\u2028.png")]
+    for file, source in zip(files, sorted(folder.glob("*.png")), strict=False):
+        file.write_bytes(source.read_bytes())
+    for given in (
+        b"".join(os.fsencode(file) + b"\0" for file in files),
+        b"\xef\xbb\xbf" + b"".join(os.fsencode(file) + b"\r\n" for file in files[1:]),
+    ):
+        on_stdin(given)
+        rows = READ["npy"](run("embed", model, "-", "--format", "npy")[1])
+        np.testing.assert_array_equal(rows, embedding[:3][-len(rows) :])
+        assert len(rows) == given.count(b".png")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("form", READ)
+def test_a_message_names_the_row_of_the_whole(form, run, folder, model, tmp_path):
+    broken = tmp_path / "row 3, 'x.npy"
+    np.save(broken, np.full((8, 8), np.nan, np.float32))
+    given = [model, *sorted(folder.glob("*.png"))[:25], broken, "--out", tmp_path / f"e.{form}"]
+    row = f"row 25, file {str(broken)!r}: "
+    _, _, error = run("embed", *given)
+    assert error.startswith(f"otcxr-sk: {row}")
+    status, _, error = run("embed", *given, "--on-error", "warn")
+    assert status == 0
+    assert f"  {row}" in error
 
 
 def test_columns_are_named_as_in_a_data_frame_of_scikit_learn(run, folder, model):
