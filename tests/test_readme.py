@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -21,6 +22,20 @@ from otcxr_sk.datasets import make_chest_phantoms
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_extra_that_is_named_exists_and_is_told_of():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"])
+    sources = [path for part in ("otcxr_sk", "examples") for path in (ROOT / part).rglob("*.py")]
+    # The changelog names those of the past.
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    text = "".join(path.read_text(encoding="utf-8") for path in [*sources, *pages])
+    named = re.findall(r"(?:otcxr-sk|\"\.)\[([\w,]+)\]", text)
+    named += re.findall(r"extra [`\"]+(\w+)", text)
+    assert {one for names in named for one in names.split(",")} <= extras
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Extras")[2]
+    assert {one for one in extras if f"`{one}`" in table} == extras
 
 
 def python_blocks(text, runnable=False):
