@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -116,17 +116,27 @@ def load_labelled(
     (['subtype=virus'], [1.0, nan, 0.0, 1.0])
     """
     check_missing(missing)
-    if isinstance(targets, str):
-        raise TypeError(f"targets must be several names, got one; pass [{targets!r}]")
+    wanted = None if targets is None else _names(targets)
     source = Path(as_path(data))
     if not os.path.exists(source):
         raise FileNotFoundError(f"{shown(source)} does not exist")
     if source.is_dir():
         csv_file = Path(as_path(source / "labels.csv" if labels is None else labels))
-        return _from_folder(source, csv_file, targets, missing)
+        return _from_folder(source, csv_file, wanted, missing)
     if source.suffix.lower() != ".npz":
         raise ValueError(f"{shown(source)} is neither a folder nor an .npz file")
-    return _from_npz(source, None if labels is None else Path(as_path(labels)), targets)
+    return _from_npz(source, None if labels is None else Path(as_path(labels)), wanted)
+
+
+def _names(targets: Any) -> list[str]:
+    if isinstance(targets, str):
+        raise TypeError(f"targets must be several names, got one; pass [{targets!r}]")
+    names = list(targets) if isinstance(targets, Iterable) else [targets]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"targets must be names of columns, got {quoted(wrong[0])}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"targets names a column twice: {listed(names)}")
+    return list(map(str, names))
 
 
 def _from_folder(
@@ -317,6 +327,8 @@ def _targets(table: Table, wanted: Sequence[str] | None) -> dict[str, Any]:
         ignored = {name: "not one of targets" for name in candidates if name not in wanted}
     for name in candidates if wanted is None else wanted:
         texts = table[name]
+        if name not in candidates:
+            raise ValueError(f"{table}: column {quoted(name)} cannot be a target: it names rows")
         same = _same_numbers(set(texts))
         # Not of NumPy's text, which gives each value the space of the longest.
         values = np.array(

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from otcxr_sk.datasets import load_labelled
@@ -131,6 +132,23 @@ def test_targets_are_the_columns_that_were_asked_for_in_that_order(save, table):
             load_labelled(file, rows, targets=[name])
     with pytest.raises(TypeError, match=r"pass \['ill'\]"):
         load_labelled(file, rows, targets="ill")
+
+
+def test_targets_come_in_any_collection_and_name_columns_once(save, table):
+    rows = table("patient_id,sex,ill\na,F,0\na,F,1\nb,M,0\nb,M,1\n")
+    file = save(images=IMAGES)
+    for targets in (iter(["ill"]), {"ill"}, np.array(["ill"]), pd.Series(["ill"], index=[7])):
+        data = load_labelled(file, rows, targets=targets)
+        assert repr(data.label_names) == "['ill']"
+        assert data.ignored == {"sex": "not one of targets"}
+    with pytest.raises(ValueError, match="names a column twice"):
+        load_labelled(file, rows, targets=["ill", "ill"])
+    # Names of patients would be those of labels.
+    with pytest.raises(ValueError, match="'patient_id' cannot be a target"):
+        load_labelled(file, rows, targets=["patient_id"])
+    for wrong in (5, b"ill", [None], [["ill"]]):
+        with pytest.raises(TypeError, match="targets must be names of columns"):
+            load_labelled(file, rows, targets=wrong)
 
 
 def test_rows_are_matched_to_images_by_name(save, table):
