@@ -77,17 +77,17 @@ class ProbeAUC:
         ]
 
     def __str__(self) -> str:
-        width = max(map(len, ("label", *self.names)))
+        # Of tables that others have written.
+        names = [brief(name) for name in self.names]
+        width = max(map(len, ("label", *names)))
         level = f"AUC ({100 * self.confidence_level:g} % interval)"
         lines = [f"{'label':<{width}}  {level:<24}  positive of images"]
-        for row in self.rows():
+        for name, row in zip(names, self.rows(), strict=True):
             auc = _with_interval(row["auc"], row["low"], row["high"])
-            lines.append(
-                f"{row['label']:<{width}}  {auc:<24}  {row['n_positive']:>8} of {row['n_images']}"
-            )
+            lines.append(f"{name:<{width}}  {auc:<24}  {row['n_positive']:>8} of {row['n_images']}")
         if len(self.names) > 1:
             lines.append(f"{'mean':<{width}}  {_with_interval(self.mean, *self.mean_interval)}")
-        lines += [f"{name} is left out: {why}" for name, why in self.skipped.items()]
+        lines += [f"{brief(name)} is left out: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
 
 
@@ -293,6 +293,8 @@ def _folds(
         splitter = MultilabelStratifiedGroupKFold(cv) if isinstance(cv, Integral) else check_cv(cv)
         y = labels[:, 0] if labels.shape[1] == 1 else labels
         parts = list(splitter.split(y, y, patients))
+    if not parts:
+        raise ValueError("cv has no folds; pass a number of them, such as 5")
     n = len(labels)
     folds = [(check_rows("train", one, n), check_rows("test", other, n)) for one, other in parts]
     for fold in folds:

@@ -169,3 +169,17 @@ def test_patients_that_the_encoder_was_trained_on_are_warned_of(study):
     seen = study.patients < 3
     with pytest.warns(UserWarning, match="the encoder was trained on 3 patients of test"):
         probe_auc(study.Z, study.labels, study.patients, cv=2, seen=seen, random_state=0)
+
+
+def test_a_table_obeys_no_name_and_folds_must_be_there():
+    y = np.tile([0, 1], 20)
+    names = ["\x1b[31mred", "two\nlines"]
+    labels = np.stack([y, np.zeros(40)], axis=1)
+    found = probe_auc(
+        y[:, None], labels, np.arange(40), cv=2, label_names=names, n_resamples=9, random_state=0
+    )
+    assert found.names == ("\x1b[31mred",)
+    assert str(found).splitlines()[1].startswith("\\x1b[31mred  1.000")
+    assert str(found).splitlines()[2].startswith("two\\nlines is left out")
+    with pytest.raises(ValueError, match="cv has no folds"):
+        probe_auc(y[:, None], y, np.arange(40), cv=[])
