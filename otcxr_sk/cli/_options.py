@@ -23,7 +23,9 @@ class PathType(click.Path):
         if value in ("-", b"-") and not self.allow_dash:
             self.fail("this is no stream; for a file of the name '-', write ./-", param, ctx)
         try:
-            return Path(as_path(value))
+            path = Path(as_path(value))
+            # Otherwise ./- would be a stream.
+            return path.absolute() if str(path) == "-" != os.fsdecode(value) else path
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -59,6 +59,12 @@ def test_a_name_on_stdin_may_have_any_character(run, folder, model, embedding, o
         assert len(rows) == given.count(b".png")
 
 
+def test_a_file_may_be_called_as_a_stream_is(run, folder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_bytes((folder / "PLANTED-00.png").read_bytes())
+    assert run("embed", model, "./-") == run("embed", model, folder / "PLANTED-00.png")
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("form", READ)
 def test_a_message_names_the_row_of_the_whole(form, run, folder, model, tmp_path):
