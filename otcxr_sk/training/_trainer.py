@@ -25,7 +25,7 @@ from otcxr_sk.training._interrupt import deferred_interrupt
 from otcxr_sk.training._optimizer import Optimizer, WarmupConstant, WarmupCosine, peak_rate
 from otcxr_sk.training._progress import Progress
 from otcxr_sk.training._random import Randomness, TrainingPasses
-from otcxr_sk.training._running_statistics import settling
+from otcxr_sk.training._running_statistics import settling, unsettled
 from otcxr_sk.training._shared_batch import Loss, has_idle_parameters
 from otcxr_sk.training.callbacks import Callback, TrainingState, calling
 
@@ -196,6 +196,7 @@ class Trainer:
         batches = plan.batches(order)[first:]
         # Anew in every epoch, because callbacks may have changed the network.
         passes = TrainingPasses(progress.model, progress.random)
+        norms = unsettled(progress.model)
         optimizer.zero_grad()
         images = read_batches(source, batches, self.size, self.num_workers, self.draw.device)
         with closing(images):
@@ -205,10 +206,7 @@ class Trainer:
                 key = self.draw.seed, progress.epoch, plan.starts[index]
                 self.processes.seed(progress.random, *key)
                 train = partial(self._pass, fabric, network, progress, index, views)
-                earlier = progress.epoch * len(plan.sizes) + index
-                # Of parts of a stream, only the steps are known.
-                earlier += progress.earlier * self.accumulate
-                with settling(progress.model, earlier):
+                with settling(norms):
                     loss, terms, embedding = passes.do(train)
                 if progress.tally.watches:
                     embedding = self.processes.join(embedding, plan.parts[index])
