@@ -56,6 +56,6 @@ def test_near_duplicates_are_measured_on_copies_and_on_pairs(tmp_path, capsys):
     near_duplicates.main([*words.split(), "--figure", str(figure)])
     printed = capsys.readouterr().out
     assert "1770 pairs of 60 images" in printed
-    assert "array: 1 pairs among 60 images" in printed
-    assert "files: 0 pairs among 1 images" in printed
+    assert "array: among 60 images, 1 pair looks the same" in printed
+    assert "files: among 1 images, 0 pairs look the same" in printed
     assert figure.stat().st_size

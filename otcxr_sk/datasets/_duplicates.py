@@ -129,9 +129,9 @@ class NearDuplicates:
         return table
 
     def __str__(self) -> str:
+        pairs = "1 pair looks" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs look"
         lines = [
-            f"among {len(self.source)} images, {len(self.pairs)} pairs look the same "
-            f"({int(self.exact.sum())} identical)"
+            f"among {len(self.source)} images, {pairs} the same ({int(self.exact.sum())} identical)"
         ]
         for what, across in (("patient", self.across_groups), ("part", self.across_splits)):
             if across is not None:

@@ -69,7 +69,13 @@ class ProbeAUC:
     confidence_level: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each label: ``pandas.DataFrame(found.rows())``."""
+        """Return the numbers as a table.
+
+        Returns
+        -------
+        rows : list of dict
+            One for each label: ``pandas.DataFrame(found.rows())``.
+        """
         columns = ("auc", "low", "high", "n_positive", "n_images")
         return [
             {"label": name} | {column: getattr(self, column)[j].item() for column in columns}

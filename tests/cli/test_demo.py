@@ -27,6 +27,7 @@ def own_data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_demo_on_own_data_writes_a_model_predictions_and_a_figure(own_data, tmp_path, run):
     files = ["--data", own_data / "own.npz", "--labels", own_data / "own.csv"]
     status, out, error = run("demo", *files, "--out", tmp_path, "--epochs", "1")

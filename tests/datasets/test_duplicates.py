@@ -222,7 +222,7 @@ def test_images_that_cannot_be_used_are_listed_and_the_others_compared(phantoms,
     assert len(found.merged_groups()) == 12
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_damaged_a_missing_and_a_nameless_file_cost_one_row_each(phantoms, tmp_path, n_jobs):
     paths = [tmp_path / f"{row}.png" for row in range(4)]
     for path, image in zip(paths, phantoms[[0, 1, 0, 2]], strict=True):

@@ -109,6 +109,7 @@ def test_a_run_that_does_not_end_early_has_its_best_weights_too(pretrainer, X):
     np.testing.assert_array_equal(fitted.weights_, scripted.weights[4])
 
 
+@pytest.mark.slow
 def test_the_estimator_has_the_weights_of_the_lowest_validation_loss(tiny, X, blobs):
     parameters = {"validation_fraction": 0.25, "epochs": 8, "learning_rate": 0.02}
     stopping = EarlyStopping(patience=3)

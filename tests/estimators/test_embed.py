@@ -145,7 +145,7 @@ def test_a_disk_that_fills_up_leaves_no_file(fitted, X, tmp_path, monkeypatch, n
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_images(tiny, tmp_path, monkeypatch, n_jobs):
     # One batch per part.
     monkeypatch.setattr(_workers, "_PART_BYTES", 1)

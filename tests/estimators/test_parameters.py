@@ -165,6 +165,7 @@ def test_a_search_over_parameters_of_groups(tiny, X):
     np.testing.assert_array_equal(tiny(**search.best_params_).fit(X).weights_, best.weights_)
 
 
+@pytest.mark.slow
 def test_a_search_over_whole_groups(tiny, X):
     grid = {"optimizer": ["adamw", Optimizer("lars")], "views": [None, Views(erase=0.0)]}
     search = GridSearchCV(tiny(), grid, cv=2, refit=False).fit(X)

@@ -46,7 +46,7 @@ def whole_of_files(pretrainer, large_files):
     return pretrainer().fit(large_files)
 
 
-@pytest.mark.parametrize("changes_come_first", [False, True])
+@pytest.mark.parametrize("changes_come_first", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_may_differ_on_resuming_changes_no_bit(
     changes_come_first, pretrainer, whole_of_files, large_files, tmp_path
 ):

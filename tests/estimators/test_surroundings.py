@@ -86,7 +86,9 @@ def assert_same():
     return check
 
 
-@pytest.mark.parametrize("names", [["float64"], ["autocast that is off"], TOGETHER])
+@pytest.mark.parametrize(
+    "names", [["float64"], pytest.param(["autocast that is off"], marks=pytest.mark.slow), TOGETHER]
+)
 def test_settings_of_the_program_change_no_bit(names, assert_same, tiny, X):
     # Within an autocast that is off, torch would keep the first weights that it has cast.
     precision = "bfloat16" if "off" in names[0] else "float32"

@@ -58,7 +58,7 @@ def test_nothing_is_held_out_unless_asked_for():
 
 
 @pytest.mark.parametrize("groups", [PATIENTS, None], ids=["patients", "images"])
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_training_is_that_of_the_other_images_alone(groups, num_workers, tiny, X):
     options = {"epochs": 3, "num_workers": num_workers}
     fitted = tiny(validation_fraction=0.3, **options).fit(X, groups=groups)

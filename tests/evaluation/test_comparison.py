@@ -19,6 +19,7 @@ def run(study, **options):
     return compare(features, y, study.patients, **study.parts, **options)
 
 
+@pytest.mark.slow
 @laws
 @given(seed=seeds, n_values=st.sampled_from([2, 5, 1000]))
 def test_the_auc_of_a_resample_is_that_of_its_images_repeated_as_drawn(seed, n_values):

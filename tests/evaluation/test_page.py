@@ -9,6 +9,7 @@ import pytest
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "after-training.md"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
 def test_the_blocks_run_in_order_and_give_what_the_page_says(capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), flags=re.M | re.S)

@@ -251,6 +251,8 @@ def test_workers_read_only_a_little_ahead():
     assert len(list(batches)) == 8
 
 
+# On a busy machine it may be slow to start, too.
+@pytest.mark.filterwarnings("ignore:a worker process has not returned row 0")
 def test_a_worker_that_lives_is_waited_for_and_told_of(monkeypatch):
     monkeypatch.setattr(_processes, "PATIENCE", 0.2)
     monkeypatch.setattr(_processes, "_LOOK", 0.1)

@@ -58,7 +58,7 @@ KINDS = {
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("number", [60, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_mutant_is_a_result_or_an_error_in_bounds(number, tmp_path):
     for kind, (mutate, whole) in KINDS.items():
         mutants.write_mutants(tmp_path, kind, mutate, whole, number)

@@ -183,6 +183,7 @@ def test_an_image_that_cannot_be_used_is_counted(labeled, unlabeled):
     assert "unusable images 0 left out" in unlabeled.text
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_evaluation(labeled, data, encoder, paths):
     # The test patients are those that the encoder was not trained on.
     Z, train, test = encoder.transform(paths), np.setdiff1d(data.train, BROKEN), data.test
@@ -210,6 +211,7 @@ def test_a_collapsed_encoder_has_a_report_that_says_so(data, encoder, tmp_path):
     assert "the encoder has collapsed" in read(path).text
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(labeled, data, encoder, paths, tmp_path):
     options = {"groups": data.groups, "label_names": NAMES, "title": HOSTILE, "random_state": 0}

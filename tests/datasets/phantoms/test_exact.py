@@ -39,6 +39,7 @@ def optional_features() -> list[str]:
     return [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]]
 
 
+@pytest.mark.slow
 def test_a_plain_processor_and_two_threads_give_the_same_bytes():
     subprocess.run(
         [sys.executable, __file__],
