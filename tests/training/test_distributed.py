@@ -22,7 +22,7 @@ SCRIPT = str(Path(__file__).with_name("launched.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
-EQUAL = {"rtol": 1e-5, "atol": 1e-5}
+EQUAL = {"rtol": 1e-5, "atol": 1e-4}
 # bfloat16 rounds differently for every order of a sum.
 ROUGH = {"rtol": 0.05, "atol": 0.05}
 
