@@ -24,7 +24,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 EQUAL = {"rtol": 1e-5, "atol": 1e-4}
 # bfloat16 rounds differently for every order of a sum.
-ROUGH = {"rtol": 0.05, "atol": 0.05}
+ROUGH = {"rtol": 0.05, "atol": 0.15}
 
 # Starting ten processes takes a minute: once is enough, with `--dist loadgroup`.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
