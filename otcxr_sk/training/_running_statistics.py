@@ -7,23 +7,26 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def unsettled(model: nn.Module) -> list[_BatchNorm]:
-    """Return the batch norms that have seen fewer batches than they remember.
+def unsettled(model: nn.Module) -> dict[_BatchNorm, int]:
+    """Return the batch norms that have seen fewer batches than they remember, and how many.
 
     Those that come with statistics of unknown batches, as some files of weights do, are none.
     """
     # Torch would compile anew for every momentum.
     if any(hasattr(module, "_orig_mod") for module in model.modules()):
-        return []
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and module.momentum
-        and module.num_batches_tracked is not None
-        and module.num_batches_tracked < 1 / module.momentum
-        and (module.num_batches_tracked > 0 or _is_new(module))
-    ]
+        return {}
+    found = {}
+    for norm in model.modules():
+        if (
+            not isinstance(norm, _BatchNorm)
+            or not norm.momentum
+            or norm.num_batches_tracked is None
+        ):
+            continue
+        batches = int(norm.num_batches_tracked)
+        if batches < 1 / norm.momentum and (batches > 0 or _is_new(norm)):
+            found[norm] = batches
+    return found
 
 
 def _is_new(norm: _BatchNorm) -> bool:
@@ -33,7 +36,7 @@ def _is_new(norm: _BatchNorm) -> bool:
 
 
 @contextmanager
-def settling(norms: list[_BatchNorm]) -> Iterator[None]:
+def settling(batches: dict[_BatchNorm, int]) -> Iterator[None]:
     """Let batch norms take the mean over all batches until these are more than they remember.
 
     With torch's momentum of 0.1, the mean of 0 and variance of 1 that they start with would still
@@ -41,17 +44,17 @@ def settling(norms: list[_BatchNorm]) -> Iterator[None]:
 
     Parameters
     ----------
-    norms : list of batch norms
-        As from `unsettled`, before any batch. Those that have settled are removed.
+    batches : dict of batch norm to int
+        As from `unsettled`, before any batch. It counts this one, so that no device is asked for
+        the number.
     """
     usual: dict[_BatchNorm, float] = {}
-    for norm in norms:
-        assert norm.num_batches_tracked is not None
-        share = 1 / (int(norm.num_batches_tracked) + 1)
+    for norm in batches:
+        share = 1 / (batches[norm] + 1)
+        batches[norm] += 1
         if norm.momentum and norm.momentum < share:
             usual[norm] = norm.momentum
             norm.momentum = share
-    norms[:] = usual
     try:
         yield
     finally:

@@ -66,4 +66,4 @@ def test_norms_without_momentum_or_statistics_are_left_alone():
         [nn.BatchNorm2d(2, momentum=momentum) for momentum in (None, 0.0)]
         + [nn.BatchNorm2d(2, track_running_stats=False)]
     )
-    assert unsettled(norms) == []
+    assert unsettled(norms) == {}
