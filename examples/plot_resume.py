@@ -27,6 +27,10 @@ images = make_chest_phantoms(n_patients=24, image_size=64, random_state=0).image
 # ``KeyboardInterrupt`` as usual.
 
 
+# Shells may start background jobs, such as the build of this page, with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class PressCtrlC(Callback):
     def on_epoch_end(self, state):
         if state.epoch == 2:

@@ -90,7 +90,7 @@ def draw(found, file):
         ax.set_xscale("log")
         ax.spines[["top", "right"]].set_visible(False)
     # A loss that explodes would make lines of all others.
-    highest = max(found[name]["history"]["loss"][0] for name in LENGTHS if name in found)
+    highest = np.median([each["history"]["loss"][0] for each in found.values()])
     for ax in axes[:2]:
         ax.set_ylim(top=min(ax.get_ylim()[1], 1.2 * highest))
     axes[-1].set_axis_off()
