@@ -4,6 +4,7 @@ import inspect
 import re
 
 from sphinx.util.nodes import make_refnode
+from sphinx_gallery.sorting import ExplicitOrder
 
 import otcxr_sk
 
@@ -20,7 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 
-exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 nitpicky = True
@@ -36,11 +37,20 @@ autodoc_member_order = "bysource"
 autosummary_generate = True
 numpydoc_show_class_members = False
 
+# From first steps to special questions; a new example comes last.
+EXAMPLES = [
+    *("quick_start", "dicom_folder", "grid_search", "few_labels", "weights", "resume"),
+    *("duplicates", "matching", "read_out", "explain", "threshold", "segmentation"),
+    *("drift", "export"),
+]
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
     "ignore_pattern": "benchmarks",
+    "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in EXAMPLES), "*"]),
+    "write_computation_times": False,
     "download_all_examples": False,
     "show_memory": False,
     "remove_config_comments": True,

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.datasets import make_chest_phantoms
 
-data = make_chest_phantoms(n_patients=80, image_size=64, random_state=0)
-effusion = data.labels[:, data.label_names.index("effusion")]
+data = make_chest_phantoms(n_patients=120, image_size=64, random_state=0)
+enlarged = data.labels[:, data.label_names.index("cardiomegaly")]
 split = GroupShuffleSplit(1, test_size=0.4, random_state=0)
 train, test = next(split.split(data.images, groups=data.groups))
 
@@ -40,24 +40,25 @@ with TemporaryDirectory() as folder:
     )
     search = GridSearchCV(
         model,
-        {"encoder__epochs": [1, 2], "classifier__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
+        {"encoder__epochs": [2, 4], "classifier__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
         cv=StratifiedGroupKFold(2),
         scoring="roc_auc",
     )
-    search.fit(data.images[train], effusion[train], groups=data.groups[train])
-    auc = search.score(data.images[test], effusion[test])
+    search.fit(data.images[train], enlarged[train], groups=data.groups[train])
+    auc = search.score(data.images[test], enlarged[test])
 
 print(search.best_params_)
 print(f"AUC on validation folds {search.best_score_:.3f}, on test patients {auc:.3f}")
 
 # %%
 # The AUC of every candidate: the mean of two folds, and their range. As a rule, the best of many
-# scores flatters, so report that of the test patients, who had no part in the choice. Here the test
-# score is higher; with so few patients, folds differ by 0.2, and a search can only guess.
+# scores flatters, so report that of the test patients, who had no part in the choice. Here it is
+# the higher one: the encoder that is judged last learned from all training patients, those in folds
+# from half of them.
 
 results = search.cv_results_
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-for epochs, color in ((1, "#0072b2"), (2, "#d55e00")):
+for epochs, color in ((2, "#0072b2"), (4, "#d55e00")):
     rows = results["param_encoder__epochs"] == epochs
     C = results["param_classifier__C"][rows].astype(float)
     folds = [results[f"split{fold}_test_score"][rows] for fold in range(2)]
