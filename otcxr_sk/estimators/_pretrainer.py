@@ -89,8 +89,8 @@ class OTCXRPretrainer(
         dense map (B, C, h, w). A module is copied, never changed.
     weights : path or fitted OTCXRPretrainer, default=None
         Where training starts. A local file with weights of the named timm model
-        (``.safetensors``, or ``.pth``, from which no code is run); a Hugging Face folder with
-        DINOv2 weights, such as RAD-DINO; or another pretrainer, whose encoder is taken and those
+        (``.safetensors``, or ``.pth``, from which no code is run); a Hugging Face folder of a
+        DINOv2 or ViT, such as RAD-DINO; or another pretrainer, whose encoder is taken and those
         of its heads that have the same shapes. None starts at random. Nothing is ever downloaded.
     image_size : int, default=224
         Height and width that images are resized to, in pixels. At least the encoder's stride.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from otcxr_sk.method._weights import (
     check_config,
     has_large_kernels,
-    is_dinov2,
     locate,
     read_weights,
     summary,
@@ -231,8 +230,7 @@ def _load(name: str, size: int, weights: str | Path | Mapping[str, Tensor], bare
     file = locate(weights)
     state = read_weights(file)
     backbone = _fill(name, size, state, bare, repr(str(file)))
-    if is_dinov2(state):
-        check_config(file, backbone)
+    check_config(file, backbone)
     return backbone
 
 

@@ -44,23 +44,30 @@ _LARGEST_KERNEL = 32
 # A mark, a version, facts of the machine, the content and the names of its storages.
 _OLD_PICKLES = 5
 
-# Hugging Face's names in DINOv2 and its authors' names, which timm reads; replaced in this order.
-_DINOV2 = {
+# Hugging Face's names in ViT and DINOv2, and timm's or the authors'; replaced in this order.
+_TRANSFORMERS = {
     "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.": "",
     "encoder.layer.": "blocks.",
+    "layernorm_before.": "norm1.",
+    "layernorm_after.": "norm2.",
+    "intermediate.dense.": "mlp.fc1.",
     "attention.q_proj.": "attention.attention.query.",
     "attention.k_proj.": "attention.attention.key.",
     "attention.v_proj.": "attention.attention.value.",
     "attention.output.dense.": "attn.proj.",
     "attention.o_proj.": "attn.proj.",
+    "output.dense.": "mlp.fc2.",
     "layer_scale1.lambda1": "ls1.gamma",
     "layer_scale2.lambda1": "ls2.gamma",
     "mlp.weights_in.": "mlp.w12.",
     "mlp.weights_out.": "mlp.w3.",
     "layernorm.": "norm.",
 }
+_PREFIX = r"^(vit|dinov2(_with_registers)?)\."
+# What is put on top of an encoder: to classify, to pool, to draw what was masked.
+_HEADS = ("classifier.", "pooler.", "decoder.")
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -94,7 +101,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     -------
     state : dict of str to Tensor
         On the CPU. Taken from ``state_dict`` or ``model`` if it is nested there; prefixes of
-        wrapped modules are removed. Hugging Face's names in DINOv2 become its authors' names.
+        wrapped modules are removed. Hugging Face's names in ViT and DINOv2 become those that timm
+        reads.
 
     Raises
     ------
@@ -124,12 +132,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         or max(map(len, content)) > LONGEST_NAME
     ):
         raise ValueError(f"{str(file)!r} claims far more numbers or names than networks have")
-    return _dinov2({_unwrapped(key): value for key, value in content.items()})
-
-
-def is_dinov2(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether a state dict has the names of DINOv2's authors, which timm recognizes."""
-    return "mask_token" in state
+    return _as_timm_names({_unwrapped(key): value for key, value in content.items()})
 
 
 def check_config(file: Path, backbone: nn.Module) -> None:
@@ -301,16 +304,18 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    bare = {re.sub(r"^dinov2(_with_registers)?\.", "", name): v for name, v in state.items()}
-    if "encoder.layer.0.layer_scale1.lambda1" not in bare:
+def _as_timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    bare = {re.sub(_PREFIX, "", name): v for name, v in state.items()}
+    dinov2 = "encoder.layer.0.layer_scale1.lambda1" in bare
+    if not dinov2 and "encoder.layer.0.layernorm_before.weight" not in bare:
         return state
     renamed = {}
     for name, value in bare.items():
-        for theirs, ours in _DINOV2.items():
+        if name.startswith(_HEADS):
+            continue
+        for theirs, ours in _TRANSFORMERS.items():
             name = name.replace(theirs, ours)
-        if not name.startswith("classifier."):
-            renamed[name] = value
+        renamed[name] = value
     for name in [name for name in renamed if ".attention.attention.query." in name]:
         parts = [name.replace("query", part) for part in ("query", "key", "value")]
         found = [renamed[part] for part in parts if part in renamed]
@@ -323,6 +328,7 @@ def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
             renamed[joined] = torch.cat(found)
             for part in parts:
                 del renamed[part]
-    # timm recognizes the layout by the token that masked patches in training, and drops it.
-    renamed.setdefault("mask_token", torch.zeros(1))
+    if dinov2:
+        # timm recognizes the layout by the token that masked patches in training, and drops it.
+        renamed.setdefault("mask_token", torch.zeros(1))
     return renamed

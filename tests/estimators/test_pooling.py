@@ -44,20 +44,26 @@ def test_the_default_is_the_mean(tiny, by_token, X):
 @pytest.mark.parametrize(
     ("name", "kind", "options"),
     [
+        ("vit_base_patch16_224", "ViT", {"patch_size": 10, "intermediate_size": 192}),
         ("vit_base_patch14_dinov2", "Dinov2", {}),
         ("vit_base_patch14_reg4_dinov2", "Dinov2WithRegisters", {"num_register_tokens": 4}),
     ],
 )
-def test_dinov2_in_the_layout_of_rad_dino_embeds_as_transformers_does(
+def test_a_transformer_of_hugging_face_embeds_as_transformers_does(
     name, kind, options, tmp_path, monkeypatch
 ):
     import transformers
 
-    small = partial(timm.model_entrypoint(name), embed_dim=48, depth=2, num_heads=2)
-    monkeypatch.setitem(_registry._model_entrypoints, name, small)
-    config = getattr(transformers, f"{kind}Config")(
-        **SHAPE, image_size=SIDE, patch_size=14, **options
+    options = {"patch_size": 14} | options
+    small = partial(
+        timm.model_entrypoint(name),
+        embed_dim=48,
+        depth=2,
+        num_heads=2,
+        patch_size=options["patch_size"],
     )
+    monkeypatch.setitem(_registry._model_entrypoints, name, small)
+    config = getattr(transformers, f"{kind}Config")(**SHAPE, image_size=SIDE, **options)
     theirs = getattr(transformers, f"{kind}Model")(config).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.parameters():
@@ -71,7 +77,7 @@ def test_dinov2_in_the_layout_of_rad_dino_embeds_as_transformers_does(
     encoder.mean_, encoder.std_ = 0.5307, 0.2583
     standard = torch.from_numpy((images[:, None] - 0.5307) / 0.2583).expand(-1, 3, -1, -1)
     with torch.inference_mode():
-        expected = theirs(standard).pooler_output
+        expected = theirs(standard).last_hidden_state[:, 0]
     np.testing.assert_allclose(encoder.transform(images), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -57,9 +57,7 @@ def hugging_face(kind="Dinov2", **options):
         hidden_size=WIDTH,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=14,
-        **options,
+        **{"image_size": SIDE, "patch_size": 14} | options,
     )
     return randomize(getattr(transformers, f"{kind}Model")(config))
 
@@ -88,6 +86,22 @@ def test_dinov2_of_hugging_face_gives_the_maps_that_transformers_gives(
     theirs.save_pretrained(tmp_path)
     ours = build(tmp_path, small(name), SIDE)
     torch.testing.assert_close(*dense_maps(ours, theirs, SIDE, n_others), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("ViT", {}), ("ViTMAE", {"mask_ratio": 0.0})], ids=["ViT", "ViTMAE"]
+)
+def test_a_vit_of_hugging_face_gives_the_maps_that_transformers_gives(
+    kind, options, small, tmp_path
+):
+    options |= {"image_size": 64, "patch_size": 16, "intermediate_size": 4 * WIDTH}
+    theirs = hugging_face(kind, **options)
+    theirs.save_pretrained(tmp_path)
+    ours = build(tmp_path, small("vit_base_patch16_224"), 64)
+    dense, expected = dense_maps(ours, theirs, 64)
+    if kind == "ViTMAE":  # It shuffles patches, whatever the ratio.
+        dense, expected = (each.flatten(2).sort(-1).values for each in (dense, expected))
+    torch.testing.assert_close(dense, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_dinov2_may_be_a_file_or_a_folder_pickled_or_within_a_classifier(small, tmp_path):
