@@ -76,10 +76,12 @@ def write_tables(rows, file, overview, caveats=()):
     """
     on_gpu = len(values(rows, "gpu_seconds"))
     facts = {name: fact for name, fact in FACTS.items() if on_gpu or name != "GPU s"}
+    seeds = len(unique(rows, "seed"))
+    of_seeds = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     lines = [
         f"# Results: {file.stem}",
         "",
-        f"AUC on test patients, mean ± standard deviation of {len(unique(rows, 'seed'))} seeds, by",
+        f"AUC on test patients, {of_seeds}, by",
         "the share of the training patients whose labels are used; in folds where a collection has",
         "no test patients. Dice of masks by a linear head on the dense maps, by the share of",
         "patients annotated. The mean of a collection is over tasks and shares. The best is bold.",
@@ -150,7 +152,7 @@ def _mean_of_tasks(column, tasks, method):
 def _cell(score, best):
     if not len(score):
         return ""
-    cell = f"{score.mean():.3f} ± {score.std(ddof=1) if len(score) > 1 else 0:.3f}"
+    cell = f"{score.mean():.3f}" + (f" ± {score.std(ddof=1):.3f}" if len(score) > 1 else "")
     return f"**{cell}**" if score.mean() >= best else cell
 
 
