@@ -35,8 +35,8 @@ from study import laptop, make_parser, read_study
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter
 from otcxr_sk.evaluation import few_labels
-from otcxr_sk.evaluation._comparison import resample, resampled_auc
 from otcxr_sk.evaluation._probe import mean_auc
+from otcxr_sk.evaluation._resampling import resample, resampled_auc
 
 PRETRAINED = "pre-trained"
 STARTS = (PRETRAINED, "random", "imagenet")

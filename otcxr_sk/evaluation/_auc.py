@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 
@@ -15,9 +14,18 @@ from otcxr_sk._columns import check_patients, warn_of_seen
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._quote import brief
 from otcxr_sk._warning import warn_user
-from otcxr_sk.evaluation._comparison import resample, resampled_auc
-from otcxr_sk.evaluation._interval import LEAST_PATIENTS, check_resampling, percentile_interval
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
+from otcxr_sk.evaluation._resampling import (
+    LEAST_PATIENTS,
+    UNKNOWN,
+    Interval,
+    check_resampling,
+    count_pairs,
+    interval,
+    resample,
+    resampled_auc,
+    shown,
+)
 from otcxr_sk.evaluation._split import MultilabelStratifiedGroupKFold
 from otcxr_sk.evaluation._task import (
     check_apart,
@@ -89,29 +97,27 @@ class ProbeAUC:
         level = f"AUC ({100 * self.confidence_level:g} % interval)"
         lines = [f"{'label':<{width}}  {level:<24}  positive of images"]
         for name, row in zip(names, self.rows(), strict=True):
-            auc = _with_interval(row["auc"], row["low"], row["high"])
+            auc = shown(row["auc"], row["low"], row["high"])
             lines.append(f"{name:<{width}}  {auc:<24}  {row['n_positive']:>8} of {row['n_images']}")
         if len(self.names) > 1:
-            lines.append(f"{'mean':<{width}}  {_with_interval(self.mean, *self.mean_interval)}")
+            lines.append(f"{'mean':<{width}}  {shown(self.mean, *self.mean_interval)}")
         lines += [f"{brief(name)} is left out: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """A label, and truth, score and patient (a number) of test images, fold by fold."""
+    """A label, and truth (m, 1), score (m, 1) and patient (a number) of test images, by fold."""
 
     name: str
     parts: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]]
 
     def auc(self) -> float:
-        return float(np.mean([mean_auc(t[:, None], s[:, None]) for t, s, _ in self.parts]))
+        return float(np.mean([mean_auc(truth, score) for truth, score, _ in self.parts]))
 
     def resampled(self, counts: NDArray[np.int_]) -> NDArray[np.float64]:
         """Return the mean over the folds that have both classes, in each resample."""
-        each = np.stack(
-            [resampled_auc(t[:, None], s[:, None], p, counts) for t, s, p in self.parts]
-        )
+        each = np.stack([resampled_auc(*part, counts) for part in self.parts])
         whole = is_known(each)
         with np.errstate(invalid="ignore"):
             return np.where(whole, each, 0).sum(0) / whole.sum(0)
@@ -119,21 +125,30 @@ class _Judged:
     def fewest(self) -> int:
         """Return the number of patients with positive images, or with negative ones."""
         return min(
-            len(np.unique(np.concatenate([p[t == value] for t, _, p in self.parts])))
+            len(np.unique(np.concatenate([p[t[:, 0] == value] for t, _, p in self.parts])))
             for value in (0, 1)
         )
 
     def pairs(self) -> int:
-        """Return how many pairs the patients make, none of them in two pairs."""
+        """Return how many pairs the patients make within folds, none of them in two pairs."""
         total, paired = 0, np.array([], np.intp)
         for truth, _, patient in self.parts:
             # Repeated cross-validation judges a patient again.
             new = ~np.isin(patient, paired)
-            positive, negative = (np.unique(patient[new & (truth == value)]) for value in (1, 0))
-            everyone = np.union1d(positive, negative)
-            total += min(len(positive), len(negative), len(everyone) // 2)
-            paired = np.union1d(paired, everyone)
+            total += count_pairs(truth[new], patient[new])
+            paired = np.union1d(paired, patient[is_known(truth[:, 0])])
         return total
+
+    def interval(self, resampled: NDArray[np.float64], confidence_level: float) -> Interval:
+        """Return the interval of the AUC; NaN, with a warning, if it is of too few patients."""
+        value, n, fewest = self.auc(), self.pairs(), self.fewest()
+        if fewest < LEAST_PATIENTS and not (n and value in (0, 1)):
+            warn_user(
+                f"{self.name}: too few test patients ({fewest}) have positive images, or "
+                "negative ones, for an interval, which is NaN"
+            )
+            return UNKNOWN
+        return interval(value, resampled, n, confidence_level)
 
     def counted(self, value: float | None = None) -> int:
         """Return the number of images of which it is known, or those with that value."""
@@ -251,8 +266,8 @@ def probe_auc(
         for fold, where, complete in zip(folds, of_fold, whole, strict=True):
             if complete:
                 truth, score = score_test_rows(probe, features, column[:, None], *fold)
-                for one, t, s in zip(of_column, truth.T, score.T, strict=True):
-                    one.parts.append((t, s, where))
+                for j, one in enumerate(of_column):
+                    one.parts.append((truth[:, [j]], score[:, [j]], where))
         found += of_column
     if not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:_NAMED])
@@ -260,19 +275,14 @@ def probe_auc(
 
     auc = np.array([one.auc() for one in found])
     resampled = np.stack([one.resampled(counts) for one in found])
-    pairs = [one.pairs() for one in found]
-    intervals = []
-    for one, value, values, n in zip(found, auc, resampled, pairs, strict=True):
-        if one.fewest() < LEAST_PATIENTS and not (n and value in (0, 1)):
-            warn_user(
-                f"{one.name}: too few test patients ({one.fewest()}) have positive images, or "
-                "negative ones, for an interval, which is NaN"
-            )
-            values = np.full(1, np.nan)
-        intervals.append(_interval(value, values, n, confidence_level))
+    intervals = [
+        one.interval(values, confidence_level) for one, values in zip(found, resampled, strict=True)
+    ]
     low, high = np.array(intervals).T
-    mean = float(auc.mean())
-    together = resampled.mean(0) if is_known(low).all() else np.full(1, np.nan)
+    mean, of_mean = float(auc.mean()), UNKNOWN
+    if is_known(low).all():
+        pairs = min(one.pairs() for one in found)
+        of_mean = interval(mean, resampled.mean(0), pairs, confidence_level)
     return ProbeAUC(
         names=tuple(one.name for one in found),
         auc=auc,
@@ -281,7 +291,7 @@ def probe_auc(
         n_positive=np.array([one.counted(1) for one in found]),
         n_images=np.array([one.counted() for one in found]),
         mean=mean,
-        mean_interval=_interval(mean, together, min(pairs), confidence_level),
+        mean_interval=of_mean,
         skipped=skipped,
         confidence_level=confidence_level,
     )
@@ -343,18 +353,3 @@ def _why(column: NDArray[Any], classes: NDArray[Any], folds: list[Fold]) -> str:
         return "no fold has all its classes both in training and in test"
     train, test = (named_classes(classes_of(column[rows])) for rows in folds[0])
     return f"train has {train}, test has {test}"
-
-
-def _interval(
-    value: float, resampled: NDArray[np.float64], pairs: int, confidence_level: float
-) -> tuple[float, float]:
-    if pairs and value in (0, 1):
-        exact = binomtest(round(value * pairs), pairs).proportion_ci(confidence_level)
-        return float(exact.low), float(exact.high)
-    if not is_known(resampled).any():
-        return np.nan, np.nan
-    return percentile_interval(resampled, confidence_level)
-
-
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -11,12 +11,16 @@ from sklearn.utils import check_random_state
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
 from otcxr_sk.evaluation._efficiency import draw_rows
-from otcxr_sk.evaluation._interval import check_resampling
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
+from otcxr_sk.evaluation._resampling import (
+    check_resampling,
+    count_pairs,
+    interval,
+    resample,
+    resampled_auc,
+    shown,
+)
 from otcxr_sk.evaluation._task import NotFiniteError, check_features, check_task, is_known
-
-# Resamples held in memory at once, with a weight for each test row.
-_BLOCK = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,8 @@ class Comparison:
         ]
         for row in self.rows():
             line = (
-                f"{100 * row['fraction']:>4g} %  {row['name']:<{width}}  {row['score']:.3f} "
-                f"({row['score_low']:.3f} to {row['score_high']:.3f})"
+                f"{100 * row['fraction']:>4g} %  {row['name']:<{width}}  "
+                f"{shown(row['score'], row['score_low'], row['score_high'])}"
             )
             if row["name"] != self.reference:
                 line += f"  {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
@@ -118,7 +122,8 @@ def compare(
     Tibshirani 1993, chapter 13) in which test patients, not images, are drawn with replacement.
     They say how much the difference between these fitted classifiers would vary with other test
     patients. They do not include the variation from pre-training or from which patients are
-    labeled.
+    labeled. A score of 0 or 1, on which all resamples would agree, has an exact interval, as in
+    `probe_auc`; the difference of two such scores goes as far as the ends of theirs.
 
     Parameters
     ----------
@@ -195,7 +200,7 @@ def compare(
             warn_user(f"{error}, or judge it alone: its scores are NaN")
     random = check_random_state(random_state)
     drawn = draw_rows(labels, patients, train_rows, fractions, draws, random)
-    counts = resample(patients[test_rows], n_resamples, random)
+    patient, counts = resample(patients[test_rows], n_resamples, random)
 
     score = np.full((len(features), len(drawn)), np.nan)
     resampled = np.full((*score.shape, n_resamples), np.nan)
@@ -206,7 +211,10 @@ def compare(
             Z = embeddings[name]
             results = [score_test_rows(probe, Z, labels, rows, test_rows) for rows in sets]
             score[i, j] = np.mean([mean_auc(*result) for result in results])
-            resampled[i, j] = np.mean([resampled_auc(*result, *counts) for result in results], 0)
+            resampled[i, j] = np.mean(
+                [resampled_auc(*result, patient, counts) for result in results], 0
+            )
+            truth, _ = results[0]
     base = list(features).index(reference)
     # Whether a resample has every class depends only on its patients, not on the embedding.
     complete = is_known(resampled[base, 0])
@@ -220,6 +228,13 @@ def compare(
     (score_low, low), (score_high, high) = np.quantile(
         np.stack([resampled, resampled - resampled[base]])[..., complete], tails, axis=-1
     )
+    # All resamples agree on them, and on the difference of two of them.
+    extreme, pairs = np.isin(score, (0, 1)), count_pairs(truth, patient)
+    for at in zip(*extreme.nonzero(), strict=True):
+        score_low[at], score_high[at] = interval(score[at], resampled[at], pairs, confidence_level)
+    both = extreme & extreme[base] & (np.arange(len(score)) != base)[:, None]
+    low[both] = (score_low - score_high[base])[both]
+    high[both] = (score_high - score_low[base])[both]
     return Comparison(
         names=tuple(features),
         fractions=tuple(drawn),
@@ -232,41 +247,3 @@ def compare(
         high=high,
         confidence_level=confidence_level,
     )
-
-
-def resample(
-    patients: NDArray[Any], n_resamples: int, random: np.random.RandomState
-) -> tuple[NDArray[np.intp], NDArray[np.int_]]:
-    """Return the index of each row's patient, and how often each resample has each patient."""
-    names, index = np.unique(patients, return_inverse=True)
-    n = len(names)
-    return index, random.multinomial(n, np.full(n, 1 / n), size=n_resamples)
-
-
-def resampled_auc(
-    truth: NDArray[np.float64],
-    score: NDArray[np.float64],
-    patient: NDArray[np.intp],
-    counts: NDArray[np.int_],
-) -> NDArray[np.float64]:
-    """Return the mean AUC over labels (m, k) in each resample; NaN where a class is missing.
-
-    The AUC is the share of pairs of a positive and a negative that are in order; ties count half
-    (Hanley and McNeil 1982). With the negatives sorted once, a running sum of their counts gives
-    the number of negatives below each positive, for all resamples at once.
-    """
-    total = np.zeros(len(counts))
-    for actual, scored in zip(truth.T, score.T, strict=True):
-        positive, negative = np.flatnonzero(actual == 1), np.flatnonzero(actual == 0)
-        negative = negative[np.argsort(scored[negative])]
-        below = np.searchsorted(scored[negative], scored[positive], "left")
-        up_to = np.searchsorted(scored[negative], scored[positive], "right")
-        for start in range(0, len(counts), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            weights = counts[block].T.astype(float)
-            positives, negatives = weights[patient[positive]], weights[patient[negative]]
-            running = np.pad(negatives.cumsum(0), [(1, 0), (0, 0)])
-            in_order = (positives * (running[below] + running[up_to])).sum(0) / 2
-            with np.errstate(invalid="ignore"):
-                total[block] += in_order / (positives.sum(0) * running[-1])
-    return total / truth.shape[1]

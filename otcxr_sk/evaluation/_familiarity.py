@@ -170,8 +170,8 @@ class Familiarity(OutlierMixin, BaseEstimator):
         """Return the scale of embeddings, and their references on it."""
         if not np.ptp(Z, axis=0).any():
             raise ValueError(
-                "the embeddings are all equal, so none is more familiar than another; see "
-                "embedding_health"
+                "the embeddings are all equal, or all but those of a few patients, so none is more "
+                "familiar than another; see embedding_health"
             )
         scale = PCA(_KEPT, whiten=True, svd_solver="covariance_eigh").fit(Z)
         candidates = np.linspace(0, len(Z) - 1, min(len(Z), _CANDIDATES)).astype(np.intp)

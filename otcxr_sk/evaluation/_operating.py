@@ -5,14 +5,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 from sklearn.utils import check_random_state
 
 from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import warn_user
-from otcxr_sk.evaluation._comparison import resample
-from otcxr_sk.evaluation._interval import LEAST_PATIENTS, check_resampling, percentile_interval
+from otcxr_sk.evaluation._resampling import (
+    LEAST_PATIENTS,
+    UNKNOWN,
+    Interval,
+    check_resampling,
+    interval,
+    resample,
+    shown,
+)
 from otcxr_sk.evaluation._task import as_features, check_labels, is_known, require_finite
 
 
@@ -40,14 +46,12 @@ class OperatingPoint:
     confidence_level: float
 
     def __str__(self) -> str:
-        rates = ", ".join(
-            f"{name} {getattr(self, name):.3f} ({low:.3f} to {high:.3f})"
-            for name, (low, high) in (
-                ("sensitivity", self.sensitivity_interval),
-                ("specificity", self.specificity_interval),
-            )
+        return (
+            f"at {self.threshold:.3g}: "
+            f"sensitivity {shown(self.sensitivity, *self.sensitivity_interval)}, "
+            f"specificity {shown(self.specificity, *self.specificity_interval)}, "
+            f"{100 * self.confidence_level:g} % intervals"
         )
-        return f"at {self.threshold:.3g}: {rates}, {100 * self.confidence_level:g} % intervals"
 
 
 @ordinary()
@@ -119,31 +123,28 @@ def operating_point(
         raise ValueError(
             "y must have images of 0 and of 1; for named classes, pass y == 'the positive one'"
         )
-    scores = as_features(np.reshape(score, (-1, 1)), "score")[:, 0]
+    scores = as_features(score if np.ndim(score) > 1 else np.reshape(score, (-1, 1)), "score")
+    if scores.shape[1] > 1:
+        raise ValueError("score has several columns; pass one of them, such as score[:, 1]")
     if len(scores) != len(truth):
         raise ValueError(f"score has {len(scores)} rows, y has {len(truth)}")
-    require_finite(scores[:, None], np.flatnonzero(known), "score", "of y and score")
+    require_finite(scores, np.flatnonzero(known), "score", "of y and score")
     if not np.isfinite(threshold):
         raise ValueError(f"threshold must be a finite number, got {threshold}")
     patients = check_patients(np.arange(len(truth)) if groups is None else groups, len(truth))
     patient, counts = resample(patients[known], n_resamples, check_random_state(random_state))
-    called, positive = scores[known] >= threshold, truth[known] == 1
+    called, positive = scores[known, 0] >= threshold, truth[known] == 1
 
-    def rate(right: NDArray[np.bool_], all_: NDArray[np.bool_], what: str) -> Any:
-        share = float(right.sum() / all_.sum())
-        of_patient = [
-            np.bincount(patient[part], minlength=counts.shape[1]) for part in (right, all_)
-        ]
+    def rate(right: NDArray[np.bool_], of: NDArray[np.bool_], what: str) -> tuple[float, Interval]:
+        share = float(right.sum() / of.sum())
+        of_patient = [np.bincount(patient[part], minlength=counts.shape[1]) for part in (right, of)]
         n = int((of_patient[1] > 0).sum())
-        if share in (0, 1):
-            exact = binomtest(round(share * n), n).proportion_ci(confidence_level)
-            return share, (float(exact.low), float(exact.high))
-        if n < LEAST_PATIENTS:
+        if n < LEAST_PATIENTS and share not in (0, 1):
             warn_user(f"too few patients ({n}) have {what} images for an interval, which is NaN")
-            return share, (np.nan, np.nan)
+            return share, UNKNOWN
         hits, number = (counts @ each for each in of_patient)
         resampled = np.where(number > 0, hits / np.maximum(number, 1), np.nan)
-        return share, percentile_interval(resampled, confidence_level)
+        return share, interval(share, resampled, n, confidence_level)
 
     sensitivity, of_sensitivity = rate(called & positive, positive, "positive")
     specificity, of_specificity = rate(~called & ~positive, ~positive, "negative")

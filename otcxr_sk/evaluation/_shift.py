@@ -9,13 +9,19 @@ from sklearn.utils import check_random_state
 
 from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk.evaluation._comparison import resample, resampled_auc
-from otcxr_sk.evaluation._interval import check_resampling, percentile_interval
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
+from otcxr_sk.evaluation._resampling import (
+    check_resampling,
+    count_pairs,
+    interval,
+    resample,
+    resampled_auc,
+)
 from otcxr_sk.evaluation._task import as_features, require_finite
 
-# Patients of a collection.
-_LEAST = 10
+# Patients of a collection. Half of them make six pairs, and if all of these are in order, the exact
+# interval of 95 % is above 0.5.
+_LEAST = 12
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def domain_shift(
     The classifier is `make_probe`, fitted on half of the patients and judged on the others. Two
     samples of one population cannot be told apart, whatever the classifier (Lopez-Paz and Oquab
     2017, "Revisiting classifier two-sample tests"). The interval is a percentile bootstrap interval
-    in which patients are drawn with replacement, as in `compare`.
+    in which patients are drawn with replacement, or exact for an AUC of 0 or 1, as in `probe_auc`.
 
     Parameters
     ----------
@@ -131,10 +137,11 @@ def domain_shift(
     train, test = _halves(domain, patients, random)
     truth, score = score_test_rows("linear", Z, domain[:, None], train, test)
     judged = patients[test]
-    resampled = resampled_auc(truth, score, *resample(judged, n_resamples, random))
-    low, high = percentile_interval(resampled, confidence_level)
+    patient, counts = resample(judged, n_resamples, random)
+    auc, resampled = mean_auc(truth, score), resampled_auc(truth, score, patient, counts)
+    ends = interval(auc, resampled, count_pairs(truth, patient), confidence_level)
     a, b = (len(np.unique(judged[domain[test] == which])) for which in (0, 1))
-    return DomainShift(mean_auc(truth, score), low, high, confidence_level, (a, b))
+    return DomainShift(auc, *ends, confidence_level, (a, b))
 
 
 def _joined(groups_a: Any, groups_b: Any, n: int, m: int) -> NDArray[np.intp]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats.contingency import crosstab
 from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
@@ -79,7 +80,7 @@ class MultilabelStratifiedGroupKFold(GroupKFold):
         names, patient = np.unique(check_patients(groups, len(labels)), return_inverse=True)
         if self.n_splits > len(names):
             raise ValueError(f"there are {len(names)} patients, too few for {self.n_splits} folds")
-        counts = np.hstack([_count(column, patient, len(names)) for column in labels.T])
+        counts = np.hstack([_count(column, patient) for column in labels.T])
         if (counts > 0).sum(0).min() < self.n_splits:
             warn_user(
                 f"a class of a label, or its being unknown, is that of fewer than {self.n_splits} "
@@ -95,18 +96,15 @@ class MultilabelStratifiedGroupKFold(GroupKFold):
             yield np.flatnonzero(fold == k)
 
 
-def _count(column: NDArray[Any], patient: NDArray[np.intp], n: int) -> NDArray[np.float64]:
-    """Return how many images each patient has of each class of a label, unknown the last."""
+def _count(column: NDArray[Any], patient: NDArray[np.intp]) -> NDArray[np.int_]:
+    """Return how many images each patient has of each class of a label, unknown ones first."""
     known = is_known(column)
     code = np.full(len(column), -1)
     code[known] = np.unique(column[known], return_inverse=True)[1]
-    code = np.unique(code, return_inverse=True)[1]
-    counts = np.zeros((n, code.max() + 1))
-    np.add.at(counts, (patient, code), 1)
-    return counts
+    return crosstab(patient, code).count
 
 
-def _assign(counts: NDArray[np.float64], order: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+def _assign(counts: NDArray[np.int_], order: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     """Return the fold of each patient, given in their order to where classes are evened most."""
     totals = counts.sum(0)
     folds, fold = np.zeros((n, counts.shape[1])), np.zeros(len(counts), np.intp)

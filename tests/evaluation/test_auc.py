@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from otcxr_sk.evaluation import knn_probe, linear_probe, make_probe, probe_auc
@@ -65,6 +66,23 @@ def test_copies_of_the_images_of_a_test_patient_are_no_evidence(study):
     once = probe_auc(*task, train=train, test=test, random_state=0)
     five = probe_auc(*task, train=train, test=np.repeat(test, 5), random_state=0)
     np.testing.assert_allclose([five.low, five.high], [once.low, once.high])
+
+
+def test_the_interval_of_folds_is_that_of_a_naive_bootstrap_of_patients(study):
+    """The resampled AUC is the mean over folds, each with the images of its resampled patients."""
+    y, patients = study.labels[:, 0], study.patients
+    scored = []
+    for train, test in GroupKFold(2).split(study.Z, groups=patients):
+        model = make_probe().fit(study.Z[train], y[train])
+        scored.append((patients[test], y[test], model.decision_function(study.Z[test])))
+    random, resampled = np.random.default_rng(1), []
+    for _ in range(500):
+        times = np.bincount(random.integers(100, size=100), minlength=100)
+        each = [roc_auc_score(t.repeat(times[p]), s.repeat(times[p])) for p, t, s in scored]
+        resampled.append(np.mean(each))
+    found = probe_auc(study.Z, y, patients, cv=GroupKFold(2), random_state=0)
+    expected = np.quantile(resampled, [0.025, 0.975])
+    np.testing.assert_allclose([found.low[0], found.high[0]], expected, atol=0.02)
 
 
 @pytest.mark.parametrize("split", [{"train": range(60), "test": range(60, 120)}, {"cv": 2}])

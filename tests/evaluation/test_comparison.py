@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe, probe_auc
-from otcxr_sk.evaluation._comparison import resample, resampled_auc
+from otcxr_sk.evaluation._resampling import resample, resampled_auc
 
 laws = settings(max_examples=5, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -90,6 +90,20 @@ def test_the_interval_of_a_score_with_all_labels_is_that_of_the_probe(study):
     np.testing.assert_allclose(interval, alone.mean_interval, atol=0.01)
     assert (found.score_low < found.score).all()
     assert (found.score < found.score_high).all()
+
+
+def test_scores_of_1_are_no_certainty_and_neither_is_that_they_are_equal(study):
+    y = study.labels[:, 0]
+    features = {"other": study.other, "one": y[:, None], "two": 2 * y[:, None]}
+    found = run(study, features=features, reference="one", y=y, fractions=[1.0])
+    alone = probe_auc(features["one"], y, study.patients, **study.parts)
+    assert found.score[1:].tolist() == [[1], [1]]
+    assert found.score_low[1] == found.score_low[2] == alone.low < 1
+    assert found.score_high[1:].tolist() == [[1], [1]]
+    difference = found.low[:, 0].tolist(), found.high[:, 0].tolist()
+    assert difference[0][1:] == [0, alone.low[0] - 1]
+    assert difference[1][1:] == [0, 1 - alone.low[0]]
+    assert -1 < found.low[0, 0] < found.high[0, 0] < 0
 
 
 def test_an_embedding_does_not_differ_from_its_copy(study):

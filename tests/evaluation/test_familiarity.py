@@ -116,6 +116,7 @@ def test_a_copy_scores_the_same():
     ("X", "options", "message"),
     [
         (np.ones((20, 3)), {}, "the embeddings are all equal"),
+        (draw(0, (10, 3)), {"groups": ["a"] * 9 + ["b"]}, "or all but those of a few patients"),
         (draw(0, (9, 3)), {}, "minimum of 10 is required"),
         (np.full((20, 3), np.nan), {}, "contains NaN"),
         (draw(0), {"groups": ["a"] * 200}, "groups has 1 patient"),

@@ -44,6 +44,22 @@ def test_with_an_image_per_patient_intervals_are_the_quantiles_of_the_binomial_d
         np.testing.assert_allclose(interval, binom.ppf([0.025, 0.975], n, p) / n, atol=0.005)
 
 
+def test_with_several_images_per_patient_intervals_are_those_of_a_naive_bootstrap_of_patients():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(80), random.integers(1, 6, size=80))
+    y = random.integers(2, size=len(groups))
+    score = y + random.normal(size=80)[groups] + random.normal(size=len(groups))
+    point = operating_point(y, score, 0.5, groups, n_resamples=2000, random_state=0)
+    rates = []
+    for _ in range(2000):
+        times = np.bincount(random.integers(80, size=80), minlength=80)[groups]
+        truth, called = y.repeat(times), score.repeat(times) >= 0.5
+        rates.append([np.mean(called[truth == which] == which) for which in (1, 0)])
+    expected = np.quantile(rates, [0.025, 0.975], axis=0).T
+    found = point.sensitivity_interval, point.specificity_interval
+    np.testing.assert_allclose(found, expected, atol=0.015)
+
+
 def test_copies_of_images_of_a_patient_are_no_evidence():
     y, score, groups = draw(0, n=200)
     once = operating_point(y, score, 0.5, groups, random_state=0)
@@ -102,6 +118,7 @@ def test_too_few_patients_of_a_class_cost_its_interval_only():
         ((["ill", "well"], [0, 1], 0.5), "y must have images of 0 and of 1; for named classes"),
         (([[0, 1], [1, 0]], [0, 1], 0.5), "y has several columns"),
         (([0, 1], [0, 1, 2], 0.5), "score has 3 rows, y has 2"),
+        (([0, 1], [[0, 1], [1, 0]], 0.5), r"score has several columns; .* score\[:, 1\]"),
         (([0, 1], [0, np.nan], 0.5), "score: row 1 has NaN"),
         (([0, 1], ["a", "b"], 0.5), "score must be numbers"),
         (([0, 1], [0, 1], np.nan), "threshold must be a finite number, got nan"),

@@ -73,6 +73,15 @@ def test_both_sides_of_the_split_have_half_of_the_patients_however_many_images_t
     assert domain_shift(a, b, groups, random_state=0).n_patients == (10, 25)
 
 
+def test_as_few_patients_as_there_may_be_are_enough_to_find_a_shift():
+    """The exact interval of n pairs of n in order begins at (alpha / 2) ** (1 / n)."""
+    Z = np.random.default_rng(0).normal(size=(12, 2))
+    found = domain_shift(Z, Z + 9, random_state=0)
+    assert (found.auc, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.025 ** (1 / 6))
+    assert found.found
+
+
 def test_equal_seeds_give_equal_results_and_swapped_collections_the_same_finding():
     a, b, *groups = halves(0)
     one, again = (domain_shift(a, b + 1, *groups, random_state=3) for _ in range(2))
@@ -90,7 +99,7 @@ def test_a_shift_is_printed_in_words():
     found = domain_shift(a, b + 9, *groups, confidence_level=0.9, random_state=0)
     assert str(found) == (
         "a shift was found: the collections are told apart with an AUC of 1.000 (90 % interval "
-        "1.000 to 1.000; 10 and 10 patients)"
+        "0.741 to 1.000; 10 and 10 patients)"
     )
 
 
@@ -102,7 +111,7 @@ Z = np.random.default_rng(0).normal(size=(20, 3))
     [
         ((Z, Z[:, :2]), {}, r"of one encoder, but have the shapes \(20, 3\) and \(20, 2\)"),
         ((Z, np.full((20, 3), np.nan)), {}, r"Z_b: row 0 \(and 19 more\) has NaN"),
-        ((Z, Z, [1] * 20), {}, r"a collection has too few patients \(1, of at least 10 needed\)"),
+        ((Z, Z, [1] * 20), {}, r"a collection has too few patients \(1, of at least 12 needed\)"),
         ((Z, Z, range(20), ["a"] * 20), {}, "groups_a and groups_b: row 0 is the number 0, but"),
         ((Z, Z, range(19)), {}, "groups_a has 19 rows, but there are 20 images"),
         ((Z, Z, None, [None] * 20), {}, "groups_b: row 0 has no patient"),

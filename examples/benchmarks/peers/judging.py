@@ -5,9 +5,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from study import has_mean, mean_of
 
 from otcxr_sk.evaluation import few_labels
-from otcxr_sk.evaluation._comparison import resample, resampled_auc
 from otcxr_sk.evaluation._efficiency import draw_rows
 from otcxr_sk.evaluation._probe import mean_auc, score_test_rows
+from otcxr_sk.evaluation._resampling import resample, resampled_auc
 from otcxr_sk.evaluation._task import check_task
 
 from .dense import dense_features, dice_of_head
