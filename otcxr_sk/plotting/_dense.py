@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import keeping_filters
-from otcxr_sk.plotting._display import Display
+from otcxr_sk.plotting._display import Display, new_figure
 from otcxr_sk.plotting._images import INCHES, as_seen, show_image, show_over
 
 
@@ -68,7 +68,7 @@ class DenseDisplay(Display):
             The same display, with the attribute `figure_` (matplotlib's Figure).
         """
         images, colors = np.asarray(self.images), _colors(np.asarray(self.dense))
-        self.figure_ = self._new_figure(INCHES * len(images), 2 * INCHES)
+        self.figure_ = new_figure(INCHES * len(images), 2 * INCHES)
         axes = self.figure_.subplots(2, len(images), squeeze=False)
         for image, color, (above, below) in zip(images, colors, axes.T, strict=True):
             show_image(above, image)

@@ -37,14 +37,6 @@ class Display:
         if find_spec("matplotlib") is None:
             raise ImportError('displays need matplotlib: pip install "otcxr-sk[plots]"')
 
-    @classmethod
-    def _new_figure(cls, width: float, height: float) -> Any:
-        """Return an empty figure; width and height are in inches."""
-        cls.require_matplotlib()
-        from matplotlib.figure import Figure
-
-        return Figure(figsize=(width, height), layout="constrained")
-
 
 class AxesDisplay(Display, ABC):
     """Base of displays that fit into one pair of axes."""
@@ -66,7 +58,7 @@ class AxesDisplay(Display, ABC):
             Figure).
         """
         if ax is None:
-            ax = self._new_figure(*self._size()).add_subplot()
+            ax = new_figure(*self._size()).add_subplot()
         self.ax_, self.figure_ = ax, ax.figure
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_axisbelow(True)
@@ -124,6 +116,14 @@ class TaskDisplay(AxesDisplay):
     @abstractmethod
     def _evaluate(cls, features: Mapping[str, ArrayLike], *task: Any, **options: Any) -> Self:
         """Return a display of embeddings evaluated on a task."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of that many inches, which pyplot does not know."""
+    Display.require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def of_each(

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 from otcxr_sk._quote import brief
 from otcxr_sk.datasets import NearDuplicates, find_near_duplicates
-from otcxr_sk.plotting._display import Display
+from otcxr_sk.plotting._display import Display, new_figure
+from otcxr_sk.plotting._images import SIZE, show_image
 
-_SIZE = 192
 _INCHES = 2.2
 
 
@@ -83,7 +83,7 @@ class NearDuplicatesDisplay(Display):
             raise ValueError("there are no pairs to draw")
         columns = min(columns, len(found))
         rows = -(-len(found) // columns)
-        self.figure_ = self._new_figure(2 * _INCHES * columns, (_INCHES + 0.5) * rows)
+        self.figure_ = new_figure(2 * _INCHES * columns, (_INCHES + 0.5) * rows)
         cells = self.figure_.subfigures(rows, columns, squeeze=False).flat
         for index, cell in enumerate(cells[: len(found)]):
             self._plot_pair(cell, index)
@@ -92,13 +92,12 @@ class NearDuplicatesDisplay(Display):
     def _plot_pair(self, cell: Any, index: int) -> None:
         found = self.duplicates
         pair = found.pairs[index]
-        images = found.source.read(pair, _SIZE)[:, 0]
+        images = found.source.read(pair, SIZE)[:, 0]
         bits = f"hashes differ in {found.distance[index]} bits"
         cell.suptitle("identical" if found.exact[index] else bits, fontsize=8)
         facts = {"row ": range(len(found.source)), "patient ": found.groups, "": found.split}
         for ax, row, image in zip(cell.subplots(1, 2), pair, images, strict=True):
-            ax.imshow(image, cmap="gray")
-            ax.set_axis_off()
+            show_image(ax, image)
             lines = [
                 f"{name}{brief(values[row])}"
                 for name, values in facts.items()

@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 
 from otcxr_sk._quote import brief
 from otcxr_sk.evaluation import explain
-from otcxr_sk.plotting._display import Display
+from otcxr_sk.plotting._display import Display, new_figure
 from otcxr_sk.plotting._images import INCHES, as_seen, show_image, show_over
 
 
@@ -88,7 +88,7 @@ class ExplanationDisplay(Display):
         scores = found.score.reshape(len(images), -1)
         classes = found.classes if scores.shape[1] > 1 else found.classes[1:]
         largest = np.nanmax(np.abs(contributions), initial=0) or 1.0
-        self.figure_ = self._new_figure(
+        self.figure_ = new_figure(
             INCHES * (1 + len(classes)) + 0.9, (INCHES + 0.2) * len(images) + 0.3
         )
         rows = self.figure_.subplots(len(images), 1 + len(classes), squeeze=False)

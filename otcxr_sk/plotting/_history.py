@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from otcxr_sk.plotting._display import Display, color_of
+from otcxr_sk.plotting._display import Display, color_of, new_figure
 
 # Title of each panel, the column of `history_` that is drawn, and one to compare it with.
 _PANELS = (
@@ -85,7 +85,7 @@ class HistoryDisplay(Display):
             raise ValueError("there are no epochs to draw: history_ is empty after epochs=0")
         columns = min(_COLUMNS, len(panels))
         rows = -(-len(panels) // columns)
-        self.figure_ = self._new_figure(2.8 * columns, 2.2 * rows + 0.4)
+        self.figure_ = new_figure(2.8 * columns, 2.2 * rows + 0.4)
         for index, panel in enumerate(panels):
             self._plot_panel(self.figure_.add_subplot(rows, columns, index + 1), *panel)
         if len(self.histories) > 1:

@@ -8,10 +8,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from otcxr_sk.images import open_source, recognize
 
-# Height and width of a small image, in inches.
-INCHES = 1.8
+# Height and width of a small image in inches, and of one that is read to be shown in pixels.
+INCHES, SIZE = 1.8, 192
 
-# Places in an image are shares of its width and height, from the upper left corner.
+# Left, right, bottom and top: places in an image are shares of its width and height.
 _EXTENT = (0, 1, 1, 0)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from otcxr_sk.plotting._display import PALETTE, Display
+from otcxr_sk.plotting._display import PALETTE, Display, new_figure
+from otcxr_sk.plotting._images import show_image
+from otcxr_sk.plotting._regions import box_of, centers, draw_box, true_places
 
 # One for each token shown: those that are visible on gray.
 _COLORS = PALETTE[2:6]
@@ -68,7 +70,7 @@ class MatchingDisplay(Display):
             The same display, with the attribute `figure_` (matplotlib's Figure).
         """
         found = self.matching
-        self.figure_ = self._new_figure(6, 3 * len(found.views) + 0.5)
+        self.figure_ = new_figure(6, 3 * len(found.views) + 0.5)
         rows = self.figure_.subplots(len(found.views), 2, squeeze=False)
         for index, axes in enumerate(rows):
             self._plot_pair(index, axes)
@@ -80,48 +82,32 @@ class MatchingDisplay(Display):
         return self
 
     def _plot_pair(self, index: int, axes: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        views, plan = self.matching.views[index], self.matching.plan[index]
-        affine_s, affine_t = self.matching.affine[index]
-        size = views.shape[-1]
-        height, width = (size / cells for cells in self.matching.grid)
-        low, high = np.percentile(views, [1, 99])
-        for view, ax in zip(views, axes, strict=True):
-            ax.imshow(view, cmap="gray", vmin=low, vmax=high, extent=(0, size, size, 0))
-            ax.set_axis_off()
-
-        def frame(token: int, **style: Any) -> Rectangle:
-            row, column = divmod(token, self.matching.grid[1])
-            return Rectangle((column * width, row * height), width, height, **style)
-
-        examples = self._examples(affine_s, affine_t, size)
-        tokens = [token for token, _, _ in examples]
+        first, second = axes
+        for view, ax in zip(self.matching.views[index], axes, strict=True):
+            show_image(ax, view)
+        plan, grid = self.matching.plan[index], self.matching.grid
+        places = true_places(self.matching.affine[index], grid)
+        tokens = _examples(places, grid)
         share = plan[tokens] / plan[tokens].sum(1, keepdims=True)
         # Several translucent colors on one token would mix to one that stands for none of them.
         for target, most in enumerate(share.max(0, initial=0)):
             if most > 0.02:
                 color = _COLORS[share[:, target].argmax()]
-                axes[1].add_patch(frame(target, facecolor=color, alpha=0.85 * most**0.5))
-        for token, place, color in examples:
-            axes[0].add_patch(frame(token, fill=False, edgecolor=color, linewidth=2))
-            axes[1].plot(*place, "+", color="white", markersize=13, markeredgewidth=4)
-            axes[1].plot(*place, "+", color=color, markersize=11, markeredgewidth=2)
+                draw_box(second, box_of(target, grid), facecolor=color, alpha=0.85 * most**0.5)
+        for token, color in zip(tokens, _COLORS, strict=False):
+            draw_box(first, box_of(token, grid), fill=False, edgecolor=color, linewidth=2)
+            second.plot(*places[token], "+", color="white", markersize=13, markeredgewidth=4)
+            second.plot(*places[token], "+", color=color, markersize=11, markeredgewidth=2)
 
-    def _examples(
-        self, affine_s: NDArray[Any], affine_t: NDArray[Any], size: int
-    ) -> list[tuple[int, NDArray[Any], str]]:
-        """Choose tokens, far apart, that lie in both views; return them with places in `t`."""
-        y, x = (2 * (np.arange(cells) + 0.5) / cells - 1 for cells in self.matching.grid)
-        here = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-        original = here * affine_s[:, :2].diagonal() + affine_s[:, 2]
-        there = (original - affine_t[:, 2]) / affine_t[:, :2].diagonal()
-        visible = np.flatnonzero((np.abs(there) < 1).all(1))
-        # First the most central token, then always the one farthest from those chosen.
-        chosen: list[int] = []
-        away = [-np.linalg.norm(here[visible], axis=1)]
-        for _ in range(min(len(_COLORS), len(visible))):
-            chosen.append(int(visible[np.min(away, axis=0).argmax()]))
-            away = [np.linalg.norm(here[visible] - here[token], axis=1) for token in chosen]
-        places = (there[chosen] + 1) * size / 2
-        return list(zip(chosen, places, _COLORS, strict=False))
+
+def _examples(places: NDArray[np.float64], grid: tuple[int, int]) -> list[int]:
+    """Choose tokens, far apart, whose places in the other view are seen there."""
+    visible = np.flatnonzero(((places > 0) & (places < 1)).all(1))
+    here = centers(grid)
+    # First the most central token, then always the one farthest from those chosen.
+    chosen: list[int] = []
+    away = [-np.linalg.norm(here[visible] - 0.5, axis=1)]
+    for _ in range(min(len(_COLORS), len(visible))):
+        chosen.append(int(visible[np.min(away, axis=0).argmax()]))
+        away = [np.linalg.norm(here[visible] - here[token], axis=1) for token in chosen]
+    return chosen

@@ -12,10 +12,8 @@ from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.images import ImageSource, as_source
-from otcxr_sk.plotting._display import PALETTE, Display
-from otcxr_sk.plotting._images import INCHES, show_image
-
-_SIZE = 192
+from otcxr_sk.plotting._display import PALETTE, Display, new_figure
+from otcxr_sk.plotting._images import INCHES, SIZE, show_image
 
 
 class RetrievalDisplay(Display):
@@ -102,7 +100,7 @@ class RetrievalDisplay(Display):
             The same display, with the attribute `figure_` (matplotlib's Figure).
         """
         n, k = self.neighbors.shape
-        self.figure_ = self._new_figure(INCHES * (k + 1), (INCHES + 0.25) * n)
+        self.figure_ = new_figure(INCHES * (k + 1), (INCHES + 0.25) * n)
         axes = self.figure_.subplots(n, k + 1, squeeze=False)
         for query, neighbors, similarity, (first, *others) in zip(
             self.queries, self.neighbors, self.similarity, axes, strict=True
@@ -116,7 +114,7 @@ class RetrievalDisplay(Display):
         return self
 
     def _plot(self, ax: Any, row: int, title: str, **style: Any) -> None:
-        show_image(ax, self.images.read([int(row)], _SIZE)[0, 0])
+        show_image(ax, self.images.read([int(row)], SIZE)[0, 0])
         ax.set_title(title, fontsize=8, **style)
 
 

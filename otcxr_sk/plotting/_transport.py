@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from otcxr_sk.plotting._display import PALETTE, Display
+from otcxr_sk.plotting._display import PALETTE, Display, new_figure
 from otcxr_sk.plotting._images import show_image, show_over
+from otcxr_sk.plotting._regions import Box, box_of, centers, draw_box, true_places
 
 _INCHES = 3.0
 _COLOR = PALETTE[4]
 
-Region = int | tuple[float, float, float, float] | None
+Region = int | Box | None
 
 
 class TransportDisplay(Display):
@@ -108,7 +109,7 @@ class TransportDisplay(Display):
         """
         found = self.matching
         weights = None if self.region is None else _weights(self.region, found.grid)
-        self.figure_ = self._new_figure(2 * _INCHES + 0.8, _INCHES * len(found.plan) + 0.4)
+        self.figure_ = new_figure(2 * _INCHES + 0.8, _INCHES * len(found.plan) + 0.4)
         rows = self.figure_.subplots(len(found.plan), 2, squeeze=False)
         for views, axes in zip(found.views, rows, strict=True):
             for view, ax in zip(views, axes, strict=True):
@@ -125,17 +126,12 @@ class TransportDisplay(Display):
         return self
 
     def _plot_region(self, rows: Any, weights: NDArray[np.float64]) -> None:
-        from matplotlib.patches import Rectangle
-
         grid = self.matching.grid
-        left, top, right, bottom = _box(self.region, grid)
+        box = _box(self.region, grid)
         mass = weights @ self.matching.plan
         shares = mass / mass.sum(1, keepdims=True)
         for share, (first, second) in zip(shares, rows, strict=True):
-            box = Rectangle(
-                (left, top), right - left, bottom - top, fill=False, color=_COLOR, linewidth=2
-            )
-            first.add_patch(box)
+            draw_box(first, box, fill=False, color=_COLOR, linewidth=2)
             share = share.reshape(grid)
             drawn = show_over(
                 second,
@@ -153,14 +149,11 @@ class TransportDisplay(Display):
         from matplotlib.patches import FancyArrowPatch
 
         found = self.matching
-        centers = _centers(found.grid)
-        for (s, t), plan, (first, second) in zip(found.affine, found.plan, rows, strict=True):
-            first.plot(*centers.T, ".", color=_COLOR, markersize=3)
+        middles = centers(found.grid)
+        for affine, plan, (first, second) in zip(found.affine, found.plan, rows, strict=True):
+            first.plot(*middles.T, ".", color=_COLOR, markersize=3)
             share = plan / plan.sum(1, keepdims=True)
-            ends = share @ centers
-            # Both are maps from [-1, 1] to the image, without rotation.
-            image = (2 * centers - 1) * s[:, :2].diagonal() + s[:, 2]
-            starts = ((image - t[:, 2]) / t[:, :2].diagonal() + 1) / 2
+            starts, ends = true_places(affine, found.grid), share @ middles
             for token in np.flatnonzero(((starts >= 0) & (starts <= 1)).all(1)):
                 arrow = FancyArrowPatch(
                     starts[token],
@@ -191,7 +184,7 @@ def _check_region(region: Any) -> None:
         )
 
 
-def _box(region: Any, grid: tuple[int, int]) -> tuple[float, float, float, float]:
+def _box(region: Any, grid: tuple[int, int]) -> Box:
     """Return the region as a box."""
     _check_region(region)
     if not isinstance(region, int | np.integer):
@@ -201,8 +194,7 @@ def _box(region: Any, grid: tuple[int, int]) -> tuple[float, float, float, float
         raise ValueError(
             f"region is {region}, but the tokens are 0 to {rows * columns - 1}, {columns} in a row"
         )
-    row, column = divmod(int(region), columns)
-    return column / columns, row / rows, (column + 1) / columns, (row + 1) / rows
+    return box_of(int(region), grid)
 
 
 def _weights(region: Any, grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -214,12 +206,6 @@ def _weights(region: Any, grid: tuple[int, int]) -> NDArray[np.float64]:
         return np.diff(edges.clip(low, high)) * cells
 
     return np.outer(inside(grid[0], top, bottom), inside(grid[1], left, right)).ravel()
-
-
-def _centers(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the centers (N, 2) of tokens, x and y in [0, 1]."""
-    y, x = ((np.arange(cells) + 0.5) / cells for cells in grid)
-    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
 
 def _concentration(share: NDArray[np.float64]) -> float:

@@ -30,7 +30,7 @@ def test_each_framed_token_has_its_mass_and_its_true_place_in_the_other_view():
         xy: color[:3] for xy, color in filled.items()
     }
     marks = {tuple(np.ravel(line.get_data())) for line in right.lines}
-    assert marks == {(2, 2), (2, 6), (6, 2), (6, 6)}
+    assert marks == {(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)}
 
 
 def test_the_title_gives_accuracy_and_chance():
@@ -45,8 +45,8 @@ def test_a_token_has_one_color_that_of_the_framed_token_that_sends_it_the_most()
     framed = {patch.get_xy(): patch.get_edgecolor()[:3] for patch in left.patches}
     filled = {patch.get_xy(): patch.get_facecolor()[:3] for patch in right.patches}
     assert len(right.patches) == 4
-    assert filled[0, 0] == framed[0, 4]
-    assert framed[0, 4] not in [color for xy, color in filled.items() if xy != (0, 0)]
+    assert filled[0, 0] == framed[0, 0.5]
+    assert framed[0, 0.5] not in [color for xy, color in filled.items() if xy != (0, 0)]
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -20,10 +20,10 @@ from otcxr_sk.evaluation import (
     pixel_features,
 )
 from otcxr_sk.plotting._differences import ComparisonDisplay
-from otcxr_sk.plotting._display import color_of, percent
+from otcxr_sk.plotting._display import color_of, new_figure, percent
 from otcxr_sk.plotting._explanation import ExplanationDisplay
 from otcxr_sk.plotting._images import as_seen
-from otcxr_sk.plotting.reporting._look import Study, axes
+from otcxr_sk.plotting.reporting._look import Study
 from otcxr_sk.plotting.reporting._page import (
     Part,
     Picture,
@@ -167,7 +167,7 @@ def _efficiency(study: Study, task: Task) -> tuple[list[tuple[str, str, str]], l
             "encoder is worth most where its line is high with few labels.",
         ),
         Picture.of(
-            ComparisonDisplay(found).plot(axes(5.2, 3.2)).figure_,
+            ComparisonDisplay(found).plot(new_figure(5.2, 3.2).add_subplot()).figure_,
             "Differences in AUC between the encoder and raw pixels, with intervals",
             "The same as differences from raw pixels. The intervals come from resampling test "
             "patients: where one includes 0, other test patients could reverse the difference.",
@@ -176,7 +176,7 @@ def _efficiency(study: Study, task: Task) -> tuple[list[tuple[str, str, str]], l
 
 
 def _curves(found: Comparison) -> Any:
-    ax = axes(5.2, 3.2)
+    ax = new_figure(5.2, 3.2).add_subplot()
     for index, (name, scores) in enumerate(zip(found.names, found.score, strict=True)):
         ax.plot(found.fractions, scores, "o-", color=color_of(index), markersize=5, label=name)
     ax.set(xscale="log", xlabel="share of labeled patients", ylabel="AUC on test patients")
@@ -234,11 +234,9 @@ def _calibration(predictions: list[Prediction]) -> list[Part]:
 
 
 def _reliability(predictions: Sequence[Prediction]) -> Any:
-    from matplotlib.figure import Figure
-
     columns = min(3, len(predictions))
     lines = -(-len(predictions) // columns)
-    figure = Figure(figsize=(max(3.6, 2.5 * columns), 2.7 * lines + 0.4), layout="constrained")
+    figure = new_figure(max(3.6, 2.5 * columns), 2.7 * lines + 0.4)
     for place, one in enumerate(predictions):
         ax = figure.add_subplot(lines, columns, place + 1)
         bins = int(np.clip(len(one.truth) // _IN_A_POINT, 2, 10))

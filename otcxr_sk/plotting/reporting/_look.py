@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import embedding_health
 from otcxr_sk.images import Content, ImageSource, Selection, read_image
+from otcxr_sk.plotting._display import new_figure
 from otcxr_sk.plotting._embedding import EmbeddingDisplay
 from otcxr_sk.plotting._health import EmbeddingHealthDisplay
 from otcxr_sk.plotting._history import HistoryDisplay
@@ -212,7 +213,7 @@ def _health(study: Study, health: Bunch, rows: NDArray[np.intp]) -> list[Part]:
     ]
     if not health.effective_rank:
         return [*parts, Text("All embeddings are the same: the encoder has collapsed.")]
-    ax = axes(5.2, 3.2)
+    ax = new_figure(5.2, 3.2).add_subplot()
     EmbeddingHealthDisplay({"": health}).plot(ax).ax_.get_legend().remove()
     picture = Picture.of(
         ax.figure,
@@ -247,7 +248,7 @@ def _neighbors(study: Study, rows: NDArray[np.intp]) -> list[Part]:
 
 
 def _map(study: Study, rows: NDArray[np.intp]) -> Picture:
-    ax, y, of = axes(6.4, 5.4), None, ""
+    ax, y, of = new_figure(6.4, 5.4).add_subplot(), None, ""
     findings = [] if study.labels is None else study.labels.findings()
     if findings:
         name, truth = max(findings, key=lambda finding: np.nansum(finding[1]))
@@ -309,10 +310,3 @@ def _matching(study: Study, matching: Bunch, few: NDArray[np.intp]) -> list[Part
             )
         )
     return parts
-
-
-def axes(width: float, height: float) -> Any:
-    """Return axes of a new figure of that many inches, which pyplot does not know."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
