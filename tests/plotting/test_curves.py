@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.utils import Bunch
@@ -49,19 +47,3 @@ def test_all_embeddings_use_the_same_draws_of_patients(study, state):
     if state == 0:
         alone = label_efficiency(study.other, *task, random_state=0, **options)
         np.testing.assert_array_equal(curves["other"].scores, alone.scores)
-
-
-def test_it_draws_on_given_axes():
-    from matplotlib.figure import Figure
-
-    ax = Figure().add_subplot()
-    display = LabelEfficiencyDisplay({"one": CURVE})
-    assert display.plot(ax) is display
-    assert display.ax_ is ax
-    assert display.figure_ is ax.figure
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        LabelEfficiencyDisplay({"one": CURVE}).plot()

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 
@@ -46,9 +44,3 @@ def test_from_estimator_draws_the_dense_maps_of_its_images():
     display = DenseDisplay.from_estimator(encoder, X[:2])
     np.testing.assert_allclose(display.dense, encoder.transform_dense(X[:2]), atol=1e-4)
     assert display.images.shape == (2, 64, 64)
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        DenseDisplay(IMAGES, np.ones((3, 2, 2, 4))).plot()

@@ -1,16 +1,10 @@
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from otcxr_sk.evaluation import compare
-from otcxr_sk.plotting import (
-    ComparisonDisplay,
-    EmbeddingHealthDisplay,
-    LabelEfficiencyDisplay,
-    ProbeDisplay,
-)
+from otcxr_sk.plotting import ComparisonDisplay
 
 OPTIONS = {"reference": "other", "fractions": (0.1, 1.0), "draws": 2, "random_state": 0}
 
@@ -68,37 +62,3 @@ def test_from_features_compares_and_draws_on_given_axes(study, comparison):
     assert display.ax_ is ax
     assert display.figure_ is ax.figure
     assert display.comparison.rows() == comparison.rows()
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch, comparison):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        ComparisonDisplay(comparison).plot()
-
-
-@pytest.mark.parametrize(
-    "display", [ComparisonDisplay, EmbeddingHealthDisplay, LabelEfficiencyDisplay, ProbeDisplay]
-)
-def test_an_embedding_with_nan_costs_no_other_one(display, study):
-    bad = study.Z.copy()
-    bad[3] = np.nan
-    task, options = (study.classes, study.patients), dict(study.parts)
-    if display is EmbeddingHealthDisplay:
-        task, options = (), {}
-    elif display is not ProbeDisplay:
-        options |= {"draws": 2, "random_state": 0}
-    if display is ComparisonDisplay:
-        options["reference"] = "other"
-    features = {"bad": bad, "other": study.other, "one": study.Z}
-    with pytest.warns(UserWarning, match="bad.*row 3 has NaN or infinity") as caught:
-        drawn = display.from_features(features, *task, **options)
-    assert caught[0].filename == __file__
-    if display is ComparisonDisplay:
-        assert np.isnan(drawn.comparison.score).all(axis=1).tolist() == [True, False, False]
-    else:
-        labels = [text.get_text() for text in drawn.ax_.get_legend().get_texts()]
-        assert [label.split(",")[0] for label in labels] == ["other", "one"]
-    drawn.figure_.canvas.draw()
-    if display is not ComparisonDisplay:
-        with pytest.raises(ValueError, match="row 3 has NaN"):
-            display.from_features({"bad": bad, "worse": bad}, *task, **options)

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 
@@ -55,9 +53,3 @@ def test_from_source_finds_and_draws_pairs(images, found):
 def test_drawing_no_pairs_is_an_error(images):
     with pytest.raises(ValueError, match="no pairs to draw"):
         NearDuplicatesDisplay.from_source(images[:10])
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch, found):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        NearDuplicatesDisplay(found).plot()

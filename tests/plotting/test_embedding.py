@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,12 +98,6 @@ def test_bad_input_is_refused(options, message):
 def test_one_row_is_not_enough():
     with pytest.raises(ValueError, match="1 finite rows"):
         EmbeddingDisplay.from_features(Z[:1])
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        EmbeddingDisplay.from_features(Z)
 
 
 def test_equal_embeddings_are_one_point():

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -58,9 +56,3 @@ def test_from_estimator_explains_a_pipeline():
     np.testing.assert_allclose(display.explanation.contributions, expected, atol=1e-5)
     with pytest.raises(TypeError, match="must be a Pipeline"):
         ExplanationDisplay.from_estimator(LogisticRegression(), X)
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        ExplanationDisplay(TWO, IMAGES).plot()

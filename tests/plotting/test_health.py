@@ -1,7 +1,4 @@
-import sys
-
 import numpy as np
-import pytest
 
 from otcxr_sk.evaluation import embedding_health
 from otcxr_sk.plotting import EmbeddingHealthDisplay
@@ -24,16 +21,3 @@ def test_a_collapsed_embedding_is_in_the_legend_without_a_line():
     ax = EmbeddingHealthDisplay({"same": embedding_health(np.ones((4, 3)))}).plot().ax_
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["same, rank 0.0"]
     assert sum(len(line.get_xdata()) for line in ax.lines) == 0
-
-
-def test_it_draws_on_given_axes():
-    from matplotlib.figure import Figure
-
-    ax = Figure().add_subplot()
-    assert EmbeddingHealthDisplay.from_features({"square": SQUARE}, ax=ax).ax_ is ax
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        EmbeddingHealthDisplay.from_features({"square": SQUARE})

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
@@ -71,9 +69,3 @@ def test_fitted_estimators_are_drawn_alone_or_by_name():
 def test_a_run_without_epochs_is_an_error():
     with pytest.raises(ValueError, match="no epochs to draw"):
         HistoryDisplay({"none": {}, "empty": {"loss": []}}).plot()
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        HistoryDisplay({"long": LONG}).plot()

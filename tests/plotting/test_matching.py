@@ -1,7 +1,4 @@
-import sys
-
 import numpy as np
-import pytest
 from sklearn.utils import Bunch
 
 from otcxr_sk.plotting import MatchingDisplay
@@ -47,9 +44,3 @@ def test_a_token_has_one_color_that_of_the_framed_token_that_sends_it_the_most()
     assert len(right.patches) == 4
     assert filled[0, 0] == framed[0, 0.5]
     assert framed[0, 0.5] not in [color for xy, color in filled.items() if xy != (0, 0)]
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        MatchingDisplay(matching(np.eye(4))).plot()

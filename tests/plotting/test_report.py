@@ -212,7 +212,6 @@ def test_a_collapsed_encoder_has_a_report_that_says_so(data, encoder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(labeled, data, encoder, paths, tmp_path):
     options = {"groups": data.groups, "label_names": NAMES, "title": HOSTILE, "random_state": 0}
     report(encoder, paths, data.y, path=tmp_path / "again.html", **options)

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -70,9 +68,3 @@ def test_bad_input_is_refused(queries, options, message):
 def test_lengths_have_to_agree():
     with pytest.raises(ValueError, match="Z has 20 rows, but there are 3 images"):
         RetrievalDisplay.from_features(Z, IMAGES[:3], [0])
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        RetrievalDisplay.from_features(Z, IMAGES, [0])

@@ -1,7 +1,4 @@
-import sys
-
 import numpy as np
-import pytest
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import probe_roc
@@ -31,9 +28,3 @@ def test_from_features_probes_and_draws_on_given_axes(study):
     assert display.ax_ is ax
     expected = probe_roc(study.Z, *task, **options)
     np.testing.assert_array_equal(display.curves["Z"].tpr, expected.tpr)
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        ProbeDisplay(CURVES).plot()

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.utils import Bunch
@@ -103,9 +101,3 @@ def test_what_is_no_region_is_an_error_before_anything_is_computed(region):
 def test_a_token_that_is_not_there_is_an_error(token):
     with pytest.raises(ValueError, match=f"region is {token}, but the tokens are 0 to 3"):
         TransportDisplay(matching(np.eye(4)), token).plot()
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"otcxr-sk\[plots\]"):
-        TransportDisplay(matching(np.eye(4))).plot()
