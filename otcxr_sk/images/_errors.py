@@ -105,10 +105,15 @@ def _not_opened(path: str, number: int, why: str) -> str:
     return f"the system says: {why}"
 
 
+def damaged(what: str) -> ImageReadError:
+    """Return the error for a file that is not as it was written."""
+    return ImageReadError(f"{what}; replace it with an intact copy or leave it out")
+
+
 def require_content(head: bytes) -> None:
     """Raise an `ImageReadError` for a file that has no first bytes."""
     if not head:
-        raise ImageReadError("the file is empty; replace it with an intact copy or leave it out")
+        raise damaged("the file is empty")
 
 
 def require_size(height: int, width: int, cost: float = 1) -> None:

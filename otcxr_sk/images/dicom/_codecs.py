@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, damaged
 from otcxr_sk.images.dicom._jpeg2000 import require_few_blocks
 from otcxr_sk.images.dicom._streams import END, Stream
 
@@ -73,9 +73,8 @@ def decode_stream(stream: Stream, syntax: str) -> NDArray[Any]:
             f"so that scans may be missing; {_ELSEWHERE}"
         )
     if not whole:
-        raise ImageReadError(
-            f"its pixels, a {stream.codec} stream in transfer syntax {syntax}, are cut short; "
-            "replace it with an intact copy or leave it out"
+        raise damaged(
+            f"its pixels, a {stream.codec} stream in transfer syntax {syntax}, are cut short"
         )
     return pixels
 

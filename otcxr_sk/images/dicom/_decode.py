@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydicom.uid import UID, RLELossless
 
 from otcxr_sk._quote import quoted
-from otcxr_sk.images._errors import ImageReadError, doubt
+from otcxr_sk.images._errors import ImageReadError, damaged, doubt
 from otcxr_sk.images.dicom._codecs import decode_stream
 from otcxr_sk.images.dicom._elements import Element
 from otcxr_sk.images.dicom._file import DicomFile
@@ -22,8 +22,6 @@ _ITEM = b"\xfe\xff\x00\xe0"
 
 # Bytes beyond those of the pixels that tell whether they are more pixels.
 _LOOKED_AT = 2**16
-
-_REPLACE = "replace it with an intact copy or leave it out"
 
 
 def decode_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int) -> Samples:
@@ -74,9 +72,7 @@ def decode_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int) 
         data = file.read(pixels.start, found)
         return _decode_encapsulated(data, found == claimed, dicom.syntax, layout)
     if found < claimed:
-        raise ImageReadError(
-            f"it is cut short: it has {found} of {wanted} bytes of pixels; {_REPLACE}"
-        )
+        raise damaged(f"it is cut short: it has {found} of {wanted} bytes of pixels")
     raise ImageReadError(
         f"it has {found} bytes of pixels, but rows, columns, bits and frames in its header make "
         f"{wanted}; correct its header, or leave it out"
@@ -146,7 +142,7 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
     if name.startswith(_VIDEO):
         raise ImageReadError(f"its transfer syntax, {name}, is not for still images; convert it")
     if not whole:
-        raise ImageReadError(f"it is cut short: it ends within its pixels; {_REPLACE}")
+        raise damaged("it is cut short: it ends within its pixels")
     if not data:
         raise ImageReadError("its pixel data are empty; leave it out")
     raise ImageReadError(
@@ -171,7 +167,7 @@ def _decode_stream(stream: Stream, whole: bool, syntax: str, layout: Layout) -> 
             f"{layout.columns} of {layout.samples} of up to {layout.allocated}; correct its header"
         )
     if not stream.ended and not whole:
-        raise ImageReadError(f"it is cut short: it ends within its pixels; {_REPLACE}")
+        raise damaged("it is cut short: it ends within its pixels")
     values = decode_stream(stream, syntax_name(syntax))
     if values.shape != layout.shape:
         raise ImageReadError(

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from otcxr_sk.images._errors import ImageReadError, require_content
+from otcxr_sk.images._errors import ImageReadError, damaged, require_content
 from otcxr_sk.images.dicom._elements import Element, ElementFile
 from otcxr_sk.images.dicom._header import Header
 
@@ -137,12 +137,9 @@ def _inflate(opened: BinaryIO, form: int) -> io.BytesIO:
                         "if the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS"
                     )
     except zlib.error as error:
-        raise ImageReadError(
-            "its data set is deflated, or its transfer syntax says so, but it cannot be inflated; "
-            "replace it with an intact copy or leave it out"
+        raise damaged(
+            "its data set is deflated, or its transfer syntax says so, but it cannot be inflated"
         ) from error
     if not inflater.eof:
-        raise ImageReadError(
-            "its deflated data are cut short; replace it with an intact copy or leave it out"
-        )
+        raise damaged("its deflated data are cut short")
     return inflated

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from struct import unpack
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, damaged
 from otcxr_sk.images.dicom._elements import Element
 from otcxr_sk.images.dicom._file import DicomFile
 from otcxr_sk.images.dicom._streams import HEAD, is_start
@@ -50,10 +50,7 @@ def _of_frame(
     ends = [*firsts[1:], len(fragments)]
     if len(firsts) != frames or any(first >= second for first, second in pairwise(firsts)):
         if dicom.ends_early:
-            raise ImageReadError(
-                "it is cut short: it ends within its pixels; replace it with an intact copy or "
-                "leave it out"
-            )
+            raise damaged("it is cut short: it ends within its pixels")
         raise ImageReadError(
             f"its {frames} frames cannot be told apart: its pixels are {len(fragments)} fragments, "
             "and its offset table does not say where each frame starts; convert it"

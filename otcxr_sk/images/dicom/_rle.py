@@ -6,7 +6,7 @@ from struct import unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, damaged
 from otcxr_sk.images.dicom._layout import Layout
 
 
@@ -26,10 +26,7 @@ def decode_rle(data: bytes, layout: Layout) -> NDArray[np.unsignedinteger]:
     for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
         segment = _decode_segment(data[start:end], pixels)
         if len(segment) < pixels:
-            raise ImageReadError(
-                f"its RLE stream is cut short: it has {len(segment)} of {pixels} pixels; replace "
-                "it with an intact copy or leave it out"
-            )
+            raise damaged(f"its RLE stream is cut short: it has {len(segment)} of {pixels} pixels")
         sample, place = divmod(number, size)
         planes[sample, :, size - 1 - place] = np.frombuffer(segment, np.uint8, pixels)
     return planes.view(f"<u{size}").reshape(layout.samples, layout.rows, layout.columns)

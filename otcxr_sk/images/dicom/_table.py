@@ -14,7 +14,13 @@ from otcxr_sk._columns import is_no_id, normal_id
 from otcxr_sk._files import open_file
 from otcxr_sk._paths import as_path
 from otcxr_sk._warning import warn_user
-from otcxr_sk.images._errors import ImageReadError, ImageReadWarning, reading, require_content
+from otcxr_sk.images._errors import (
+    ImageReadError,
+    ImageReadWarning,
+    damaged,
+    reading,
+    require_content,
+)
 from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 from otcxr_sk.images.dicom._decode import syntax_name
 from otcxr_sk.images.dicom._file import DicomFile, find_dicom, looks_like_dicom
@@ -228,10 +234,7 @@ def _read_dicom(file: BinaryIO) -> DicomFile:
         raise ImageReadError("this is not a DICOM file; leave it out")
     dicom = find_dicom(file)
     if dicom.ends_early and dicom.pixels is None:
-        raise ImageReadError(
-            "the file ends within its header: it was cut short; replace it with an intact copy or "
-            "leave it out"
-        )
+        raise damaged("the file ends within its header: it was cut short")
     return dicom
 
 

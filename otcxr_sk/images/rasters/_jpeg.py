@@ -7,7 +7,7 @@ from struct import unpack_from
 import numpy as np
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import ImageReadError, damaged
 from otcxr_sk.images._jpeg import (
     END_OF_IMAGE,
     FRAMES,
@@ -38,8 +38,6 @@ _NOISE = np.random.default_rng(0).integers(0, 255, 99, dtype=np.uint8).tobytes()
 
 # Pixels on a side by which a stream in a TIFF file may exceed its strip or tile.
 _FILLED_UP = 16
-
-_REPLACE = "replace it with an intact copy or leave it out"
 
 
 @dataclass
@@ -85,9 +83,9 @@ def decode_stream(
     header = _parse(stream, MOST_IN_TIFF)
     header.adobe = True
     if header.height > shape[0] + _FILLED_UP or header.width > shape[1] + _FILLED_UP:
-        raise ImageReadError(
+        raise damaged(
             f"it is damaged: a part of {shape[0]} x {shape[1]} pixels has {header.height} x "
-            f"{header.width}; {_REPLACE}"
+            f"{header.width}"
         )
     _require_readable(stream, header, most_scans)
     start = b"\xff\xd8" + shared + header.tables
@@ -116,7 +114,7 @@ def _parse(stream: bytes, *most: int) -> _Header:
             header.xmp = data
         elif marker == 0xEE and data.startswith(b"Adobe"):
             header.adobe = True
-    raise ImageReadError(f"it is cut short: it ends before its pixels; {_REPLACE}")
+    raise damaged("it is cut short: it ends before its pixels")
 
 
 def _decode(stream: bytes, header: _Header) -> Image.Image:
@@ -124,20 +122,20 @@ def _decode(stream: bytes, header: _Header) -> Image.Image:
         image = _image(stream, header)
         coded = stream[: stream.find(_END, header.scan)]
         if header.frame in _IN_SEVERAL_SCANS and not _has_all_scans(coded, header):
-            raise ImageReadError(f"it is cut short: some of its scans are missing; {_REPLACE}")
+            raise damaged("it is cut short: some of its scans are missing")
         if header.frame in _ARITHMETIC or not _may_be_cut(image, header):
             return image
     elif header.frame in (_PROGRESSIVE, *_ARITHMETIC):
-        raise ImageReadError(f"it is cut short: its end is missing; {_REPLACE}")
+        raise damaged("it is cut short: its end is missing")
     else:
         # Zeros fill up the last block of a disk.
         coded = stream.rstrip(b"\0")
         try:
             image = _image(coded + _END, header)
         except ValueError as error:
-            raise ImageReadError(f"it is cut short: its end is missing; {_REPLACE}") from error
+            raise damaged("it is cut short: its end is missing") from error
     if not _is_whole(image, coded, header):
-        raise ImageReadError(f"it is cut short: its lower part is missing; {_REPLACE}")
+        raise damaged("it is cut short: its lower part is missing")
     return image
 
 
@@ -199,7 +197,7 @@ def _may_be_cut(image: Image.Image, header: _Header) -> bool:
 
 def _require_readable(stream: bytes, header: _Header, most_scans: int = MOST_SCANS) -> None:
     if not (header.scan and header.frame):
-        raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
+        raise damaged("it is damaged or cut short: it contains no pixels")
     if header.frame == _JPEG_LS:
         what = "compressed by JPEG-LS"
     elif header.frame not in _READ:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images._pixels import channel_axis, luma, to_float
 
@@ -29,8 +29,6 @@ _NUMBERS = re.compile(
 )
 _OTHERS = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "text", "M": "dates"}
 
-_REPLACE = "replace it with an intact copy or leave it out"
-
 
 def read_npy(file: BinaryIO) -> GrayImage:
     """Read an open NPY file from its start."""
@@ -48,9 +46,7 @@ def read_npy(file: BinaryIO) -> GrayImage:
     # A header can claim any size.
     there = os.fstat(file.fileno()).st_size - file.tell()
     if there < wanted:
-        raise ImageReadError(
-            f"it is cut short: it contains {there} bytes of pixels instead of {wanted}; {_REPLACE}"
-        )
+        raise damaged(f"it is cut short: it contains {there} bytes of pixels instead of {wanted}")
     array = np.frombuffer(file.read(wanted), dtype)
     if file.read(len(_SIGNATURE)) == _SIGNATURE:
         raise ImageReadError("it contains several arrays; save each as a separate file")
@@ -75,6 +71,6 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, str]:
     text = file.read(min(length, _LONGEST_HEADER)).decode("latin-1")
     found = [pattern.search(text) for pattern in (_SHAPE, _BY_COLUMNS, _TYPE)]
     if not all(found):
-        raise ImageReadError(f"it is damaged: its header does not describe an array; {_REPLACE}")
+        raise damaged("it is damaged: its header does not describe an array")
     shape, by_columns, numbers = (match[1] or "" for match in found if match)
     return tuple(map(int, re.findall(r"-?\d+", shape))), by_columns == "True", numbers

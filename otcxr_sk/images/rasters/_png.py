@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._pillow import GrayImage, canvas, in_bands
 from otcxr_sk.images._pixels import luma, to_float
 from otcxr_sk.images.rasters._exif import orientation
@@ -58,8 +58,6 @@ _LONGEST_EXIF, _MOST_TEXTS = 2**18, 10
 _USED = {
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"eXIf", b"iTXt", b"tEXt", b"zTXt",
 }  # fmt: skip
-
-_REPLACE = "replace it with an intact copy or leave it out"
 
 
 class _Png(NamedTuple):
@@ -119,7 +117,7 @@ def _require_all_pixels(png: _Png) -> None:
             wanted, rest = wanted - inflated, inflater.unconsumed_tail
     if wanted > 0:
         what = "damaged" if png.ended else "cut short"
-        raise ImageReadError(f"it is {what}: some of its pixels are missing; {_REPLACE}")
+        raise damaged(f"it is {what}: some of its pixels are missing")
 
 
 def _gray(bands: list[NDArray[Any]], png: _Png) -> NDArray[np.float32]:
@@ -128,7 +126,7 @@ def _gray(bands: list[NDArray[Any]], png: _Png) -> NDArray[np.float32]:
         return to_float(band)
     if png.color == _PALETTE:
         if int(band.max()) >= len(png.palette):
-            raise ImageReadError(f"it is damaged: its palette lacks some of its colors; {_REPLACE}")
+            raise damaged("it is damaged: its palette lacks some of its colors")
         return luma(to_float(png.palette), axis=-1)[band]
     if png.bits == 16:
         high, low = bands if len(bands) > 1 else (band[..., ::2], band[..., 1::2])
@@ -141,10 +139,7 @@ def _gray(bands: list[NDArray[Any]], png: _Png) -> NDArray[np.float32]:
 def _parse(content: bytes) -> _Png:
     if not content.startswith(_SIGNATURE):
         if content[4:5] not in (b"\r", b"\n"):
-            raise ImageReadError(
-                "it does not begin as a PNG file does; replace it with an intact copy or leave it "
-                "out"
-            )
+            raise damaged("it does not begin as a PNG file does")
         raise ImageReadError(
             "its line ends were changed, as by a transfer in text mode; copy it again in binary "
             "mode, or leave it out"
@@ -178,12 +173,12 @@ def _parse(content: bytes) -> _Png:
                 if texts <= _MOST_TEXTS:
                     exif = exif or _exif_in_text(data, name == b"zTXt")
     if not compressed:
-        raise ImageReadError(f"it is damaged or cut short: it contains no pixels; {_REPLACE}")
+        raise damaged("it is damaged or cut short: it contains no pixels")
     if 0 < frames < 2**31:
         raise ImageReadError(f"it contains {frames + 1} images; save each as a separate file")
     color, bits = header[9], header[8]
     if color == _PALETTE and not palette:
-        raise ImageReadError(f"it is damaged: its palette is missing; {_REPLACE}")
+        raise damaged("it is damaged: its palette is missing")
     return _Png(
         height=int.from_bytes(header[4:8]),
         width=int.from_bytes(header[:4]),
@@ -209,7 +204,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         first, name = not name, content[at + 4 : at + 8]
         start, at = at + 8, at + 12 + int.from_bytes(content[at : at + 4])
         if not name.isalpha() or first != (name == b"IHDR"):
-            raise ImageReadError(f"it is damaged: one of its parts has no known name; {_REPLACE}")
+            raise damaged("it is damaged: one of its parts has no known name")
         if at > len(content):
             return
         if name in _USED:
@@ -217,7 +212,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             if zlib.crc32(data, zlib.crc32(name)) == int.from_bytes(content[at - 4 : at]):
                 yield name, data
             elif name[:1].isupper():
-                raise ImageReadError(f"it is damaged: a checksum does not match; {_REPLACE}")
+                raise damaged("it is damaged: a checksum does not match")
         elif name[:1].isupper():
             # The standard's sign of a part without which the image cannot be understood.
             raise ImageReadError(
@@ -229,7 +224,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _require_readable(header: bytes) -> None:
     color, bits = header[9:10], header[8:9]
     if len(header) != 13 or (*color, *bits) not in _UNPACKED or header[10:12] != bytes(2):
-        raise ImageReadError(f"it is damaged: its header is not that of a PNG; {_REPLACE}")
+        raise damaged("it is damaged: its header is not that of a PNG")
     cost = _COSTS[header[9]] * (_DEEP if header[8] > 8 else 1) * (_INTERLACED if header[12] else 1)
     require_size(int.from_bytes(header[4:8]), int.from_bytes(header[:4]), cost=cost)
 

@@ -6,7 +6,7 @@ from struct import Struct
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._errors import damaged
 
 # Types of values that are whole numbers or bytes.
 _TYPES = {
@@ -32,10 +32,7 @@ class Directory:
         require_inside(content, start)
         self.length: int = count.unpack_from(content, offset)[0]
         if self.length > _MOST_TAGS:
-            raise ImageReadError(
-                f"it is damaged: its header claims {self.length} tags; replace it with an intact "
-                "copy or leave it out"
-            )
+            raise damaged(f"it is damaged: its header claims {self.length} tags")
         stop = start + self.length * entry.size
         require_inside(content, stop + number.size)
         self._content, self.order, self.size = content, order, len(content)
@@ -94,7 +91,6 @@ def directories(content: bytes) -> Iterator[Directory]:
 def require_inside(content: bytes, stop: int) -> None:
     """Raise an error if a part of a file that should end at `stop` does not."""
     if stop > len(content):
-        raise ImageReadError(
-            f"it is damaged or cut short: its header points to byte {stop} of {len(content)}; "
-            "replace it with an intact copy or leave it out"
+        raise damaged(
+            f"it is damaged or cut short: its header points to byte {stop} of {len(content)}"
         )

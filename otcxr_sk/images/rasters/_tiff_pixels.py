@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from otcxr_sk.images._errors import ImageReadError, require_size
+from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._jpeg import MOST_SCANS
 from otcxr_sk.images._pillow import in_bands
 from otcxr_sk.images.rasters._jpeg import decode_stream, shared_tables
@@ -99,9 +99,8 @@ def _jpeg(content: bytes, layout: Layout) -> Iterator[Block]:
                 or height < rows
                 or len(image.getbands()) != layout.channels_stored_together
             ):
-                raise ImageReadError(
-                    "it is damaged: a part of it does not have the size that its header says; "
-                    "replace it with an intact copy or leave it out"
+                raise damaged(
+                    "it is damaged: a part of it does not have the size that its header says"
                 )
         for part, bands in in_bands(*images):
             planes = [np.atleast_3d(np.asarray(band)[:rows, :columns]) for band in bands]
@@ -147,10 +146,7 @@ def _require_bytes(layout: Layout, places: list[int], wanted: int) -> None:
     if len(layout.counts) == len(layout.offsets) > layout.planes:
         there = layout.counts[places].min()
         if 0 < there < wanted:
-            raise ImageReadError(
-                f"it is damaged: one of its parts has {there} bytes instead of {wanted}; replace "
-                "it with an intact copy or leave it out"
-            )
+            raise damaged(f"it is damaged: one of its parts has {there} bytes instead of {wanted}")
 
 
 def _chunk(content: bytes, layout: Layout, place: int) -> bytes | memoryview:
