@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from struct import unpack_from
+from typing import NamedTuple
 
 from otcxr_sk.images._errors import ImageReadError, require_size
 
-SCAN, END_OF_IMAGE = 0xDA, 0xD9
-_START = 0xD8
-_BASELINE, _PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC0, 0xC2, 0xC3, 0xF7
-_EXTENDED = 0xC1
+SCAN, END_OF_IMAGE, _START = 0xDA, 0xD9, 0xD8
+END = bytes([0xFF, END_OF_IMAGE])
+
+# How pixels are coded, by the marker of the frame.
+BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC2, 0xC3, 0xF7
+ARITHMETIC, ARITHMETIC_PROGRESSIVE = 0xC9, 0xCA
 # Between them are the markers of Huffman tables, extensions and arithmetic conditioning.
-FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
+_FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}
 
 # What libjpeg takes for the start of a segment, in whatever comes before. There may be any number
 # of restart markers among the pixels.
@@ -18,6 +22,23 @@ _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 
 # Usual files have up to 18 scans and some hundred segments, and those in TIFF files a dozen.
 MOST_SCANS, _MOST_SEGMENTS, MOST_IN_TIFF = 64, 10_000, 50
+
+
+class Frame(NamedTuple):
+    """How a stream codes its pixels, by its marker, and how many."""
+
+    marker: int
+    bits: int
+    height: int
+    width: int
+    channels: int
+
+
+def read_frame(marker: int, content: bytes) -> Frame | None:
+    """Return the frame that a segment describes, or None if it describes none."""
+    if marker not in _FRAMES or len(content) < 6:
+        return None
+    return Frame(marker, *unpack_from(">BHHB", content))
 
 
 def segments(stream: bytes, at: int, most: int = _MOST_SEGMENTS) -> Iterator[tuple[int, int, int]]:
@@ -39,9 +60,7 @@ def segments(stream: bytes, at: int, most: int = _MOST_SEGMENTS) -> Iterator[tup
     raise ImageReadError(f"it is a JPEG of more than {most} parts, unlike an image; leave it out")
 
 
-def require_few_scans(
-    stream: bytes, at: int, frame: int, shape: tuple[int, int, int], most: int = MOST_SCANS
-) -> None:
+def require_few_scans(stream: bytes, at: int, frame: Frame, most: int = MOST_SCANS) -> None:
     """Raise an error for a stream that takes too long to decode, or too much memory.
 
     Each scan may take the time of a whole image, however few bytes it has.
@@ -51,17 +70,14 @@ def require_few_scans(
     stream : bytes
     at : int
         Where its first scan starts.
-    frame : int
-        Marker of the frame.
-    shape : tuple (height, width, channels)
+    frame : Frame
     most : int, default=64
         Scans that it may have.
     """
-    height, width, channels = shape
     scans = 0
     # The usual ones end with the first scan that has all channels, and are not searched for others.
     first = int.from_bytes(stream[at + 4 : at + 5])
-    in_one = frame in (_BASELINE, _EXTENDED, _LOSSLESS) and first == channels
+    in_one = frame.marker in (BASELINE, EXTENDED, LOSSLESS) and first == frame.channels
     for marker, *_ in () if in_one else segments(stream, at):
         scans += marker == SCAN
         if scans > most:
@@ -69,11 +85,11 @@ def require_few_scans(
                 f"it is a JPEG of more than {most} scans, each of which takes the time of "
                 "an image; if it is genuine, save it as PNG"
             )
-    cost: float = channels
-    if frame not in (_BASELINE, _EXTENDED, _LOSSLESS, _JPEG_LS, _PROGRESSIVE):
+    cost: float = frame.channels
+    if frame.marker not in (BASELINE, EXTENDED, LOSSLESS, JPEG_LS, PROGRESSIVE):
         # Of arithmetic coding, no byte is needed for many pixels.
         cost *= 3
-    elif scans > 1 or frame == _PROGRESSIVE:
+    elif scans > 1 or frame.marker == PROGRESSIVE:
         # All frequencies are kept until the last scan.
         cost *= 1.5
-    require_size(height, width, cost=cost + scans / 10 * (scans > 1))
+    require_size(frame.height, frame.width, cost=cost + scans / 10 * (scans > 1))

@@ -9,22 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from otcxr_sk.images._errors import ImageReadError, damaged
+from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._jpeg import END
+from otcxr_sk.images._jpeg_whole import CORNER, IN_SEVERAL_SCANS, decode_whole, without_end
 from otcxr_sk.images.dicom._jpeg2000 import require_few_blocks
-from otcxr_sk.images.dicom._streams import END, Stream
+from otcxr_sk.images.dicom._streams import Stream
 
 _ELSEWHERE = (
     "if another program shows the whole image, save it from there uncompressed, otherwise replace "
     "it with an intact copy or leave it out"
 )
 _JPEG_2000 = ("JPEG 2000", "HTJ2K")
-# Streams that their codec decodes as a whole or not at all.
-_STRICT = ("JPEG-LS", *_JPEG_2000)
 _INSTALL = 'pip install "otcxr-sk[dicom]"'
-
-# Where a stream is cut, codecs go on with gray. They go on with this instead if it is there: bits
-# between restart markers, of which they expect one.
-_REST = b"".join(b"\x5a\xa5\x36" * 33 + bytes([0xFF, 0xD0 + number % 8]) for number in range(16))
 
 
 def decode_stream(stream: Stream, syntax: str) -> NDArray[Any]:
@@ -49,60 +45,35 @@ def decode_stream(stream: Stream, syntax: str) -> NDArray[Any]:
     ImageReadError
         If no codec is installed, or none can decode the stream.
     """
-    decode = _codec(stream, syntax)
+    codec = _codec(stream, syntax)
     if stream.codec in _JPEG_2000:
         require_few_blocks(stream.data)
-    try:
-        if stream.ended:
-            pixels = decode(stream)
-            whole = not _ends_in_gray(pixels, stream) or _is_whole(pixels, stream, decode)
-        else:
-            pixels = decode(stream._replace(data=_coded(stream) + END))
-            whole = not stream.scans and _is_whole(pixels, stream, decode)
-    # Codecs raise errors of any type.
-    except Exception as error:
-        if isinstance(error, MemoryError):
-            raise
+    pixels = f"its pixels, a {stream.codec} stream in transfer syntax {syntax},"
+
+    def decode(data: bytes) -> NDArray[Any]:
+        try:
+            return codec(stream._replace(data=data))
+        # Codecs raise errors of any type.
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                raise
+            raise ImageReadError(f"{pixels} cannot be decoded; {_ELSEWHERE}") from error
+
+    if stream.frame is None or stream.codec == "JPEG-LS":
+        # Their codecs decode them as a whole or not at all.
+        whole = stream.data if stream.ended else without_end(stream.data, stream.scan)[0] + END
+        return decode(whole)
+    if not stream.ended and stream.frame.marker in IN_SEVERAL_SCANS:
         raise ImageReadError(
-            f"its pixels, a {stream.codec} stream in transfer syntax {syntax}, cannot be "
-            f"decoded; {_ELSEWHERE}"
-        ) from error
-    if not whole and stream.scans and not stream.ended:
-        raise ImageReadError(
-            f"its pixels, a {stream.codec} stream in transfer syntax {syntax}, have no end marker, "
-            f"so that scans may be missing; {_ELSEWHERE}"
+            f"{pixels} have no end marker, so that scans may be missing; {_ELSEWHERE}"
         )
-    if not whole:
-        raise damaged(
-            f"its pixels, a {stream.codec} stream in transfer syntax {syntax}, are cut short"
-        )
-    return pixels
+    return decode_whole(
+        stream.data, stream.scan, stream.frame, decode, _corner, np.array_equal, f"{pixels} are"
+    )
 
 
-def _coded(stream: Stream) -> bytes:
-    """Return a stream without its end."""
-    if stream.ended:
-        return stream.data[: stream.data.rfind(END)]
-    # Zeros that fill up a fragment, except for one that is part of a coded 255.
-    coded = stream.data.rstrip(b"\0")
-    return coded + b"\0" * coded.endswith(b"\xff")
-
-
-def _is_whole(
-    pixels: NDArray[Any], stream: Stream, decode: Callable[[Stream], NDArray[Any]]
-) -> bool:
-    """Return whether no pixel depends on what comes after a stream."""
-    if stream.codec in _STRICT:
-        return True
-    other = decode(stream._replace(data=_coded(stream) + _REST + END))
-    return np.array_equal(pixels, other)
-
-
-def _ends_in_gray(pixels: NDArray[Any], stream: Stream) -> bool:
-    """Return whether the last block of 8 x 8 pixels has the gray with which JPEG goes on."""
-    last = pixels[(len(pixels) - 1) // 8 * 8 :, (pixels.shape[1] - 1) // 8 * 8 :]
-    middle = 1 << (stream.bits - 1)
-    return stream.codec == "JPEG" and bool(np.isin(last, (middle - 1, middle)).all())
+def _corner(pixels: NDArray[Any]) -> NDArray[Any]:
+    return np.atleast_3d(pixels)[-CORNER:, -CORNER:, 0]
 
 
 def _codec(stream: Stream, syntax: str) -> Callable[[Stream], NDArray[Any]]:

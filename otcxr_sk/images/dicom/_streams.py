@@ -1,15 +1,21 @@
 """Tell which codec wrote a stream, and what the stream says of its pixels."""
 
-from struct import unpack, unpack_from
+from struct import unpack
 from typing import NamedTuple
 
-from otcxr_sk.images._jpeg import FRAMES, SCAN, require_few_scans, segments
+from otcxr_sk.images._jpeg import (
+    END,
+    JPEG_LS,
+    LOSSLESS,
+    SCAN,
+    Frame,
+    read_frame,
+    require_few_scans,
+    segments,
+)
 
-_PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
 _APP0, _APP14 = 0xE0, 0xEE
 
-# Of all of them.
-END = b"\xff\xd9"
 _JPEG_START = b"\xff\xd8\xff"
 _J2K_START = b"\xff\x4f\xff\x51"
 _JP2_START = b"\0\0\0\x0cjP  "
@@ -36,8 +42,10 @@ class Stream(NamedTuple):
         Whether the stream says that samples are signed.
     ended : bool
         Whether it has its end marker.
-    scans : bool
-        Whether the pixels may take several scans, the last of which may be missing unnoticed.
+    frame : Frame or None
+        Of JPEG and JPEG-LS.
+    scan : int
+        Where its first scan starts.
     """
 
     data: bytes
@@ -49,7 +57,8 @@ class Stream(NamedTuple):
     color: str
     signed: bool
     ended: bool
-    scans: bool
+    frame: Frame | None = None
+    scan: int = 0
 
 
 def is_start(head: bytes) -> bool:
@@ -78,34 +87,34 @@ def looks_like_rle(data: bytes, segments: int) -> bool:
 
 
 def _parse_jpeg(data: bytes) -> Stream | None:
-    frame, jfif, adobe, named = 0, "", "", ""
-    bits = height = width = samples = 0
+    frame, jfif, adobe, named = None, "", "", ""
     for marker, start, stop in segments(data, 2):
         content = data[start + 4 : stop]
         if marker == SCAN:
-            require_few_scans(data, start, frame, (height, width, samples))
             break
-        if marker in FRAMES and len(content) >= 6:
-            frame = marker
-            bits, height, width, samples = unpack_from(">BHHB", content)
-            named = "RGB" if content[6 : 6 + 3 * samples : 3].upper() == b"RGB" else ""
+        if found := read_frame(marker, content):
+            frame = found
+            named = "RGB" if content[6 : 6 + 3 * frame.channels : 3].upper() == b"RGB" else ""
         elif marker == _APP0 and content.startswith(b"JFIF"):
             jfif = "YBR"
         elif marker == _APP14 and content.startswith(b"Adobe") and len(content) > 11:
             adobe = "YBR" if content[11] else "RGB"
-    if not frame:
+    if frame is None:
         return None
+    if marker == SCAN:
+        require_few_scans(data, start, frame)
     return Stream(
         data,
-        {_LOSSLESS: "JPEG Lossless", _JPEG_LS: "JPEG-LS"}.get(frame, "JPEG"),
-        height,
-        width,
-        samples,
-        bits,
+        {LOSSLESS: "JPEG Lossless", JPEG_LS: "JPEG-LS"}.get(frame.marker, "JPEG"),
+        frame.height,
+        frame.width,
+        frame.channels,
+        frame.bits,
         color=named or jfif or adobe,
         signed=False,
         ended=data.rfind(END) > start,
-        scans=samples > 1 or frame == _PROGRESSIVE,
+        frame=frame,
+        scan=start,
     )
 
 
@@ -125,5 +134,4 @@ def _parse_jpeg2000(data: bytes) -> Stream | None:
         color="",
         signed=precision > 0x7F,
         ended=END in data,
-        scans=False,
     )

@@ -43,8 +43,8 @@ def jpeg(pixels, **options):
     return stream.getvalue()
 
 
-def lossless(pixels):
-    return imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1, bitspersample=12)
+def lossless(pixels, predictor=1):
+    return imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=predictor, bitspersample=12)
 
 
 def rle(pixels):
@@ -216,6 +216,35 @@ def test_a_stream_that_lacks_its_lower_part_is_cut_short_though_it_has_an_end(ra
     gray[:8] = PIXELS[:8]
     path = raw.image(gray, coded=raw.fragments(jpeg(gray)), syntax=JPEGBaseline8Bit, **WINDOW)
     np.testing.assert_allclose(read_dicom(path), gray / 255, atol=0.06)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+def test_a_lossless_stream_that_lacks_its_lower_part_is_cut_short_though_it_has_an_end(
+    raw, predictor
+):
+    stream = lossless(DEEP, predictor)
+    for kept in (0.3, 0.6, 0.95):
+        coded = raw.fragments(stream[: round(kept * len(stream))] + stream[-2:])
+        with pytest.raises(ImageReadError, match="cut short"):
+            read_dicom(raw.image(DEEP, coded=coded, syntax=JPEGLosslessSV1, **DEEP_WINDOW))
+    # Rows with the values that decoders go on with.
+    black = DEEP.copy()
+    black[40:] = 0
+    for pixels in (black, black[:1], black[-1:, :1]):
+        expected = read_dicom(raw.image(pixels, name="plain.dcm", **DEEP_WINDOW))
+        coded = raw.fragments(lossless(pixels, predictor))
+        path = raw.image(pixels, coded=coded, syntax=JPEGLosslessSV1, **DEEP_WINDOW)
+        np.testing.assert_array_equal(read_dicom(path), expected)
+
+
+def test_a_progressive_stream_without_all_its_scans_is_cut_short_though_it_has_an_end(raw):
+    stream = jpeg(PIXELS, progressive=True)
+    for stop in (stream.rfind(b"\xff\xda"), len(stream) - 40):
+        coded = raw.fragments(stream[:stop] + stream[-2:])
+        with pytest.raises(ImageReadError, match="cut short"):
+            read_dicom(raw.image(PIXELS, coded=coded, syntax=JPEGBaseline8Bit, **WINDOW))
+    path = raw.image(PIXELS, coded=raw.fragments(stream), syntax=JPEGBaseline8Bit, **WINDOW)
+    np.testing.assert_allclose(read_dicom(path), PIXELS / 255, atol=0.06)
 
 
 def test_a_progressive_stream_without_end_is_refused_since_scans_may_be_missing(raw):
