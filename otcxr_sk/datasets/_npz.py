@@ -11,14 +11,13 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_SIGNATURE = b"\x93NUMPY"
-_MOST_MEMBERS, _MOST_DIMENSIONS, _LONGEST_HEADER, _STEP = 1000, 8, 10_000, 2**20
+from otcxr_sk._npy import read_header
+
+_MOST_MEMBERS, _MOST_DIMENSIONS, _STEP = 1000, 8, 2**20
 # Others take memory that nothing in the archive bounds.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-# NumPy evaluates the header as Python.
-_TYPE = re.compile(r"""['"]descr['"]: *['"]([<>|=]?(?:b1|[iu][1248]|f\d\d?|[SU]\d{1,4}))['"]""")
-_BY_COLUMNS = re.compile(r"""['"]fortran_order['"]: *(True|False)""")
-_SHAPE = re.compile(r"""['"]shape['"]: *\(([\d, ]*)\)""")
+# Numbers, and text of up to 9999 characters.
+_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f\d\d?|[SU]\d{1,4})")
 
 
 class Header(NamedTuple):
@@ -125,21 +124,9 @@ class Npz:
 
 
 def _read_header(stream: IO[bytes]) -> Header:
-    start = stream.read(8)
-    width = 2 if start[6] == 1 else 4
-    length = stream.read(width)
-    size = int.from_bytes(length, "little")
-    if start[:6] != _SIGNATURE or size > _LONGEST_HEADER:
+    raw, shape, by_columns, kind = read_header(stream)
+    if not _TYPE.fullmatch(kind) or not np.dtype(kind).itemsize:
         raise ValueError
-    text = stream.read(size)
-    found = [pattern.search(text.decode("latin-1")) for pattern in (_TYPE, _BY_COLUMNS, _SHAPE)]
-    dtype, by_columns, shape = (one[1] for one in found if one)
-    lengths = tuple(int(number) for number in shape.replace(",", " ").split())
-    if not np.dtype(dtype).itemsize or len(lengths) > _MOST_DIMENSIONS:
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
         raise ValueError
-    return Header(
-        raw=start + length + text,
-        shape=lengths,
-        dtype=np.dtype(dtype),
-        by_columns=by_columns == "True",
-    )
+    return Header(raw, shape, np.dtype(kind), by_columns)

@@ -7,22 +7,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from otcxr_sk._npy import SIGNATURE, read_header
 from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images._pixels import channel_axis, luma, to_float
 
-_SIGNATURE = b"\x93NUMPY"
-_START = 8
-# The limit that NumPy itself has.
-_LONGEST_HEADER = 10_000
-
 # Pixels converted at a time.
 _AT_ONCE = 2**20
-
-# The header is the text of a Python dictionary. Python 2 wrote an L behind numbers.
-_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*[(\[]([-\d,\sL]*)[)\]]""")
-_BY_COLUMNS = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
-_TYPE = re.compile(r"""['"]descr['"]\s*:\s*(?:['"]([^'"]*)['"]|\[)""")
 
 _NUMBERS = re.compile(
     r"[<>|=]?(b1|\?|[ui][1248]|f(2|4|8|16))|bool|u?int(8|16|32|64)|float(16|32|64)"
@@ -32,7 +23,10 @@ _OTHERS = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "tex
 
 def read_npy(file: BinaryIO) -> GrayImage:
     """Read an open NPY file from its start."""
-    shape, by_columns, numbers = _header(file)
+    try:
+        _, shape, by_columns, numbers = read_header(file)
+    except ValueError as error:
+        raise damaged("it is damaged: its header does not describe an array") from error
     if _NUMBERS.fullmatch(numbers) is None:
         what = _OTHERS.get(numbers.lstrip("<>|=")[:1], "raw bytes or a table")
         raise ImageReadError(f"it is an NPY file of {what}; save it as an array of real numbers")
@@ -48,7 +42,7 @@ def read_npy(file: BinaryIO) -> GrayImage:
     if there < wanted:
         raise damaged(f"it is cut short: it contains {there} bytes of pixels instead of {wanted}")
     array = np.frombuffer(file.read(wanted), dtype)
-    if file.read(len(_SIGNATURE)) == _SIGNATURE:
+    if file.read(len(SIGNATURE)) == SIGNATURE:
         raise ImageReadError("it contains several arrays; save each as a separate file")
     array = array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
     # As (height, width, channels).
@@ -59,18 +53,3 @@ def read_npy(file: BinaryIO) -> GrayImage:
         pixels[top : top + step] = luma(to_float(array[top : top + step]), axis=-1)
     unit = dtype.kind in "bu" and dtype.itemsize <= 2
     return GrayImage(pixels, 8 * dtype.itemsize if unit else 0)
-
-
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, str]:
-    """Return shape, whether columns come first, and type.
-
-    NumPy evaluates the header as Python, which may warn, and warns of headers by Python 2.
-    """
-    start = file.read(_START)
-    length = int.from_bytes(file.read(2 if start[6:7] == b"\x01" else 4), "little")
-    text = file.read(min(length, _LONGEST_HEADER)).decode("latin-1")
-    found = [pattern.search(text) for pattern in (_SHAPE, _BY_COLUMNS, _TYPE)]
-    if not all(found):
-        raise damaged("it is damaged: its header does not describe an array")
-    shape, by_columns, numbers = (match[1] or "" for match in found if match)
-    return tuple(map(int, re.findall(r"-?\d+", shape))), by_columns == "True", numbers
