@@ -10,9 +10,10 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
+from pathlib import PurePath
 from typing import BinaryIO
 
 try:
@@ -28,6 +29,9 @@ _ASIDE = re.compile(r"\.otcxr-[0-9a-f]{32}\.part")
 
 # Seconds after which a file is taken for abandoned where no lock tells: clocks may differ by hours.
 _ABANDONED = 86_400
+
+# Folders within folders, of any collection of images.
+DEEPEST = 64
 
 # How often to create what others remove at once.
 _TRIES = 100
@@ -88,6 +92,52 @@ def read_file(path: Path, most: int, *, follow: bool = True) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
     return content
+
+
+def walk(
+    folder: Path,
+    too_deep: str,
+    into: Callable[[str], bool],
+    on_error: Callable[[OSError], object] | None = None,
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path of a folder and of each one below, and the names of the files in it.
+
+    Links are followed, since images are often on another disk, but each folder comes once, and none
+    above the first, to which a link may lead.
+
+    Parameters
+    ----------
+    folder : path
+    too_deep : str
+        What the error says if folders are more than 64 deep.
+    into : callable
+        Tells by the name of a folder whether to look into it.
+    on_error : callable, default=None
+        Called if a folder cannot be listed, which by default is passed over.
+
+    Raises
+    ------
+    ValueError
+        Folders are too deep.
+    """
+    top = os.fspath(folder)
+    seen = {_identity(above) for above in PurePath(os.path.realpath(top)).parents}
+    for current, folders, names in os.walk(top, onerror=on_error, followlinks=True):
+        if current.count(os.sep) - top.count(os.sep) > DEEPEST:
+            raise ValueError(too_deep)
+        identity = _identity(current)
+        if identity in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        # Of several paths to one folder, the first by name comes.
+        folders[:] = sorted(filter(into, folders))
+        yield current, names
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

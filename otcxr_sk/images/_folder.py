@@ -3,6 +3,7 @@
 import os
 from typing import Literal, NoReturn, overload
 
+from otcxr_sk._files import DEEPEST, walk
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import UnusableImageWarning
@@ -24,8 +25,6 @@ _OTHER_FORMATS = (
 # Files that a message names.
 _NAMED = 3
 
-_DEEPEST = 64
-
 Folder = str | os.PathLike[str]
 
 
@@ -41,8 +40,8 @@ def list_images(
     A file counts as an image if its content starts like a PNG, JPEG, TIFF, NPY or DICOM file,
     whatever its name, or if its name has a suffix of one of these, whatever its content: a damaged
     image is listed, and reading it is an error. The index of a DICOM medium (DICOMDIR) is not an
-    image. Names that start with a dot are skipped. Links are followed, but each folder is listed
-    only once.
+    image. Names that start with a dot are skipped. Links are followed, except to the folders
+    above, and each folder is listed only once.
 
     Files that may hold images in a form that is not read, such as ``.dcm.gz``, ``.zip``, ``.nii``
     or ``.jp2``, are not listed, but warned of.
@@ -99,21 +98,11 @@ def list_images(
         raise kind(f"there is no folder {folder!r}; check the path")
     images: list[str] = []
     others: list[str] = []
-    seen = set()
-    for current, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        if current.count(os.sep) - folder.count(os.sep) > _DEEPEST:
-            raise ValueError(f"the folders in {folder!r} are more than {_DEEPEST} deep; move some")
-        stat = os.stat(current)
-        if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        # Of several paths to one folder, the first by name is listed.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith("."):
-                path = os.path.join(current, name)
-                (images if _is_image(path) else others).append(path)
+    too_deep = f"the folders in {folder!r} are more than {DEEPEST} deep; move some"
+    for current, names in walk(folder, too_deep, _is_seen, _raise):
+        for name in filter(_is_seen, names):
+            path = os.path.join(current, name)
+            (images if _is_image(path) else others).append(path)
     images.sort()
     others.sort()
     unread = [path for path in others if _may_hold_images(path)]
@@ -130,6 +119,10 @@ def list_images(
     if unread and not return_others:
         warn_user(f"{folder!r}: {advice}, or ignore this warning", UnusableImageWarning)
     return (images, others) if return_others else images
+
+
+def _is_seen(name: str) -> bool:
+    return not name.startswith(".")
 
 
 def _is_image(path: str) -> bool:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from otcxr_sk._files import DEEPEST, walk
 from otcxr_sk._paths import as_path
 from otcxr_sk._quote import listed, quoted
 from otcxr_sk.datasets._tables import check_missing, shown
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _NAMED = 3
-_DEEPEST = 64
 # macOS adds this folder to archives.
 _MAC = "__MACOSX"
 
@@ -130,22 +130,11 @@ def files_below(folder: Path, *suffixes: str) -> Iterable[Path]:
     ValueError
         If folders are nested as in no data set.
     """
-    seen: set[str] = set()
-    top = os.path.realpath(folder)
-    deepest = str(folder).count(os.sep) + _DEEPEST
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        # Images are often on another disk, behind a link; a link may lead back, and further up.
-        real = os.path.realpath(parent)
-        if real in seen or (real != top and top.startswith(os.path.join(real, ""))):
-            folders.clear()
-            continue
-        seen.add(real)
-        if parent.count(os.sep) > deepest:
-            raise ValueError(
-                f"{shown(folder)} has folders within folders, more than {_DEEPEST} deep; pass the "
-                "folder of the data set"
-            )
-        folders[:] = sorted(name for name in folders if name != _MAC)
+    too_deep = (
+        f"{shown(folder)} has folders within folders, more than {DEEPEST} deep; pass the folder of "
+        "the data set"
+    )
+    for parent, names in walk(folder, too_deep, into=lambda name: name != _MAC):
         for name in sorted(names):
             if name.lower().endswith(suffixes) and not name.startswith("._"):
                 yield Path(parent, name)
