@@ -53,6 +53,14 @@ def test_of_several_labels_each_is_probed_where_it_is_known(classifier, fitted, 
     np.testing.assert_allclose(found.predict_proba(X)[:, 1], expected, atol=1e-4)
 
 
+def test_a_label_may_be_unknown_in_any_way(classifier, X, several):
+    expected = classifier(frozen=True).fit(X, several).predict_proba(X)
+    for unknown in (None, pd.NA):
+        labels = np.where(np.isnan(several), unknown, several)
+        found = classifier(frozen=True).fit(X, labels).predict_proba(X)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_fine_tuning_learns_more_than_the_probe_and_changes_no_pretrainer(classifier, fitted, X, y):
     before = fitted.weights_.copy()
     tuned = classifier(epochs=5, learning_rate=1e-2).fit(X, y)
@@ -180,6 +188,7 @@ def test_the_mean_auc_is_that_of_each_class_against_the_others():
         (lambda y: 0 * y, "y has only one class, 0; at least two are needed"),
         (lambda y: None, "requires y to be passed"),
         (lambda y: np.column_stack([y, 2 * y]), "0, 1 or NaN in every column"),
+        (lambda y: [*([0, 1] for _ in y[1:]), [0, "ill"]], "row 23 of column 1 is ill"),
         (lambda y: np.column_stack([y, np.full(24, np.nan)]), "column 1 of y is NaN for every"),
         (lambda y: np.where(y, 0.5, 0.7), "Unknown label type"),
         (lambda y: ["ill", pd.NA, *y[2:].astype(str)], "y has no class in row 1; leave out"),

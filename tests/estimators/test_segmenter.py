@@ -110,6 +110,14 @@ def test_masks_that_cannot_be_used_are_named_before_any_training(wrong, message,
         OTCXRSegmenter(tiny(epochs=10**6)).fit(X, wrong(masks))
 
 
+def test_masks_of_another_shape_have_no_score(segmenter, X, masks):
+    found = segmenter(epochs=1).fit(X, masks)
+    for other in (masks.reshape(24, 16, 64), np.stack([masks, masks], 1)):
+        with pytest.raises(ValueError, match=r"y has shape .* and predicted masks have \(24, 32"):
+            found.score(X, other)
+    assert found.score(X, masks[:, None]) == found.score(X, masks)
+
+
 def test_masks_that_are_not_square_need_squashed_images(tiny, X, masks):
     padded = tiny(resize="pad", epochs=0)
     with pytest.raises(ValueError, match="need a pretrainer with resize='squash', got 'pad'"):

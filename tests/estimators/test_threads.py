@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_validate
 from torch.utils.checkpoint import checkpoint
 
+from otcxr_sk import _warning
 from otcxr_sk.training import CSVLogger
 
 
@@ -174,6 +175,25 @@ def test_threads_may_write_the_same_history(tiny, X, tmp_path):
     in_threads(lambda _: clone(estimator).fit(X), range(4))
     assert [file.name for file in tmp_path.iterdir()] == ["run.csv"]
     assert len((tmp_path / "run.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("kind", ["one label", "several"])
+def test_scikit_learn_changes_the_filters_of_warnings_for_one_thread_at_a_time(
+    kind, classifier, X, y, several, monkeypatch
+):
+    unguarded, usual = [], warnings.catch_warnings.__enter__
+
+    def enter(self):
+        caller = sys._getframe(1).f_globals["__name__"]
+        if caller.startswith("sklearn.") and not _warning._filtering._is_owned():
+            unguarded.append(caller)
+        return usual(self)
+
+    monkeypatch.setattr(warnings.catch_warnings, "__enter__", enter)
+    labels = y if kind == "one label" else several
+    found = classifier(epochs=1, class_weight="balanced", validation_fraction=0.3)
+    found.fit(X.reshape(len(X), -1), labels).predict(X)
+    assert not unguarded
 
 
 FIRST = """

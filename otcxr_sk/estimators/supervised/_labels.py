@@ -48,6 +48,7 @@ def read_classes(values: Any, dtype: Any) -> NDArray[Any]:
     return classes
 
 
+@keeping_filters()
 def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDArray[Any]]:
     """Return the labels and the classes that they are indices of.
 
@@ -60,15 +61,14 @@ def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDAr
         raise ValueError(
             "OTCXRClassifier requires y to be passed, but the target y is None: the labels"
         )
-    with keeping_filters():
-        y = check_array(
-            y,
-            accept_sparse="csr",
-            ensure_2d=False,
-            dtype=None,
-            ensure_all_finite="allow-nan",
-            input_name="y",
-        )
+    y = check_array(
+        y,
+        accept_sparse="csr",
+        ensure_2d=False,
+        dtype=None,
+        ensure_all_finite="allow-nan",
+        input_name="y",
+    )
     if issparse(y):
         y = y.toarray()
     if len(y) != n_images:
@@ -101,10 +101,7 @@ def check_labels(y: Any, n_images: int, class_weight: Any) -> tuple[Labels, NDAr
 
 
 def _several(y: NDArray[Any]) -> NDArray[np.float64]:
-    try:
-        values = y.astype(float)
-    except (TypeError, ValueError):
-        values = np.full(y.shape, -1.0)
+    values = np.frompyfunc(_number, 1, 1)(y).astype(float)
     odd = ~(np.isnan(values) | (values == 0) | (values == 1))
     if odd.any():
         row, column = np.argwhere(odd)[0]
@@ -116,3 +113,11 @@ def _several(y: NDArray[Any]) -> NDArray[np.float64]:
     if unknown.any():
         raise ValueError(f"column {unknown.argmax()} of y is NaN for every image: leave it out")
     return values
+
+
+def _number(value: Any) -> float:
+    """Return a label as a number: NaN if it is missing, and -1 if it is none."""
+    try:
+        return np.nan if is_missing(value) else float(value)
+    except (TypeError, ValueError):
+        return -1.0

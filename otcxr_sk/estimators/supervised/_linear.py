@@ -93,6 +93,7 @@ class Linear(NamedTuple):
         return coef, self.intercept - coef @ self.shift
 
 
+@keeping_filters()
 def probe(embedding: NDArray[np.float32], labels: Labels) -> Linear:
     """Fit a linear probe, the same as `otcxr_sk.evaluation.make_probe`.
 
@@ -108,8 +109,7 @@ def probe(embedding: NDArray[np.float32], labels: Labels) -> Linear:
         ]
         coef, intercept = (np.stack(parts) for parts in zip(*found, strict=True))
     else:
-        with keeping_filters():
-            model = _logistic(dict(enumerate(labels.weights))).fit(z, labels.values)
+        model = _logistic(dict(enumerate(labels.weights))).fit(z, labels.values)
         coef, intercept = model.coef_, model.intercept_
     return Linear(scaler.mean_, scaler.scale_, coef, intercept)
 
@@ -118,8 +118,7 @@ def _fit_column(z: Any, y: Any, weights: Mapping[int, float]) -> tuple[Any, Any]
     if len(np.unique(y)) < 2:
         share = (y.sum() + 0.5) / (len(y) + 1)
         return np.zeros(z.shape[1]), np.log(share / (1 - share))
-    with keeping_filters():
-        model = _logistic(weights).fit(z, y.astype(int))
+    model = _logistic(weights).fit(z, y.astype(int))
     return model.coef_[0], model.intercept_[0]
 
 
@@ -228,6 +227,7 @@ def _require_all_classes(labels: Labels, training: NDArray[np.intp]) -> None:
         )
 
 
+@keeping_filters()
 def mean_auc(scores: Tensor, labels: Tensor) -> float:
     """Return the AUC of each class against all others, or of each label, averaged.
 

@@ -179,9 +179,10 @@ class OTCXRSegmenter(Supervised):
         """
         found = self.predict(X)
         truth = _as_masks(y, len(found))
-        if truth.reshape(found.shape[:1] + truth.shape[1:]).size != found.size:
+        masks = found.reshape(len(found), -1, *self.mask_shape_)
+        if truth.shape != masks.shape:
             raise ValueError(f"y has shape {np.shape(y)}, and predicted masks have {found.shape}")
-        return float(dice(truth, found.reshape(truth.shape)).mean())
+        return float(dice(truth, masks).mean())
 
     def _check_labels(self, y: Any, n_images: int, base: OTCXRPretrainer) -> Labels:
         masks = _as_masks(y, n_images)
