@@ -26,7 +26,6 @@ from otcxr_sk.images import (
     ImageSource,
     Selection,
     Spreads,
-    Unusable,
     leave_out,
     unusable_table,
     warn_unusable,
@@ -78,9 +77,8 @@ def pretrain(
     """
     processes = join_processes(settings.device)
     seed = draw_seed(settings.random_state)
-    weights = None if before is None else before.weights_
     numbers = numbered(patients, len(source))
-    describe = partial(describe_run, settings, source, seed, numbers, weights)
+    describe = partial(describe_run, settings, source, seed, numbers, before)
     with open_run(settings, source, seed, processes, describe) as run:
         return _train(
             settings,
@@ -173,19 +171,17 @@ def _train(
     if processes.is_first:
         whole = "all of them together" if before is None else FITTED
         seen.warn(source, found.mean, found.std, whole)
-    training, validation = parts(source, held_out, found.unusable)
+    usable = np.setdiff1d(np.arange(len(source)), [problem.row for problem in found.unusable])
+    rows, rows_kept = sides(usable, held_out)
+    training = Selection(source, rows) if len(held_out) else leave_out(source, found.unusable)
     run.keep_scan(found, len(training))
     start = settings.weights if before is None else before
     # All processes end with the same estimator.
     salt = processes.from_first(new_salt)
-    seen_patients = note(
-        getattr(start, "patients_", nobody(salt)),
-        *patients_of(patients if settings.epochs else np.empty(0, int), held_out, found.unusable),
-        salt=salt,
-    )
-    n_images = getattr(start, "n_images_", 0)
-    if n_images is not None and settings.epochs:
-        n_images += len(training)
+    known, n_images = getattr(start, "patients_", nobody(salt)), getattr(start, "n_images_", 0)
+    if settings.epochs:
+        known = note(known, *patients_of(patients, rows, rows_kept), salt=salt)
+        n_images = None if n_images is None else n_images + len(training)
 
     def learned(network: nn.Module, latest: Mapping[str, Sequence[float]]) -> Learned:
         history = joined({} if before is None else before.history_, latest)
@@ -199,9 +195,9 @@ def _train(
             n_epochs_=len(history.get("loss", [])),
             embedding_dim_=model.encoder.last_shape[0],
             encoder_name_=name_of(architecture["encoder"]),
-            patients_=seen_patients,
+            patients_=known,
             n_images_=n_images,
-            n_patients_=count(seen_patients),
+            n_patients_=count(known),
         )
 
     def so_far(state: TrainingState) -> Any:
@@ -211,10 +207,9 @@ def _train(
     draw = Draw(settings.views, found.mean, found.std, run.seed, processes.device)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        assert validation is not None
         terms = evaluate(
             network,
-            validation,
+            Selection(source, rows_kept),
             # The seed of every other evaluation, so that losses can be compared.
             replace(draw, seed=0),
             without_read_out(settings.objective),
@@ -242,7 +237,7 @@ def _train(
         verbose=settings.verbose > 0,
         processes=processes,
         callbacks=[*callbacks, *alarm],
-        validate=None if validation is None else validate,
+        validate=validate if len(rows_kept) else None,
         fitted=None if fitted is None else so_far,
     )
     history, failure = run.train(trainer, model, training, random)
@@ -345,27 +340,27 @@ def hold_out(patients: NDArray[np.intp], fraction: float, seed: int) -> NDArray[
     return np.sort(held_out)
 
 
-def parts(
-    source: ImageSource, held_out: NDArray[np.intp], unusable: Sequence[Unusable]
-) -> tuple[ImageSource, ImageSource | None]:
-    """Split off the images held out, without those that cannot be used."""
-    if not len(held_out):
-        return leave_out(source, unusable), None
-    usable = np.setdiff1d(np.arange(len(source)), [problem.row for problem in unusable])
+def sides(
+    usable: NDArray[np.intp], held_out: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Divide the rows that can be used into those to train on and those held out.
+
+    Raises
+    ------
+    ValueError
+        Some are held out, and fewer than two images are on one of the sides.
+    """
     is_held_out = np.isin(usable, held_out)
-    _require_two(usable[~is_held_out], usable[is_held_out])
-    return Selection(source, usable[~is_held_out]), Selection(source, usable[is_held_out])
+    if len(held_out):
+        _require_two(usable[~is_held_out], usable[is_held_out])
+    return usable[~is_held_out], usable[is_held_out]
 
 
 def patients_of(
-    patients: NDArray[Any] | None, held_out: NDArray[np.intp], unusable: Sequence[Unusable]
+    patients: NDArray[Any] | None, training: NDArray[np.intp], held_out: NDArray[np.intp]
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Return the patients of the images to train on, and of those held out."""
-    if patients is None:
-        return None, None
-    usable = np.setdiff1d(np.arange(len(patients)), [problem.row for problem in unusable])
-    is_held_out = np.isin(usable, held_out)
-    return patients[usable[~is_held_out]], patients[usable[is_held_out]]
+    """Return the patients of the rows to train on, and of those held out, if they are known."""
+    return (None, None) if patients is None else (patients[training], patients[held_out])
 
 
 def _require_two(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:

@@ -21,6 +21,7 @@ from otcxr_sk._quote import brief, quoted
 from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._parameters import Settings
+from otcxr_sk.estimators._state import Learned
 from otcxr_sk.images import ImageSource, Scan, Unusable
 from otcxr_sk.method import locate
 from otcxr_sk.training import (
@@ -172,7 +173,7 @@ def describe_run(
     source: ImageSource,
     seed: int,
     patients: NDArray[np.intp],
-    weights: NDArray[np.uint8] | None = None,
+    before: Learned | None = None,
     salt: str = "",
 ) -> dict[str, Any]:
     """Describe a run by the parameters and images that decide its result, for JSON.
@@ -180,8 +181,8 @@ def describe_run(
     Images are identified by their number, by a digest, under `salt`, of the names of their files
     below their common folder, and by the mean of the upper left quarter of up to 16 of them; if
     some are held out, by a digest of which are of the same patient, too. A warm start is identified
-    by the `weights` that it starts from, and a file of weights by its content. Nothing in it names
-    a file or a patient.
+    by what was learned `before`, and a file of weights by its content. Nothing in it names a file
+    or a patient.
     """
     parameters: dict[str, Any] = {}
     for name, value in vars(settings).items():
@@ -192,8 +193,9 @@ def describe_run(
     if isinstance(settings.weights, str | os.PathLike):
         with open_file(locate(settings.weights)) as file:
             parameters["weights"] = f"file {file_digest(file, _sha256).hexdigest()[:16]}"
-    if weights is not None:
-        parameters["warm_start"] = f"from weights {_digest(weights.tobytes())}"
+    if before is not None:
+        pixels = repr((before.mean_, before.std_)).encode()
+        parameters["warm_start"] = f"from weights {_digest(before.weights_.tobytes() + pixels)}"
     # They decide when a run ends, and with which weights.
     early = [
         repr(each) if type(each) is EarlyStopping else _plain(each)

@@ -167,11 +167,11 @@ def patients():
 
 class _Stop(Callback):
     def on_epoch_end(self, state):
-        if state.epoch == 1:
+        if state.epoch == 2:
             raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
 def stop():
-    """A callback that presses Ctrl-C after the first epoch."""
+    """A callback that presses Ctrl-C after the second epoch, when the first one is saved."""
     return _Stop()

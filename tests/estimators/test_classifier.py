@@ -97,14 +97,17 @@ def test_a_clone_keeps_what_a_frozen_pretrainer_has_learned(classifier, fitted, 
     np.testing.assert_array_equal(found.pretrainer_.weights_, fitted.weights_)
 
 
-def test_batch_norms_of_a_random_start_get_the_statistics_of_the_images(tiny, X):
+@pytest.mark.parametrize("bad", [[], [3, 20]])
+def test_batch_norms_of_a_random_start_get_the_statistics_of_the_images(bad, tiny, X):
     start = tiny(epochs=0).fit(X)
-    source = as_source(X)
+    spoilt = X.copy()
+    spoilt[bad] = np.nan
+    source = as_source(spoilt)
     model = calibrated(start._encoder(), source, 0).load()
     norm = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
     seen = []
     norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    images = torch.from_numpy(source.read(range(len(X)), 32))
+    images = torch.from_numpy(source.read(np.delete(np.arange(len(X)), bad), 32))
     with torch.inference_mode():
         model.encoder((images - start.mean_) / start.std_)
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-5, rtol=1e-3)

@@ -226,6 +226,10 @@ def test_a_run_from_other_weights_is_another_run(tiny, X, tmp_path):
     for estimator in (ended, again):
         np.testing.assert_array_equal(estimator.weights_, whole.weights_)
         assert estimator.history_ == whole.history_
+    shifted = pickle.loads(pickle.dumps(warm)).set_params(checkpoint=tmp_path / "second")
+    shifted.mean_ += 1.0
+    with pytest.raises(ValueError, match=r"warm_start is 'from weights .*' there and 'from"):
+        shifted.fit(X)
 
 
 def test_partial_fit_is_for_one_process(tiny, X, monkeypatch):

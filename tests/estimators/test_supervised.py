@@ -1,6 +1,7 @@
 """What classifiers and segmenters have in common: seeds, runs, pretrainers and patients."""
 
 import pickle
+from copy import copy
 
 import numpy as np
 import pytest
@@ -62,10 +63,34 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
 ):
     with pytest.raises(KeyboardInterrupt):
         make(checkpoint=tmp_path, callbacks=[stop]).fit(X, labels)
+    assert list(tmp_path.glob("checkpoint-*"))
     resumed = make(checkpoint=tmp_path).fit(X, labels)
     np.testing.assert_array_equal(resumed.predict_proba(X), tuned.predict_proba(X))
     with pytest.raises(ValueError, match="holds another run: labels is"):
         make(checkpoint=tmp_path).fit(X, labels[::-1])
+
+
+def test_a_run_from_another_start_is_another_run(make, tuned, fitted, X, labels, tmp_path):
+    make(checkpoint=tmp_path).fit(X, labels)
+    others = {name: copy(fitted) for name in ("precision", "mean", "resize")}
+    others["precision"].set_params(precision="bfloat16")
+    others["mean"].mean_ += 1.0
+    others["resize"]._architecture = {**fitted._architecture, "resize": "pad"}
+    for name, other in others.items():
+        with pytest.raises(ValueError, match=f"holds another run: {name} is .* there and .* here"):
+            make(other, checkpoint=tmp_path).fit(X, labels)
+    again = make(copy(fitted), checkpoint=tmp_path).fit(X, labels)
+    np.testing.assert_array_equal(again.predict_proba(X), tuned.predict_proba(X))
+
+
+def test_one_image_is_too_few_to_train_on(make, tiny, X, several, masks, request):
+    start, images, labels = tiny(on_error="nan", epochs=0).fit(X), X.copy(), masks
+    if make is request.getfixturevalue("classifier"):
+        labels = np.where(np.arange(24)[:, None] == 7, several, np.nan)
+    else:
+        images[1:] = np.nan
+    with pytest.raises(ValueError, match="a single image that has a label can be used"):
+        make(start).fit(images, labels)
 
 
 def test_a_shared_pretrainer_is_named_by_its_folder(make, folder, X, labels, tuned):

@@ -291,10 +291,14 @@ class Supervised(KnowsPatients, BaseEstimator):
         with base._within_memory():
             encoder = calibrated(base._encoder(), source, base.num_workers)
             task, problems = self._task(labels, encoder, source, base)
-            settings.image_size = encoder.architecture["image_size"]
             if self.learning_rate == "auto":
                 settings.learning_rate = base.learning_rate
             settings.pretrainer, settings.labels = base, digest_of(task.labels)
+            # Of the pretrainer, what its weights do not tell.
+            for name in ("encoder", "image_size", "resize", "pooling"):
+                setattr(settings, name, encoder.architecture[name])
+            for name in ("precision", "mean", "std"):
+                setattr(settings, name, getattr(encoder, name))
 
             def fitted(learned: FineTuned) -> Any:
                 found = copy(twin)

@@ -187,11 +187,6 @@ class Segmentation:
 
     def network(self, encoder: Any, training: NDArray[np.intp]) -> SegmentingNetwork:
         """Put a pyramid, at random, on the encoder."""
-        if len(training) < 2:
-            raise ValueError(
-                f"{len(training)} images are left to train on, and at least 2 are needed: lower "
-                "validation_fraction, or annotate more images"
-            )
         n_structures, size = self.labels.shape[1:3]
         return SegmentingNetwork(encoder, n_structures, size, self._layer_decay, self._frozen)
 

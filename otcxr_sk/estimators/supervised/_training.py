@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from otcxr_sk._torch_defaults import inference
 from otcxr_sk._transfer import send
 from otcxr_sk.estimators._encoder import FittedEncoder
-from otcxr_sk.estimators._fit import draw_seed, hold_out
+from otcxr_sk.estimators._fit import draw_seed, hold_out, patients_of, sides
 from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import describe_run, open_run
@@ -157,11 +157,12 @@ def fine_tune(
     describe = partial(describe_run, settings, source, seed, numbers, None)
     with open_run(settings, source, seed, processes, describe) as run:
         held_out = hold_out(numbers, settings.validation_fraction, run.seed)
-        training = np.setdiff1d(np.flatnonzero(usable), held_out)
-        held_out = np.intersect1d(np.flatnonzero(usable), held_out)
-        trained, kept = (
-            None if patients is None else patients[rows] for rows in (training, held_out)
-        )
+        training, held_out = sides(np.flatnonzero(usable), held_out)
+        if len(training) < 2:
+            raise ValueError(
+                "a single image that has a label can be used, and at least 2 are needed; label more"
+            )
+        trained, kept = patients_of(patients, training, held_out)
         salt = new_salt()
         seen = note(settings.pretrainer.patients_, trained, kept, salt)
         n_patients = None if trained is None else len(np.unique(digest(trained, salt)))
@@ -295,9 +296,10 @@ def calibrated(
     batches = np.array_split(rows, -(-len(rows) // CHUNK))
     given = source, batches, encoder.architecture["image_size"], num_workers, device
     with closing(read_usable_batches(*given)) as loaded, inference():
-        for images, problems in loaded:
-            if not problems:
-                model.encoder((images - encoder.mean) / encoder.std)
+        for chunk, (images, problems) in zip(batches, loaded, strict=True):
+            usable = ~np.isin(chunk, [problem.row for problem in problems])
+            if usable.sum() > 1:
+                model.encoder((images[torch.from_numpy(usable)] - encoder.mean) / encoder.std)
     return replace(encoder, weights=with_encoder(encoder.weights, model.encoder))
 
 
