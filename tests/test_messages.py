@@ -16,7 +16,7 @@ CHOOSING = {"reason"}
 PASSED_ON = {
     ("_face.py", "AttributeError"),
     ("cli/_main.py", "OSError"),
-    ("estimators/_sharing.py", "ValueError, TypeError"),
+    ("estimators/sharing/_model.py", "ValueError, TypeError"),
     ("evaluation/_online.py", "ValueError"),
 }
 

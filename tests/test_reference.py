@@ -60,10 +60,23 @@ def documented(page):
         if not getattr(found, "__module__", "").startswith("otcxr_sk"):
             continue
         yield full, heading == INNER
-        for name, member in vars(found).items() if inspect.isclass(found) else ():
-            inherited = any(hasattr(base, name) for base in found.__bases__)
-            if inspect.isfunction(member) and not name.startswith("_") and not inherited:
-                yield f"{full}.{name}", heading == INNER
+        for name in own_methods(found) if inspect.isclass(found) else ():
+            yield f"{full}.{name}", heading == INNER
+
+
+def own_methods(found):
+    """Yield the methods of a class and of its bases that no page lists, but for inherited ones."""
+    listed = {id(of_name(full)) for full in LISTED} - {id(found)}
+    own = [
+        base
+        for base in found.__mro__
+        if base.__module__.startswith("otcxr_sk") and id(base) not in listed
+    ]
+    others = [base for base in found.__mro__ if base not in own]
+    for name, member in {name: one for base in own for name, one in vars(base).items()}.items():
+        inherited = any(hasattr(base, name) for base in others)
+        if inspect.isfunction(member) and not name.startswith("_") and not inherited:
+            yield name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -187,7 +187,7 @@ def _train(
         history = joined({} if before is None else before.history_, latest)
         return Learned(
             _architecture=architecture,
-            weights_=pack(network),
+            weights_=pack(network.state_dict()),
             mean_=found.mean,
             std_=found.std,
             history_=history,

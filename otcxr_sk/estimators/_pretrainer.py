@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +17,7 @@ from otcxr_sk._version import __version__
 from otcxr_sk._warning import warn_user
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._estimator import ImageEstimator
 from otcxr_sk.estimators._fit import Outcome, draw_seed, pretrain, pretrain_part
 from otcxr_sk.estimators._inputs import check_groups, check_images, take_features
 from otcxr_sk.estimators._matching import match_images, match_views
@@ -27,16 +28,14 @@ from otcxr_sk.estimators._parameters import (
     Settings,
     check_group,
     check_settings,
-    with_groups,
 )
-from otcxr_sk.estimators._seen import KnowsPatients
-from otcxr_sk.estimators._sharing import load_pretrainer, open_model, save_model
 from otcxr_sk.estimators._sklearn_callbacks import (
     CallbackSupportMixin,
     SklearnCallbacks,
     with_callbacks,
 )
 from otcxr_sk.estimators._state import Learned, Unsaved
+from otcxr_sk.estimators.sharing import ModelFolder, load_pretrainer
 from otcxr_sk.images import (
     DEFAULT_RESIZE,
     FITTED,
@@ -47,7 +46,6 @@ from otcxr_sk.images import (
     leave_out,
     unusable_table,
     warn_unusable,
-    without_names,
 )
 from otcxr_sk.method import (
     DenseEncoder,
@@ -69,11 +67,7 @@ _STATE_FORMAT = 2
 
 
 class OTCXRPretrainer(
-    KnowsPatients,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    BaseEstimator,
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator
 ):
     r"""Learn an encoder from unlabeled chest X-rays; embed any chest X-ray with it.
 
@@ -265,15 +259,12 @@ class OTCXRPretrainer(
     weights_: NDArray[np.uint8]
     mean_: float
     std_: float
-    history_: dict[str, list[float]]
-    skipped_: list[dict[str, Any]]
     n_epochs_: int
     embedding_dim_: int
     encoder_name_: str
-    n_images_: int | None
-    n_patients_: int | None
 
     _architecture: dict[str, Any]
+    _kind: ClassVar[str] = "OTCXRPretrainer"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     # Metadata routing has no use for a place where the result goes.
@@ -685,101 +676,6 @@ class OTCXRPretrainer(
         """
         self._encoder().save(path)
 
-    def save_pretrained(
-        self,
-        path: Any,
-        dtype: str = "float32",
-        *,
-        data: str | None = None,
-        licence: str | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write a folder for somebody else, without pickle: weights, settings, a model card.
-
-        It holds ``encoder.safetensors``, as `save_encoder` writes it; ``heads.safetensors``;
-        ``config.json``; ``README.md``, the model card; and ``SHA256SUMS``. It appears complete or
-        not at all. Parameters that belong to a machine or a run (`weights`, `device`,
-        `num_workers`, `callbacks`, `cache`, `checkpoint`, `verbose`, and a generator as
-        `random_state`) are left out, and so are `skipped_` and the names of features.
-
-        Parameters
-        ----------
-        path : path
-            The folder to create.
-        dtype : {"float32", "float16"}, default="float32"
-            How weights are stored. "float16" takes half the space, and rounds them.
-        data, licence : str, default=None
-            What the model card says about the images (where from, how many, of how many patients),
-            and about who may use the weights, in Markdown.
-        overwrite : bool, default=False
-            Whether to replace another model there. Anything else is never replaced.
-
-        Raises
-        ------
-        ValueError
-            The encoder is a module, which cannot be built again from a name; or a weight is not
-            finite.
-        FileExistsError
-            Something else is there, or another model and not `overwrite`.
-
-        See Also
-        --------
-        save_encoder : Write the encoder only, also of a module.
-
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> from otcxr_sk import OTCXRPretrainer
-        >>> from otcxr_sk.datasets import make_chest_phantoms
-        >>> images = make_chest_phantoms(4, image_size=32, random_state=0).images
-        >>> enc = OTCXRPretrainer("resnet10t", image_size=32, epochs=0, random_state=0).fit(images)
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     enc.save_pretrained(os.path.join(place, "model"), data="Eight phantoms.")
-        ...     same = OTCXRPretrainer.from_pretrained(os.path.join(place, "model"))
-        >>> bool((same.transform(images) == enc.transform(images)).all())
-        True
-        """
-        save_model(
-            self,
-            self,
-            path,
-            kind=OTCXRPretrainer.__name__,
-            dtype=dtype,
-            data=data,
-            licence=licence,
-            overwrite=overwrite,
-        )
-
-    @classmethod
-    def from_pretrained(cls, path: Any) -> Self:
-        """Read a fitted estimator from a folder of `save_pretrained`, from anywhere.
-
-        No code in it is run, and nothing is downloaded.
-
-        Parameters
-        ----------
-        path : path
-
-        Returns
-        -------
-        estimator : OTCXRPretrainer
-            With the parameters and the fitted attributes of the one that was saved. Weights that
-            were stored as float32 give the same bits.
-
-        Raises
-        ------
-        ValueError
-            There is no such folder; or it has other files, links, wrong checksums, settings or
-            weights that do not fit together, or a format of another version; the message says
-            which.
-
-        Warns
-        -----
-        UserWarning
-            Another version of this library saved it.
-        """
-        return load_pretrainer(cls, open_model(path, OTCXRPretrainer.__name__))[0]
-
     @property
     def last_unusable(self) -> list[dict[str, Any]]:
         """Row, file and reason of what the last `transform` or `score` could not use.
@@ -791,26 +687,11 @@ class OTCXRPretrainer(
             raise AttributeError("last_unusable is there after transform, transform_dense or score")
         return found
 
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of groups by names such as ``views__erase``.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self : OTCXRPretrainer
-        """
-        return super().set_params(**with_groups(self, params))
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
@@ -821,8 +702,6 @@ class OTCXRPretrainer(
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "_otcxr_sk_version": __version__}
         state.pop("_beside", None)
-        if "skipped_" in state:
-            state["skipped_"] = [without_names(problem) for problem in state["skipped_"]]
         return {**state, "_otcxr_sk_format": _STATE_FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -943,6 +822,10 @@ class OTCXRPretrainer(
         if kept is None or kept[0] is not encoder.weights:
             kept = self._unsaved.network = encoder.weights, encoder.load()
         return kept[1]
+
+    @classmethod
+    def _from_folder(cls, folder: ModelFolder) -> Self:
+        return load_pretrainer(cls, folder)[0]
 
     def _learned(self) -> Learned | None:
         return Learned.by(self) if hasattr(self, "weights_") else None

@@ -22,21 +22,21 @@ Weights = NDArray[np.uint8]
 History = dict[str, list[float]]
 
 
-def pack(model: nn.Module) -> Weights:
-    """Return the weights of a network as safetensors bytes, in an array that joblib can map.
+def pack(state: Mapping[str, Tensor]) -> Weights:
+    """Return a state dict as safetensors bytes, in an array that joblib can map.
 
     What serves training only is left out.
     """
-    state = {
-        name: value.contiguous()
-        for name, value in model.state_dict().items()
+    kept = {
+        name: value.cpu().contiguous()
+        for name, value in state.items()
         if not name.startswith(TRAINING_ONLY)
     }
-    return np.frombuffer(save(state), dtype=np.uint8)
+    return np.frombuffer(save(kept), dtype=np.uint8)
 
 
 def unpack(weights: Weights) -> dict[str, Tensor]:
-    """Return the state dict of the module that `pack` was given; no code runs."""
+    """Return the state dict that `pack` was given; no code runs."""
     return load(weights.tobytes())
 
 

@@ -10,7 +10,8 @@ from runs import EPOCHS
 from torch import nn
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter
-from otcxr_sk.estimators import _encoder, _sharing
+from otcxr_sk.estimators import _encoder
+from otcxr_sk.estimators.sharing import _model
 from otcxr_sk.training import Callback
 
 
@@ -112,13 +113,13 @@ blanks = {}
 def equal_networks_are_measured_once(monkeypatch):
     """Save tests that read one network again and again the time that its shapes take."""
 
-    def blank(architecture, usual=_sharing._blank):
+    def blank(architecture, usual=_model._blank):
         key = json.dumps(architecture, sort_keys=True)
         if key not in blanks:
             blanks[key] = usual(architecture)
         return blanks[key]
 
-    monkeypatch.setattr(_sharing, "_blank", blank)
+    monkeypatch.setattr(_model, "_blank", blank)
 
 
 def _maker(kind, fitted):

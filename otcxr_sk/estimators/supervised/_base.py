@@ -10,39 +10,26 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from otcxr_sk.estimators._config import check_plain, require_keys
 from otcxr_sk.estimators._encoder import FittedEncoder
+from otcxr_sk.estimators._estimator import ImageEstimator
 from otcxr_sk.estimators._fit import draw_seed
 from otcxr_sk.estimators._inputs import check_groups, take_features
-from otcxr_sk.estimators._model_card import FINE_TUNING
 from otcxr_sk.estimators._parameters import (
     CONSTRAINTS,
     Settings,
     check_callbacks,
     check_group,
-    with_groups,
 )
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._seen import KnowsPatients
-from otcxr_sk.estimators._sharing import (
-    as_loaded,
-    as_stored,
-    describe,
-    described,
-    load_pretrainer,
-    open_model,
-    read_history,
-    reading_config,
-    save_model,
-)
 from otcxr_sk.estimators._state import Learned
+from otcxr_sk.estimators.sharing import ModelFolder, Tuning, describe, load_tuned
 from otcxr_sk.estimators.supervised._training import (
     FineTuned,
     Task,
@@ -50,7 +37,7 @@ from otcxr_sk.estimators.supervised._training import (
     digest_of,
     fine_tune,
 )
-from otcxr_sk.images import ImageSource, Unusable, unusable_table, without_names
+from otcxr_sk.images import ImageSource, Unusable, unusable_table
 from otcxr_sk.method import DenseEncoder, Views
 from otcxr_sk.training import Callback, Optimizer
 
@@ -58,20 +45,15 @@ _SHARED = (
     *("batch_size", "optimizer", "views", "validation_fraction", "callbacks", "checkpoint"),
     *("random_state", "verbose"),
 )
-_KEYS = {"n_features_in", "n_images", "n_patients", "parameters", "history", "learned"}
 
 
-class Supervised(KnowsPatients, BaseEstimator):
+class Supervised(ImageEstimator):
     """An encoder that is trained on with labels."""
 
     pretrainer_: OTCXRPretrainer
-    history_: dict[str, list[float]]
-    n_images_: int | None
-    n_patients_: int | None
-    skipped_: list[dict[str, Any]]
 
-    # Of the class of those that are shared, and what else they have learned, by name.
-    _kind: ClassVar[str]
+    _parts: ClassVar[tuple[str, ...]] = (*ImageEstimator._parts, "head")
+    # What the configuration of a folder holds of what was learned from labels.
     _learns: ClassVar[tuple[str, ...]]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -114,19 +96,6 @@ class Supervised(KnowsPatients, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of groups by names such as ``views__blur``.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self : object
-        """
-        return super().set_params(**with_groups(self, params))
-
     def forget_patients(self) -> Self:
         """Forget who was trained on, before a copy is given away.
 
@@ -140,114 +109,18 @@ class Supervised(KnowsPatients, BaseEstimator):
         self.pretrainer_.forget_patients()
         return super().forget_patients()
 
-    def save_pretrained(
-        self,
-        path: Any,
-        dtype: str = "float32",
-        *,
-        data: str | None = None,
-        licence: str | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write a folder for somebody else, without pickle, as ``OTCXRPretrainer.save_pretrained``.
-
-        It holds ``head.safetensors`` besides, with what follows the encoder. `pretrainer`,
-        `callbacks`, `checkpoint`, `verbose`, a generator as `random_state` and `skipped_` are left
-        out, and so is what is left out of `pretrainer_`.
-
-        Parameters
-        ----------
-        path : path
-            The folder to create.
-        dtype : {"float32", "float16"}, default="float32"
-            How weights are stored. "float16" takes half the space, and rounds them.
-        data, licence : str, default=None
-            What the model card says about the images and labels, and about who may use the weights,
-            in Markdown.
-        overwrite : bool, default=False
-            Whether to replace another model there. Anything else is never replaced.
-
-        Raises
-        ------
-        ValueError
-            The encoder is a module, a weight is not finite, or a class is neither a number nor
-            text of up to 200 printable characters.
-        FileExistsError
-            Something else is there, or another model and not `overwrite`.
-        """
-        check_is_fitted(self)
-        learned, head = self._shared()
-        save_model(
-            self,
-            self.pretrainer_,
-            path,
-            kind=self._kind,
-            dtype=dtype,
-            data=data,
-            licence=licence,
-            overwrite=overwrite,
-            tuning={**describe(self), "learned": learned},
-            head=head,
-        )
-
-    @classmethod
-    def from_pretrained(cls, path: Any) -> Self:
-        """Read a fitted estimator from a folder of `save_pretrained`, from anywhere.
-
-        No code in it is run, and nothing is downloaded.
-
-        Parameters
-        ----------
-        path : path
-
-        Returns
-        -------
-        estimator : object
-            With the parameters and the fitted attributes of the one that was saved; its
-            `pretrainer` is as `clone` returns it, not fitted. Weights that were stored as float32
-            give the same bits.
-
-        Raises
-        ------
-        ValueError
-            As by ``OTCXRPretrainer.from_pretrained``.
-
-        Warns
-        -----
-        UserWarning
-            Another version of this library saved it.
-        """
-        folder = open_model(path, cls._kind, "head")
-        with reading_config(folder):
-            found = folder.config.pop(FINE_TUNING, None)
-            require_keys(FINE_TUNING, found, _KEYS)
-            check_plain(found)
-            _, estimator = described(cls, found)
-            estimator.history_ = read_history(found["history"])
-            require_keys("learned", found["learned"], cls._learns)
-            estimator._check_learned(found["learned"])
-        base, blank = load_pretrainer(OTCXRPretrainer, folder)
-        estimator.pretrainer, estimator.pretrainer_ = clone(base), base
-        expected = as_stored(estimator._head_of(blank), folder.config["dtype"])
-        estimator._take_head(as_loaded(folder.tensors("head", expected)))
-        estimator.n_images_, estimator.n_patients_ = found["n_images"], found["n_patients"]
-        estimator.skipped_, estimator.patients_ = [], None
-        if found["n_features_in"] is not None:
-            estimator.n_features_in_ = found["n_features_in"]
-        return estimator
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
         tags.target_tags.required = True
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "skipped_" in state:
-            state["skipped_"] = [without_names(problem) for problem in state["skipped_"]]
-        return state
+    @classmethod
+    def _from_folder(cls, folder: ModelFolder) -> Self:
+        return load_tuned(cls, OTCXRPretrainer, folder)
+
+    def _tuning(self) -> Tuning:
+        learned, head = self._shared()
+        return Tuning({**describe(self), "learned": learned}, head)
 
     @abstractmethod
     def _check_labels(self, y: Any, n_images: int, base: OTCXRPretrainer) -> Any:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._quote import quoted
-from otcxr_sk.estimators._config import refuse
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators.sharing import refuse
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._labels import check_labels, read_classes
 from otcxr_sk.estimators.supervised._linear import Classification, Labels

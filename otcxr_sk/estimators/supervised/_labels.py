@@ -13,7 +13,7 @@ from sklearn.utils.validation import column_or_1d
 from otcxr_sk._columns import is_missing
 from otcxr_sk._quote import brief, quoted
 from otcxr_sk._warning import keeping_filters
-from otcxr_sk.estimators._config import refuse
+from otcxr_sk.estimators.sharing import refuse
 from otcxr_sk.estimators.supervised._linear import Labels, weigh
 
 # Arrays of classes that are shared, and what JSON has for them.

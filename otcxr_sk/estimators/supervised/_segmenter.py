@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk.estimators._config import refuse, require_count
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._sharing import packed
-from otcxr_sk.estimators._state import Weights, part_of, unpack
+from otcxr_sk.estimators._state import Weights, pack, part_of, unpack
+from otcxr_sk.estimators.sharing import refuse, require_count
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._pyramid import Segmentation, SegmentingNetwork, dice
 from otcxr_sk.estimators.supervised._training import Task, outputs
@@ -215,8 +214,7 @@ class OTCXRSegmenter(Supervised):
         return Segmentation(masks, self.layer_decay, self.frozen), problems
 
     def _take(self, network: SegmentingNetwork, labels: Labels) -> None:
-        kept = {name: value.cpu().contiguous() for name, value in _heads(network).items()}
-        self.head_weights_ = packed(kept)
+        self.head_weights_ = pack(_heads(network))
         masks, single = labels
         self.mask_shape_ = masks.shape[2:]
         self.n_structures_ = None if single else masks.shape[1]
@@ -244,7 +242,7 @@ class OTCXRSegmenter(Supervised):
         return _heads(network)
 
     def _take_head(self, head: dict[str, Tensor]) -> None:
-        self.head_weights_ = packed(head)
+        self.head_weights_ = pack(head)
 
     def _network(self) -> tuple[SegmentingNetwork, FittedEncoder]:
         check_is_fitted(self)

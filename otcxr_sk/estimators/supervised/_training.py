@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,7 +24,7 @@ from otcxr_sk.estimators._inputs import numbered
 from otcxr_sk.estimators._parameters import Settings
 from otcxr_sk.estimators._run import describe_run, open_run
 from otcxr_sk.estimators._seen import Patients, digest, new_salt, note
-from otcxr_sk.estimators._state import History, Weights, unpack
+from otcxr_sk.estimators._state import History, Weights, pack, unpack
 from otcxr_sk.images import (
     ImageSource,
     Scan,
@@ -260,10 +259,8 @@ def layered(backbone: nn.Module, weight_decay: float, layer_decay: float) -> lis
 
 def with_encoder(weights: Weights, encoder: nn.Module) -> Weights:
     """Return packed weights of a network, its encoder replaced."""
-    own = {
-        f"encoder.{name}": value.cpu().contiguous() for name, value in encoder.state_dict().items()
-    }
-    return np.frombuffer(save({**unpack(weights), **own}), dtype=np.uint8)
+    own = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    return pack({**unpack(weights), **own})
 
 
 def calibrated(

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from otcxr_sk import Cache, Objective, Optimizer, OTCXRPretrainer, Views, __version__
-from otcxr_sk.estimators import _sharing
+from otcxr_sk.estimators._state import pack, unpack
 
 pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 
@@ -130,9 +130,9 @@ def test_float16_takes_half_the_space_and_rounds(fitted, X, tmp_path):
 
 def test_a_weight_that_float16_cannot_hold_is_an_error(untrained, tmp_path):
     fitted = copy.deepcopy(untrained)
-    state = _sharing.unpack(fitted.weights_)
+    state = unpack(fitted.weights_)
     state["projector.0.bias"][0] = 1e5
-    fitted.weights_ = _sharing.packed(state)
+    fitted.weights_ = pack(state)
     with pytest.raises(ValueError, match=r"'projector.0.bias' is not finite.*float16"):
         fitted.save_pretrained(tmp_path / "model", "float16")
     fitted.save_pretrained(tmp_path / "model")

@@ -13,7 +13,7 @@ from folders import FILES, WEIGHTS, config_of, mutated, set_config, sign
 from safetensors.torch import load_file, save_file
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.estimators import _model_folder
+from otcxr_sk.estimators.sharing import _folder
 
 pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 
@@ -185,7 +185,7 @@ def test_a_folder_of_very_many_files_is_refused_at_once(copied, monkeypatch):
         (copied / f"{number}").touch()
     with pytest.raises(ValueError, match="none of its own"):
         load(copied)
-    assert len(_model_folder._names(copied)) <= 7
+    assert len(_folder._names(copied)) <= 7
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def outcome(folder):
     """Load a model, or return None if it is refused as a model."""
     try:
         return load(folder)
-    except _model_folder.RefusedError:
+    except _folder.RefusedError:
         return None
 
 

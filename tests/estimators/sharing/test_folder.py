@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk.estimators import _model_folder, _sharing
+from otcxr_sk.estimators.sharing import _folder, _model
 
 pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 
@@ -128,7 +128,7 @@ def test_a_failure_leaves_what_was_there(fitted, copied, monkeypatch, broken):
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_sharing, broken, fail)
+    monkeypatch.setattr(_model, broken, fail)
     for place, overwrite in [(copied, True), (copied.parent / "new", False)]:
         with pytest.raises(OSError, match="No space"):
             fitted.save_pretrained(place, overwrite=overwrite)
@@ -146,7 +146,7 @@ def test_a_model_stays_if_the_new_one_cannot_take_its_place(fitted, copied, monk
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(_model_folder.os, "rename", fail_once)
+    monkeypatch.setattr(_folder.os, "rename", fail_once)
     with pytest.raises(OSError, match="Input/output"):
         fitted.save_pretrained(copied, overwrite=True)
     assert [path.name for path in copied.parent.iterdir()] == ["copy"]
@@ -154,12 +154,12 @@ def test_a_model_stays_if_the_new_one_cannot_take_its_place(fitted, copied, monk
 
 
 def test_of_several_who_save_at_once_the_first_one_wins(fitted, tmp_path, monkeypatch):
-    def save_first(folder, usual=_sharing.add_checksums):
-        monkeypatch.setattr(_sharing, "add_checksums", usual)
+    def save_first(folder, usual=_model.add_checksums):
+        monkeypatch.setattr(_model, "add_checksums", usual)
         fitted.save_pretrained(tmp_path / "model", data="The first.")
         usual(folder)
 
-    monkeypatch.setattr(_sharing, "add_checksums", save_first)
+    monkeypatch.setattr(_model, "add_checksums", save_first)
     with pytest.raises(FileExistsError, match="meanwhile"):
         fitted.save_pretrained(tmp_path / "model")
     assert "The first." in (tmp_path / "model" / "README.md").read_text()

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -27,9 +27,9 @@ from otcxr_sk._json import parse
 from otcxr_sk._paths import as_path, reason
 from otcxr_sk._quote import quoted
 from otcxr_sk._safetensors import read_header
+from otcxr_sk.estimators.sharing._config import LIBRARY
 
 CONFIG, CARD, SUMS = "config.json", "README.md", "SHA256SUMS"
-LIBRARY = "otcxr_sk"
 
 # Bytes that they may have.
 _MOST = {CONFIG: 2**24, CARD: 2**20, SUMS: 2**12}
@@ -109,11 +109,8 @@ def add_checksums(folder: str) -> None:
 
 
 def _sum(path: str) -> str:
-    digest = sha256()
     with open_file(path, follow=False) as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file, sha256).hexdigest()
 
 
 def _is_model(place: str) -> bool:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer, OTCXRSegmenter, Views
-from otcxr_sk.estimators import _model_folder
+from otcxr_sk.estimators.sharing import _folder
 
 pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 
@@ -306,7 +306,7 @@ def test_a_signed_configuration_is_refused_or_makes_a_model(model, place, X):
         began = time.monotonic()
         try:
             found = load(model, place)
-        except _model_folder.RefusedError:
+        except _folder.RefusedError:
             continue
         finally:
             assert time.monotonic() - began < 10
