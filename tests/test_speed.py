@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import bare
 import communication
-import one_step
 import pytest
 import step_cost
 import step_parts
@@ -41,6 +41,7 @@ def test_every_part_computes_its_gradients(step):
     assert {id(v) for v in step.model.parameters() if v.grad is not None} == of_encoder
     step.heads()
     assert all(value.grad is not None for value in step.model.parameters())
+    step.read()
     step.transport()
     of_first, of_second = step.tokens.grad
     assert step.tokens.grad.isfinite().all()
@@ -50,7 +51,9 @@ def test_every_part_computes_its_gradients(step):
 
 @pytest.mark.slow
 def test_a_part_takes_less_time_than_the_step():
-    ratios, bare, arithmetic = step_cost.training_step("resnet10t", 64, 8, "float32", 3, "views")
+    ratios, bare, arithmetic = step_cost.training_step(
+        "resnet10t", 64, 8, "float32", 3, "views", "cpu"
+    )
     assert arithmetic == "float32"
     assert 0 < ratios.min() < 1
     assert bare.min() > 0
@@ -58,14 +61,14 @@ def test_a_part_takes_less_time_than_the_step():
 
 def test_the_bare_encoder_learns_from_as_many_images_as_there_are_views(step, monkeypatch):
     seen = []
-    build = one_step.build_encoder
+    build = bare.build_encoder
 
     def watched(*args, **kwargs):
         encoder = build(*args, **kwargs)
         encoder.backbone.register_forward_hook(lambda model, args, _: seen.append((model, *args)))
         return encoder
 
-    monkeypatch.setattr(one_step, "build_encoder", watched)
+    monkeypatch.setattr(bare, "build_encoder", watched)
     learn = step.bare()
     seen.clear()
     learn()
@@ -125,7 +128,7 @@ def test_the_parts_of_a_step_its_tokens_and_its_memory_are_reported(tmp_path):
     step_parts.main(["--quick", "--out", str(out)])
     rows = read_csv(out)
     shares = {row["part"]: float(row["share"]) for row in rows if row["share"]}
-    assert len(shares) == 11 + 3 * 2 + 2 * 2 + 1
+    assert len(shares) == 12 + 3 * 2 + 2 * 2 + 1
     assert sum(row["asked"] != "" for row in rows) == 7
     assert shares["  of these, transport"] > 0
     assert 0 < shares["two views of every image"] < 1

@@ -33,6 +33,16 @@ def cost(device):
     return "gpu_seconds", time.perf_counter
 
 
+def autocast(device, dtype):
+    """Return a context in which a model computes with a dtype; float32 is as without it."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def name_of(dtype):
+    """Return the name of a dtype, as `precision` takes it."""
+    return str(dtype).removeprefix("torch.")
+
+
 def synchronize(device):
     """Wait until a device has done what it was told to."""
     if device.startswith("cuda"):

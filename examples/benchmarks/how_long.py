@@ -52,7 +52,7 @@ CURVES = {
 }
 
 
-def run(study, name, estimator, rows, patients):
+def run(study, estimator, rows, patients):
     """Fit an estimator and return its history, and what its embedding is worth."""
     name_of_cost, clock = cost(estimator.device)
     started = clock()
@@ -121,7 +121,7 @@ def main(arguments=None):
         key = {"kind": "how long", "method": name, "data": data, "device": options.device}
         key |= {"parameters": estimator.get_params(), "images": len(kept)}
         estimator.set_params(device=options.device)
-        make = partial(run, study, name, estimator, kept, patients[kept])
+        make = partial(run, study, estimator, kept, patients[kept])
         found[name] = cache.get(key, make)
         print(f"{name}: {found[name]['scores']} {found[name]['warned']}", flush=True)
     name_of_cost, _ = cost(options.device)

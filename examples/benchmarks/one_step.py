@@ -4,10 +4,19 @@ import math
 from functools import cached_property
 
 import torch
+from bare import Bare
+from devices import autocast, name_of
 from torch.nn.utils import get_total_norm
 
 from otcxr_sk import Objective, Optimizer, Views
-from otcxr_sk.method import OTCXRModel, build_encoder, cosine_cost, transport_plan, true_plan
+from otcxr_sk.method import (
+    OTCXRModel,
+    build_encoder,
+    cosine_cost,
+    tokens,
+    transport_plan,
+    true_plan,
+)
 from otcxr_sk.training import choose_precision
 from otcxr_sk.training._progress import WATCHED, Losses, Tally, snapshot
 
@@ -50,7 +59,7 @@ class OneStep:
     @cached_property
     def maps(self):
         """The encoder's dense maps and embedding, and a gradient for each."""
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.device, self.dtype):
             maps = self.model.encoder(self.views_and_affine[0])
         return [m.clone().requires_grad_() for m in maps], [torch.randn_like(m) for m in maps]
 
@@ -58,30 +67,25 @@ class OneStep:
     def tokens(self):
         """The tokens of both views that are matched."""
         with torch.no_grad():
-            dense = self.maps[0][0].float().flatten(2).transpose(1, 2)
-            matched = self.model.infuse(self.model.dense_head(dense))
+            matched = self.model.infuse(self.model.dense_head(tokens(self.maps[0][0])))
         return matched.clone().requires_grad_()
 
     @property
     def arithmetic(self):
         """Name of the encoder's dtype."""
-        return str(self.dtype).removeprefix("torch.")
+        return name_of(self.dtype)
 
     @property
     def n_tokens(self):
         rows, columns = self.model.grid
         return rows * columns
 
-    def _autocast(self):
-        enabled = self.dtype != torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
-
     def draw(self):
         return self.views(self.images, self.generator)
 
     def encode(self):
         """Run the encoder alone, forward and backward."""
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             maps = self.model.encoder(self.views_and_affine[0])
         torch.autograd.backward(maps, [torch.ones_like(m) for m in maps])
 
@@ -94,7 +98,8 @@ class OneStep:
 
     def read(self):
         """Run the read-out alone, forward and backward."""
-        (error, _), _ = self.model._read(*self.maps[0][:2], self.views_and_affine[1])
+        matched, last, _ = self.maps[0]
+        (error, _), _ = self.model._read(tokens(matched), last, self.views_and_affine[1])
         error.mean().backward()
 
     def transport(self):
@@ -112,7 +117,7 @@ class OneStep:
     def learn(self):
         """Draw views, run forward and backward, and return the loss terms and the embedding."""
         views, affine = self.draw()
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             terms, embedding = self.model(views, affine)
         self.objective.total(terms).backward()
         return terms, embedding
@@ -136,16 +141,5 @@ class OneStep:
 
     def bare(self):
         """Make a function that trains timm's model alone on as many images as there are views."""
-        model = build_encoder(self.name, size=self.size, match_stride=16).backbone.train()
-        model = model.to(self.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        images = torch.randn(2 * self.batch, 1, self.size, self.size, device=self.device)
-
-        def learn():
-            with self._autocast():
-                pooled = model(images)
-            pooled.float().square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return learn
+        alone = Bare(self.name, self.size, self.arithmetic, self.device)
+        return alone.training(2 * self.batch)

@@ -14,11 +14,12 @@ Ratios of times measured side by side: medians and ranges over repeats, taken in
 """
 
 import argparse
+from functools import partial
 
 import numpy as np
-import timm
 import torch
-from devices import add_device
+from bare import Bare
+from devices import add_device, autocast, name_of
 from one_step import OneStep
 from timing import report, time_in_turns
 
@@ -29,7 +30,7 @@ from otcxr_sk.training import choose_precision
 BATCH = 32
 
 
-def training_step(name, size, batch, precision, repeats, part, device="cpu"):
+def training_step(name, size, batch, precision, repeats, part, device):
     """Return the shares of a step that a part, "heads" or "views", and the bare encoder take.
 
     And the name of the arithmetic.
@@ -41,7 +42,7 @@ def training_step(name, size, batch, precision, repeats, part, device="cpu"):
     return seconds["part"] / whole, seconds["bare"] / whole, step.arithmetic
 
 
-def fine_tuning(name, size, n_images, precision, repeats, device="cpu"):
+def fine_tuning(name, size, n_images, precision, repeats, device):
     """Return how long epochs of `OTCXRClassifier` take beside those of a plain loop.
 
     The loop trains timm's model on the same images, in memory as float32, without varying them.
@@ -55,16 +56,15 @@ def fine_tuning(name, size, n_images, precision, repeats, device="cpu"):
         classifier = OTCXRClassifier(encoder, epochs=epochs, batch_size=BATCH, random_state=0)
         return lambda: classifier.fit(images, labels)
 
-    on, dtype = torch.device(device), choose_precision(precision, torch.device(device))
-    model = timm.create_model(name, in_chans=1, num_classes=2).train()
-    model = model.to(on, memory_format=torch.channels_last)
+    alone = Bare(name, size, precision, device, n_classes=2)
+    model = alone.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    batches = torch.from_numpy(images[:, None] / np.float32(255)).to(on).split(BATCH)
-    targets = torch.from_numpy(labels).to(on).split(BATCH)
+    batches = torch.from_numpy(images[:, None] / np.float32(255)).to(alone.device).split(BATCH)
+    targets = torch.from_numpy(labels).to(alone.device).split(BATCH)
 
     def bare():
         for batch, target in [*zip(batches, targets, strict=True)] * 2:
-            with torch.autocast(on.type, dtype, enabled=dtype != torch.float32):
+            with alone.autocast():
                 scores = model(batch)
             torch.nn.functional.cross_entropy(scores.float(), target).backward()
             optimizer.step()
@@ -75,65 +75,44 @@ def fine_tuning(name, size, n_images, precision, repeats, device="cpu"):
     return (seconds["three"] - seconds["one"]) / seconds["bare"]
 
 
-class Transform:
-    """`transform`, and a bare timm model, on the same random images.
+def transform(name, size, n_images, precision, repeats, device):
+    """Report times of `transform` of one image, of one more than a batch, and of many images.
 
-    On a GPU, the bare model has them there, in channels_last.
-
-    Parameters
-    ----------
-    name : str
-        Name of a timm model that takes images of `size` pixels.
-    size, n_images : int
-    precision : {"auto", "bfloat16", "float32"}
-        Arithmetic of both.
-    device : str, default="cpu"
+    The bare model has the images on the device.
     """
+    images = np.random.default_rng(0).random((n_images, size, size), np.float32)
+    settings = {"image_size": size, "epochs": 0, "device": device, "precision": precision}
+    estimator = OTCXRPretrainer(name, **settings).fit(images[:2])
+    alone = Bare(name, size, precision, device)
+    on_cpu = alone.device.type == "cpu"
+    # A loop on the CPU is usually in float32 and in the layout that a model has by default.
+    limit, layout = alone.dtype, torch.channels_last
+    if on_cpu:
+        limit, layout = torch.float32, torch.contiguous_format
+    model = alone.model.eval().to(memory_format=layout)
 
-    def __init__(self, name, size, n_images, precision, device="cpu"):
-        self.device = torch.device(device)
-        self.images = np.random.default_rng(0).random((n_images, size, size), np.float32)
-        settings = {"image_size": size, "epochs": 0, "device": device, "precision": precision}
-        self.estimator = OTCXRPretrainer(name, **settings).fit(self.images[:2])
-        model = timm.create_model(name, in_chans=1, num_classes=0).eval()
-        on_cpu = self.device.type == "cpu"
-        layout = torch.contiguous_format if on_cpu else torch.channels_last
-        self.model = model.to(self.device, memory_format=layout)
-        self.dtype = choose_precision(precision, self.device)
+    def ours(n):
+        return lambda: estimator.transform(images[:n])
 
-    def ours(self, n_images):
-        return lambda: self.estimator.transform(self.images[:n_images])
-
-    def bare(self, n_images, dtype=torch.float32):
-        """Make a loop of the model over batches of 64."""
-        batches = torch.from_numpy(self.images[:n_images, None]).to(self.device).split(64)
+    def bare(n, dtype):
+        batches = torch.from_numpy(images[:n, None]).to(alone.device).split(64)
 
         def loop():
-            enabled = dtype != torch.float32
-            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=enabled):
-                return [self.model(batch) for batch in batches]
+            with torch.inference_mode(), autocast(alone.device, dtype):
+                return [model(batch) for batch in batches]
 
         return loop
 
-    def report(self, repeats):
-        """Compare one image, one more than a batch, and all of them."""
-        used = str(self.dtype).removeprefix("torch.")
-        label = f"transform, {self.images.shape[1]} px, {used}:"
-        one = self.times(5 * repeats, bare=self.bare(1, self.dtype), ours=self.ours(1))
-        report(f"{label} 1 image / bare call", one["ours"] / one["bare"], "<= 2")
-        batch = self.times(repeats, full=self.ours(64), more=self.ours(65))
-        report(f"{label} 65 images / 64 images", batch["more"] / batch["full"], "<= 1.12")
-        n_images = len(self.images)
-        # A loop on the CPU is usually in float32.
-        limit = torch.float32 if self.device.type == "cpu" else self.dtype
-        many = self.times(repeats, bare=self.bare(n_images, limit), ours=self.ours(n_images))
-        target = ">= 0.95" if self.dtype == torch.float32 else ">= 1.5"
-        target = target if self.device.type == "cpu" else ">= 0.5"
-        label += f" {n_images} images, images/s / bare {str(limit).removeprefix('torch.')}"
-        report(label, many["bare"] / many["ours"], target)
-
-    def times(self, repeats, **functions):
-        return time_in_turns(repeats, device=str(self.device), **functions)
+    times = partial(time_in_turns, device=device)
+    label = f"transform, {size} px, {name_of(alone.dtype)}:"
+    one = times(5 * repeats, bare=bare(1, alone.dtype), ours=ours(1))
+    report(f"{label} 1 image / bare call", one["ours"] / one["bare"], "<= 2")
+    batch = times(repeats, full=ours(64), more=ours(65))
+    report(f"{label} 65 images / 64 images", batch["more"] / batch["full"], "<= 1.12")
+    many = times(repeats, bare=bare(n_images, limit), ours=ours(n_images))
+    target = ">= 0.95" if alone.dtype == torch.float32 else ">= 1.5"
+    label += f" {n_images} images, images/s / bare {name_of(limit)}"
+    report(label, many["bare"] / many["ours"], target if on_cpu else ">= 0.5")
 
 
 def main(arguments=None):
@@ -153,8 +132,7 @@ def main(arguments=None):
     print(f"{name} on {device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     targets = {"heads": "<= 0.15", "views": "<= 0.05"}
     labels = {"heads": "heads, transport and losses / step", "views": "two views / step"}
-    automatic = str(choose_precision("auto", torch.device(device))).removeprefix("torch.")
-    precisions = sorted({"float32", automatic})
+    precisions = sorted({"float32", name_of(choose_precision("auto", torch.device(device)))})
     for precision in precisions:
         for part, (size, batch) in shapes.items():
             alone, bare, used = training_step(name, size, batch, precision, repeats, part, device)
@@ -165,7 +143,7 @@ def main(arguments=None):
         ratio = fine_tuning(name, size, 4 * batch, precision, repeats, device)
         report(f"fine-tuning / plain loop, {size} px, batch {BATCH}, {precision}", ratio, "<= 1.05")
     for precision in precisions:
-        Transform(name, options.image_size, options.images, precision, device).report(repeats)
+        transform(name, options.image_size, options.images, precision, repeats, device)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ in addition to the image-level loss.
 """
 
 import argparse
-import itertools
 import math
 import os
 import platform
@@ -36,12 +35,14 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import timm
 import torch
+from bare import Bare
 from devices import add_device, synchronize
 from PIL import Image
 from results import write_csv
@@ -90,15 +91,10 @@ def write_images(folder, images):
     return paths
 
 
-def repeated(items, n):
-    """Return n items, from the first again after the last."""
-    return [items[place % len(items)] for place in range(n)]
-
-
 @contextmanager
 def times_of_steps(*numbers, device):
     """Collect the times at which some steps of any optimizer, counted from 1, are done."""
-    steps, times = itertools.count(1), []
+    steps, times = count(1), []
 
     def look(*_):
         if next(steps) in numbers:
@@ -136,35 +132,15 @@ def speed_of(step, options):
     return steps * options.batch / (time.perf_counter() - started)
 
 
-def bare_encoder(options):
-    """Return timm's model on the device, and a context of its arithmetic."""
-    device = torch.device(options.device)
-    model = timm.create_model(options.encoder, in_chans=1, num_classes=0)
-    dtype = choose_precision("auto", device)
-    mixed = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
-    return model.to(device, memory_format=torch.channels_last), mixed
-
-
 def train_bare(options, size):
-    model, mixed = bare_encoder(options)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4)
-    views = torch.randn(2 * options.batch, 1, size, size, device=options.device)
-
-    def step():
-        with mixed():
-            pooled = model(views)
-        pooled.float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return Run(speed_of(step, options))
+    alone = Bare(options.encoder, size, device=options.device)
+    return Run(speed_of(alone.training(2 * options.batch), options))
 
 
 def embed_bare(options, size):
-    model, mixed = bare_encoder(options)
-    model.eval()
-    images = torch.randn(options.batch, 1, size, size, device=options.device)
-    with torch.inference_mode(), mixed():
+    alone = Bare(options.encoder, size, device=options.device)
+    model, images = alone.model.eval(), alone.noise(options.batch)
+    with torch.inference_mode(), alone.autocast():
         return Run(speed_of(lambda: model(images), options))
 
 
@@ -204,7 +180,7 @@ def transform(images, options, size):
 def measure(drawn, paths, options, size):
     """Return the rows of the table for one image size."""
     print(f"{size} px", flush=True)
-    files = repeated(paths, options.images)
+    files = list(islice(cycle(paths), options.images))
     arrays = np.resize(drawn[:, :size, :size], (options.images, size, size))
     ways = {
         "fit, auto": partial(fit, files),

@@ -58,7 +58,7 @@ def judge(study: Study) -> tuple[list[tuple[str, str, str]], list[Section]]:
     predictions = predict(task, study.Z)
     numbers, efficiency = _efficiency(study, task)
     return numbers, [
-        Section("split", "Who was judged", _split(study, task, predictions)),
+        Section("split", "Who was judged", _split(study, task)),
         Section("labels", "How many labels it takes", efficiency),
         Section("calibration", "Can probabilities be trusted?", _calibration(predictions)),
         Section("thresholds", "Operating points", _thresholds(study, predictions)),
@@ -70,7 +70,7 @@ def _without(why: str) -> Section:
     return Section("labels", "What needs labels", [Text(why)])
 
 
-def _split(study: Study, task: Task, predictions: list[Prediction]) -> list[Part]:
+def _split(study: Study, task: Task) -> list[Part]:
     groups = study.groups
     rows = [
         [name, *(f"{len(each):,}" for each in (part, np.unique(groups[part])))]
