@@ -13,6 +13,8 @@ from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each
 class ProbeDisplay(TaskDisplay):
     """ROC curves of probes on test patients, with the area under each.
 
+    Intervals of the areas are those of `probe_auc` and `compare`.
+
     Parameters
     ----------
     curves : mapping of str to Bunch

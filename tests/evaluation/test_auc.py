@@ -85,6 +85,21 @@ def test_the_interval_of_folds_is_that_of_a_naive_bootstrap_of_patients(study):
     np.testing.assert_allclose([found.low[0], found.high[0]], expected, atol=0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("split", "least", "most"),
+    [({"train": range(50), "test": range(50, 100)}, 0.9, 0.99), ({"cv": 5}, 0.76, 0.92)],
+)
+def test_intervals_cover_chance_as_often_as_the_docstring_says(split, least, most):
+    covered = []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        Z, y = random.normal(size=(100, 8)), random.permutation(np.arange(100) % 2)
+        found = probe_auc(Z, y, np.arange(100), **split, n_resamples=200, random_state=seed)
+        covered.append(found.low[0] <= 0.5 <= found.high[0])
+    assert least <= np.mean(covered) <= most
+
+
 @pytest.mark.parametrize("split", [{"train": range(60), "test": range(60, 120)}, {"cv": 2}])
 def test_a_perfect_auc_has_the_exact_interval_of_its_pairs_of_patients(split):
     """Of n of n, the lower bound is (alpha / 2) ** (1 / n)."""
