@@ -120,6 +120,25 @@ def test_the_examples_of_passing_an_encoder_on_give_its_embedding(reader):
         np.testing.assert_allclose(embedding, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::otcxr_sk.estimators.CollapseWarning")
+def test_the_examples_of_what_comes_after_training_give_what_the_page_says(capsys):
+    page = ROOT / "docs" / "guide" / "after-training.md"
+    *blocks, _ = python_blocks(page.read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    steps = run(page, names)
+    for _ in blocks:
+        next(steps)
+    of_training = np.isin(np.arange(len(names["y"])), names["train"])
+    np.testing.assert_array_equal(names["seen"], of_training)
+    printed = capsys.readouterr().out
+    assert "told apart with an AUC of" in printed
+    assert "sensitivity" in printed
+    pytest.importorskip("faiss")
+    next(steps)
+    assert names["train"][names["position"][0]].tolist() == names["rows"][0].tolist()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_blocks_name_what_exists(page):
     names = {}
