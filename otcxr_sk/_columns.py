@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import brief, quoted
 from otcxr_sk._warning import warn_user
 
 _NAMED = 5
@@ -123,6 +123,26 @@ def check_patients(groups: Any, n_images: int | None = None, name: str = "groups
     first: dict[str, str] = {}
     spelling = {text: first.setdefault(normal_id(text), text) for text in dict.fromkeys(texts)}
     return np.array([spelling[text] for text in texts])
+
+
+def names_of_labels(y: Any, n: int, given: Sequence[str] | None) -> list[str]:
+    """Return the name of each of n labels, by default its column's; a single one's may be blank."""
+    if given is None:
+        given = getattr(y, "columns", None)
+    if given is None:
+        given = [f"label {j}" for j in range(n)] if n > 1 else [getattr(y, "name", None) or ""]
+    names = [str(name) for name in given]
+    if len(names) != n:
+        raise ValueError(f"label_names has {len(names)} names, but y has {n} columns")
+    return names
+
+
+def judged_classes(name: str, classes: NDArray[Any]) -> list[tuple[str, Any]]:
+    """Return title and class of each class of a label that is judged: the second of two, or all."""
+    judged = classes[1:] if len(classes) == 2 else classes
+    if set(classes.tolist()) <= {0, 1}:
+        return [(name or "label", one) for one in judged]
+    return [(f"{name}: {brief(one)}" if name else brief(one), one) for one in judged]
 
 
 def warn_of_seen(

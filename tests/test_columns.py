@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from otcxr_sk import OTCXRPretrainer
-from otcxr_sk._columns import check_patients, is_no_id, normal_id
+from otcxr_sk._columns import check_patients, is_no_id, judged_classes, normal_id
 from otcxr_sk.datasets import Radiographs, check_leakage, find_near_duplicates
 from otcxr_sk.evaluation import (
     KNNProbe,
@@ -194,6 +194,20 @@ def test_what_can_be_sorted_can_be_a_patient(groups, expected):
 def test_what_is_not_a_patient_for_each_image_is_refused(groups, message):
     with pytest.raises(ValueError, match=message):
         check_patients(groups, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "titles"),
+    [
+        ("mass", [0, 1], ["mass"]),
+        ("", [0.0, 1.0], ["label"]),
+        ("kind", ["bacteria", "virus"], ["kind: virus"]),
+        ("", ["bacteria", "none", "virus"], ["bacteria", "none", "virus"]),
+        ("stage", [0, 1, 2], ["stage: 0", "stage: 1", "stage: 2"]),
+    ],
+)
+def test_of_two_classes_the_second_is_judged_and_each_of_more(name, classes, titles):
+    assert [title for title, _ in judged_classes(name, np.array(classes))] == titles
 
 
 X = np.random.default_rng(0).random((20, 16, 16), np.float32)

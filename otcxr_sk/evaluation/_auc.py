@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 
-from otcxr_sk._columns import check_patients, warn_of_seen
+from otcxr_sk._columns import check_patients, judged_classes, names_of_labels, warn_of_seen
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._quote import brief
 from otcxr_sk._warning import warn_user
@@ -254,7 +254,7 @@ def probe_auc(
     check_resampling(n_resamples, confidence_level)
     labels = check_labels(y)
     patients = check_patients(groups, len(labels))
-    names = _names(y, labels.shape[1], label_names)
+    names = names_of_labels(y, labels.shape[1], label_names)
     folds = _folds(labels, patients, train, test, cv)
     used = np.unique(np.concatenate([rows for fold in folds for rows in fold]))
     features = check_features(Z, labels, used)
@@ -271,7 +271,7 @@ def probe_auc(
         if not any(whole):
             skipped[name or "label"] = _why(column, classes, folds)
             continue
-        of_column = [_Judged(title, []) for title in _titles(name, classes)]
+        of_column = [_Judged(title, []) for title, _ in judged_classes(name, classes)]
         for fold, where, complete in zip(folds, of_fold, whole, strict=True):
             if complete:
                 truth, score = score_test_rows(probe, features, column[:, None], *fold)
@@ -325,26 +325,6 @@ def _folds(
     for fold in folds:
         check_apart(patients, *fold)
     return folds
-
-
-def _names(y: Any, n: int, given: Sequence[str] | None) -> list[str]:
-    """Return the name of each label, blank if a single one has none."""
-    if given is None:
-        given = getattr(y, "columns", None)
-    if given is None:
-        given = [f"label {j}" for j in range(n)] if n > 1 else [getattr(y, "name", None) or ""]
-    names = [str(name) for name in given]
-    if len(names) != n:
-        raise ValueError(f"label_names has {len(names)} names, but y has {n} columns")
-    return names
-
-
-def _titles(name: str, classes: NDArray[Any]) -> list[str]:
-    """Return what is judged of a label: the second of two classes, or each of more."""
-    if set(classes.tolist()) == {0, 1}:
-        return [name or "label"]
-    named = classes[1:] if len(classes) == 2 else classes
-    return [f"{name}={brief(one)}" if name else brief(one) for one in named]
 
 
 def _has_all(column: NDArray[Any], classes: NDArray[Any], fold: Fold) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_predict
 
-from otcxr_sk._columns import plain, same_kind
+from otcxr_sk._columns import judged_classes, names_of_labels, plain, same_kind
 from otcxr_sk._quote import brief
 from otcxr_sk._warning import held_warnings, keeping_filters
 from otcxr_sk.evaluation import MultilabelStratifiedGroupKFold, few_labels, make_probe
@@ -43,14 +43,9 @@ class Labels(NamedTuple):
         if not known.any():
             return []
         classes = np.unique(same_kind("y", column[known]))
-        named = classes[1:] if len(classes) == 2 else classes
-        if set(classes.tolist()) <= {0, 1}:
-            titles = [name or "label"]
-        else:
-            titles = [f"{name}: {brief(one)}" if name else brief(one) for one in named]
         return [
             (title, np.where(known, (column == one).astype(float), np.nan))
-            for title, one in zip(titles, named, strict=True)
+            for title, one in judged_classes(name, classes)
         ]
 
 
@@ -62,17 +57,8 @@ def check_labels(y: Any, n: int, names: Sequence[str] | None) -> Labels:
             f"y must have a label of each of {n} images, or several as columns, got the shape "
             f"{values.shape}"
         )
-    if names is None:
-        columns = getattr(y, "columns", None)
-        names = [getattr(y, "name", None) or ""] if columns is None else list(columns)
     values = values.reshape(n, -1)
-    width = values.shape[1]
-    if width > 1 and not any(names):
-        names = [f"label {column}" for column in range(width)]
-    found = [str(name) for name in names]
-    if len(found) != width:
-        raise ValueError(f"label_names has {len(found)} names, but y has {width} columns")
-    labels = Labels(values, found)
+    labels = Labels(values, names_of_labels(y, values.shape[1], names))
     if all(value is None for value in values.flat):
         raise ValueError("y has no known label; leave it out")
     # Checks labels as all of evaluation does, here before any image is read.
