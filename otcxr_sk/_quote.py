@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 def quoted(value: Any, longest: int = _LONGEST) -> str:
     """Return a value as a message quotes it: in quotes if it is text, escaped, and cut."""
-    return repr(_cut(value, longest)) if isinstance(value, str) else brief(value, longest)
+    # NumPy's text prints its type.
+    return repr(_cut(str(value), longest)) if isinstance(value, str) else brief(value, longest)
 
 
 def brief(value: Any, longest: int = _LONGEST) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,10 @@ def test_long_text_is_cut(text):
 
 def test_escape_sequences_are_visible_instead_of_obeyed():
     assert plain_text(ESCAPES) == r"\x1b]0;title\x07\x1b[2J\u202e\x9b31m\r"
+
+
+def test_text_of_numpy_is_quoted_as_text():
+    assert listed(np.array(["a", "b"])) == "'a', 'b'"
 
 
 def test_of_many_values_the_first_are_listed():

@@ -277,8 +277,10 @@ def _columns(stored: dict[str, np.ndarray], file: Path) -> dict[str, list[str]]:
 
 
 def _as_text(values: np.ndarray) -> list[str]:
-    if values.dtype.kind in "bf":
-        return [f"{value:g}" for value in values.astype(float)]
+    if values.dtype.kind == "b":
+        values = values.astype(int)
+    if values.dtype.kind == "f":
+        return [np.format_float_positional(value, trim="-") for value in values]
     return ["" if value is None else str(value) for value in plain("values", values)]
 
 

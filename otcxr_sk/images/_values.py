@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from otcxr_sk._columns import is_missing
+from otcxr_sk._quote import quoted
 
 # Values that are read at once from a column in a file.
 _BLOCK = 4096
@@ -48,9 +49,5 @@ def is_no_path(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """Return a value for a message, or a word for it if what it prints is for programmers."""
-    # Not what NumPy prints for its own strings.
-    if isinstance(value, str):
-        return f"{str(value)!r:.80}"
-    if isinstance(value, bytes):
-        return f"{bytes(value)!r:.80}"
-    return str(value) if is_no_path(value) or isinstance(value, Number) else "something else"
+    plain = isinstance(value, str | bytes | Number) or is_no_path(value)
+    return quoted(value) if plain else "something else"

@@ -57,6 +57,9 @@ def test_columns_of_labels_in_an_npz_are_targets(save):
         ([0, 1, 1, 0], None, {"label": [0, 1, 1, 0]}),
         ([0, 1, 1, 0], ["normal", "pneumonia"], {"label=pneumonia": [0, 1, 1, 0]}),
         ([0.0, 1.0, np.nan, 0.0], None, {"label": [0, 1, np.nan, 0]}),
+        ([True, False, False, True], None, {"label": [1, 0, 0, 1]}),
+        (np.float32([0.1, 2, np.nan, 0.1]), None, {"label=2": [0, 1, np.nan, 0]}),
+        ([1e6 + 1, 1e6 + 2, 1e6 + 2, np.nan], None, {"label=1000002": [0, 1, 1, np.nan]}),
         (
             [0, 1, 2, 0],
             ["n", "b", "v"],
@@ -141,8 +144,9 @@ def test_targets_come_in_any_collection_and_name_columns_once(save, table):
         data = load_labelled(file, rows, targets=targets)
         assert repr(data.label_names) == "['ill']"
         assert data.ignored == {"sex": "not one of targets"}
-    with pytest.raises(ValueError, match="names a column twice"):
-        load_labelled(file, rows, targets=["ill", "ill"])
+    for twice in (["ill", "ill"], np.array(["ill", "ill"])):
+        with pytest.raises(ValueError, match="names a column twice: 'ill', 'ill'"):
+            load_labelled(file, rows, targets=twice)
     # Names of patients would be those of labels.
     with pytest.raises(ValueError, match="'patient_id' cannot be a target"):
         load_labelled(file, rows, targets=["patient_id"])
