@@ -318,6 +318,22 @@ def test_fax_compression_is_read(tmp_path, compression, white_is_zero):
     np.testing.assert_array_equal(read_image(path), known != white_is_zero)
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_a_fax_that_is_cut_is_not_filled_up_with_white(tmp_path, compression):
+    bits = np.kron(np.random.default_rng(0).random((9, 9)) > 0.5, np.ones((4, 4))).astype(bool)
+    path = tmp_path / "a.tiff"
+    Image.fromarray(bits).save(path, compression=compression)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages[0].tags["StripByteCounts"]
+    content = bytearray(path.read_bytes())
+    for kept in (0.2, 0.5, 0.9):
+        length = int(kept * tag.value[0])
+        content[tag.valueoffset : tag.valueoffset + 2] = length.to_bytes(2, "little")
+        path.write_bytes(content)
+        with pytest.raises(ImageReadError, match=r"cut short|cannot be decoded"):
+            read_image(path)
+
+
 @pytest.mark.parametrize("parts", [{}, {"rowsperstrip": 16}, {"tile": (16, 32)}])
 @pytest.mark.parametrize(
     ("photometric", "subsampling"),

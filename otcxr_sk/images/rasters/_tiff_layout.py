@@ -10,7 +10,8 @@ from otcxr_sk.images._errors import ImageReadError, doubt, require_size
 from otcxr_sk.images.rasters._tags import Directory
 
 NONE, LZW, JPEG, PACKBITS = 1, 5, 7, 32773
-FAX = {2, 3, 4}
+GROUP_4 = 4
+FAX = {2, 3, GROUP_4}
 # Compressions that a predictor may precede.
 _PREDICTABLE = {LZW, 8, 32946, 34925, 50000}
 _COMPRESSIONS = {NONE, *FAX, JPEG, PACKBITS, *_PREDICTABLE}

@@ -22,6 +22,7 @@ from otcxr_sk.images.rasters._tiff_layout import (
     DIFFERENCES,
     FAX,
     FLOAT_DIFFERENCES,
+    GROUP_4,
     JPEG,
     NO_PREDICTOR,
     NONE,
@@ -37,6 +38,11 @@ _AT_ONCE = 2**20
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
+# What follows a fax, where fewer lines are there than are wanted, must be no code that ends it, and
+# those of Group 3 go on at the next end of a line.
+_NOISE = np.random.default_rng(0).bytes(120)
+_LINES = b"".join(b"\0\1" + _NOISE[at : at + 4] for at in range(0, len(_NOISE), 4))
+
 # What libtiff returns for data of any kind: bytes, in the mode that Pillow keeps without copying.
 _FOUR_BYTES, _BYTE, _BIT = 4, 1, 0
 
@@ -49,6 +55,10 @@ def blocks(content: bytes, layout: Layout) -> Iterator[Block]:
         yield from _jpeg(content, layout)
     elif layout.compression in FAX:
         (image,) = _by_libtiff(content, layout, _BIT)
+        # Where lines are missing, libtiff goes on with white, or with more bytes if there are any.
+        rest = _NOISE if layout.compression == GROUP_4 else _LINES
+        if _by_libtiff(content, layout, _BIT, rest) != [image]:
+            raise damaged("it is cut short: its lower part is missing")
         for rows, (band,) in in_bands(image):
             yield rows.start, 0, np.asarray(band, dtype=np.uint8)[..., np.newaxis]
     else:
@@ -166,10 +176,11 @@ def _chunk(content: bytes, layout: Layout, place: int) -> bytes | memoryview:
     return chunk.tobytes().translate(_REVERSED) if layout.reverse_bits else chunk
 
 
-def _by_libtiff(content: bytes, layout: Layout, unit: int) -> list[Image.Image]:
+def _by_libtiff(content: bytes, layout: Layout, unit: int, rest: bytes = b"") -> list[Image.Image]:
     """Decompress each plane by libtiff, as pixels of bits, of bytes or of four bytes.
 
-    Pillow knows only some kinds of pixels, and takes others for them, so it is shown bytes.
+    Pillow knows only some kinds of pixels, and takes others for them, so it is shown bytes. The
+    `rest` follows those of each strip or tile.
     """
     rows, columns = layout.chunk
     width = layout.width
@@ -186,6 +197,8 @@ def _by_libtiff(content: bytes, layout: Layout, unit: int) -> list[Image.Image]:
         chunks = [
             _chunk(content, layout, plane * per_plane + number) for number in range(per_plane)
         ]
+        if rest:
+            chunks = [bytes(chunk) + rest for chunk in chunks]
         shown = {
             256: [width],
             257: [layout.height],
