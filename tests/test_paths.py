@@ -137,6 +137,12 @@ def test_only_the_start_of_a_path_stands_for_the_home_folder(path, whole, home):
     assert as_path(path) == whole.format(home=home)
 
 
+@pytest.mark.parametrize("path", [None, 5, ["a"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="expected a path"):
+        as_path(path)
+
+
 def test_an_unknown_home_folder_is_an_error(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)

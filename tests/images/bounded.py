@@ -18,24 +18,34 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def reports_of(*command):
-    """Run Python, and return what it prints as lines of JSON; fail if it does not end well."""
+def reports_of(*command, quiet=False):
+    """Run Python, and return what it prints as lines of JSON; fail if it does not end well.
+
+    If `quiet`, nor may it, or a codec, complain.
+    """
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, env=here
     )
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"after {reports[-1:]}: {done.stderr[-2000:]}"
+    assert not (quiet and done.stderr)
     return reports
 
 
-def damaged(draw, whole):
-    """Flip, overwrite, cut out, double or exchange some bytes."""
+# What lengths, sizes and offsets may be.
+EXTREME = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
+
+
+def damaged(draw, whole, near=120):
+    """Flip, overwrite, cut out, double or exchange some bytes.
+
+    Headers do the most harm: they lie in the first or last `near` bytes.
+    """
     raw = bytearray(whole)
-    # Headers do the most harm; here they lie at the start or at the end.
     for _ in range(draw.choice([1, 1, 2, 5])):
         size = len(raw)
-        reach = draw.choice([(0, size), (0, min(size, 120)), (max(0, size - 120), size)])
+        reach = draw.choice([(0, size), (0, min(size, near)), (max(0, size - near), size)])
         place, length = draw.randrange(*reach) if size else 0, draw.randint(1, 64)
         match draw.randrange(6):
             case 0 if size:
@@ -43,7 +53,9 @@ def damaged(draw, whole):
             case 1:
                 raw[place : place + 1] = bytes([draw.randrange(256)])
             case 2:
-                raw[place : place + 4] = draw.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f"])
+                width = draw.choice([2, 4])
+                value = draw.choice(EXTREME) % 256**width
+                raw[place : place + width] = value.to_bytes(width, draw.choice(["little", "big"]))
             case 3:
                 del raw[place : place + length]
             case 4:

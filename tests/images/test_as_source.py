@@ -62,6 +62,7 @@ PATHS = {
     "array of objects": lambda paths, _: np.array(encoded(paths), dtype=object),
     "array of one column": lambda paths, _: np.array(paths)[:, np.newaxis],
     "Series": lambda paths, _: pd.Series(paths, index=range(9, 4, -1)),
+    "Series of text": lambda paths, _: pd.Series(paths, dtype="string"),
     "Series of bytes": lambda paths, _: pd.Series(encoded(paths)),
     "Series of Arrow": lambda paths, _: pd.Series(paths, dtype=pd.ArrowDtype(pa.string())),
     "Series of categories": lambda paths, _: pd.Series(paths, dtype="category"),
@@ -85,6 +86,8 @@ PATHS = {
     "folder in an array": lambda paths, _: np.array(os.path.dirname(paths[0])),
     "home folder": lambda paths, _: "~",
 }
+if hasattr(np.dtypes, "StringDType"):
+    PATHS["array T"] = lambda paths, _: np.array(paths, dtype=np.dtypes.StringDType())
 
 
 @BOTH
@@ -136,11 +139,7 @@ ARRAYS = {
     "subset": Subset(TensorDataset(torch.from_numpy(IMAGES)), range(5)),
     "joined": ConcatDataset([TensorDataset(torch.from_numpy(p)) for p in (IMAGES[:2], IMAGES[2:])]),
     "class with an index": Indexed(),
-    "image": Items(lambda image: {"label": 1, "image": image, "mask": image[:3]}),
-    "img": Items(lambda image: {"img": Image.fromarray(image), "label": 1}),
-    "pixel_values": Items(lambda image: {"pixel_values": torch.from_numpy(image)[None]}),
-    "the only image": Items(lambda image: {"scan": image, "age": 7, "view": "PA"}),
-    "nested lists under a name": Items(lambda image: {"image": (image / 255).tolist()}),
+    "class of torch": Items(lambda image: (torch.from_numpy(image), 1)),
     "list of mappings": [{"image": image, "label": 0} for image in IMAGES],
     "mapping with a list": {"image": list(IMAGES), "label": [0] * 5},
 }  # fmt: skip

@@ -279,13 +279,6 @@ def test_a_writer_that_slept_too_long_does_not_cache(paths, tmp_path, monkeypatc
     np.testing.assert_array_equal(found, source.read([0], SIZE))
 
 
-def test_the_folder_may_be_below_the_home_folder(paths, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    cached(paths, "~/cache").read([0], SIZE)
-    assert len(entries(tmp_path / "home" / "cache")) == 1
-
-
 def test_a_path_that_cannot_be_a_folder_is_an_error_that_names_it(paths):
     with pytest.raises(ValueError, match=r"the cache folder '.*0\.png' cannot be used: \w"):
         ImageCache(paths[0], PLENTY)

@@ -1,6 +1,7 @@
 """Hostile and damaged files: an image or an error that names the file, in bounded resources."""
 
 import io
+import random
 import textwrap
 import threading
 import time
@@ -9,7 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from bounded import MEBIBYTES, SECONDS, reports_of
+from bounded import MEBIBYTES, SECONDS, damaged, reports_of
 from PIL import Image
 
 from otcxr_sk.images import ImageReadError, read_image
@@ -176,31 +177,9 @@ def test_a_file_replaced_while_it_is_read_is_one_of_the_two_images_or_an_error(t
     assert n_read
 
 
-def mutated(random, whole):
-    """Damage a file as disks, networks and attackers do."""
-    raw = bytearray(whole)
-    # Headers do the most harm, and most formats have them at the start.
-    reach = len(raw) if random.random() < 0.5 else min(200, len(raw))
-    for _ in range(random.integers(1, 8)):
-        place = int(random.integers(reach))
-        match random.integers(5):
-            case 0:
-                raw[place] ^= 1 << random.integers(8)
-            case 1:
-                raw[place] = random.integers(256)
-            case 2:
-                raw[place : place + 4] = random.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
-            case 3:
-                del raw[place : place + int(random.integers(1, 64))]
-            case 4:
-                raw[place:place] = raw[place : place + int(random.integers(1, 64))]
-        reach = max(1, min(reach, len(raw)))
-    return raw[: random.integers(len(raw) + 1)] if random.random() < 0.3 else raw
-
-
 def fixed_png(raw):
     """Correct the checksums, so that the damage reaches the decoder."""
-    place = 8
+    raw, place = bytearray(raw), 8
     while place + 12 <= len(raw):
         stop = place + 8 + int.from_bytes(raw[place : place + 4])
         if stop + 4 > len(raw):
@@ -232,13 +211,13 @@ def test_mutated_real_files_are_images_or_errors_in_bounds(real_data, tmp_path):
             file = io.BytesIO()
             np.save(file, pixels if deep else gray)
             originals["NPY"].append(file.getvalue())
-    random = np.random.default_rng(0)
+    draw = random.Random(0)
     folder = tmp_path / "mutants"
     ends = []
     for kind, files in originals.items():
         folder.mkdir()
         for number in range(MUTANTS // 4):
-            raw = mutated(random, files[number % len(files)])
+            raw = damaged(draw, files[number % len(files)], near=200)
             if kind == "PNG" and number % 2:
                 raw = fixed_png(raw)
             (folder / f"{number:04}.{kind}").write_bytes(raw)

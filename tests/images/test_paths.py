@@ -3,34 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from PIL import Image
 
 from otcxr_sk.images import ImageReadError, PathSource
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        list, tuple, np.array,
-        lambda names: np.array(names, dtype=object),
-        lambda names: [Path(name) for name in names],
-        pd.Series,
-        lambda names: pd.Series(names, index=range(90, 97), dtype="string"),
-        pl.Series,
-        pytest.param(
-            lambda names: np.array(names, dtype=np.dtypes.StringDType()),
-            marks=pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy 1"),
-        ),
-    ],
-)  # fmt: skip
-def test_any_sequence_of_paths_is_accepted(paths, column):
-    expected = PathSource(paths).read(range(7), 20)
-    source = PathSource(column([str(path) for path in paths]))
-    assert len(source) == 7
-    assert source.describe(3) == f"row 3, file {str(paths[3])!r}"
-    np.testing.assert_array_equal(source.read(range(7), 20), expected)
 
 
 @pytest.mark.parametrize(

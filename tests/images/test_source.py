@@ -7,8 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from torchvision.transforms.v2 import functional as tv
 
 from otcxr_sk.images import (
     ArraySource,
@@ -81,12 +79,6 @@ def test_a_row_does_not_depend_on_the_others(images):
     for row in (6, 0, 3):
         np.testing.assert_array_equal(source.read([row], 11)[0], together[row])
     np.testing.assert_array_equal(source.read([5, 1, 5], 11), together[[5, 1, 5]])
-
-
-def test_resizing_is_that_of_torchvision(images):
-    tensor = torch.from_numpy(images).float() / 255
-    expected = tv.resize(tensor[:, None], [9, 9], antialias=True)
-    np.testing.assert_allclose(ArraySource(images).read(range(7), 9), expected, atol=1e-6)
 
 
 def test_images_of_the_right_size_are_copied_unchanged():

@@ -2,24 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from wrappings import EXPECTED, IMAGES, Items, Stream
 
 from otcxr_sk.images import ArraySource, DatasetSource, ImageReadError
-
-STACK = np.random.default_rng(0).integers(0, 256, (5, 6, 4), dtype=np.uint8)
-EXPECTED = ArraySource(STACK).read(range(5), 8)
-
-
-class Items(Dataset):
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self):
-        return len(STACK)
-
-    def __getitem__(self, row):
-        return self.make(STACK[row])
-
 
 ITEMS = {
     "array": np.asarray,
@@ -38,6 +23,8 @@ ITEMS = {
     "mapping": lambda gray: {"label": 3, "image": gray},
     "mapping of one image": lambda gray: {"scan": torch.from_numpy(gray), "label": "sick"},
     "mapping in a tuple": lambda gray: ({"img": Image.fromarray(gray)}, 3),
+    "mapping of several arrays": lambda gray: {"label": 1, "pixel_values": gray, "mask": gray[:3]},
+    "nested lists under a name": lambda gray: {"image": (gray / 255).tolist()},
     "tensor, label and more": lambda gray: [torch.from_numpy(gray), 1, "patient"],
 }
 
@@ -46,29 +33,22 @@ ITEMS = {
 def test_every_kind_of_item_reads_the_same(kind):
     source = DatasetSource(Items(ITEMS[kind]))
     assert len(source) == 5
-    np.testing.assert_allclose(source.read(range(5), 8), EXPECTED, atol=1e-6)
+    np.testing.assert_allclose(source.read(range(5), 9), EXPECTED, atol=1e-6)
 
 
 def test_bfloat16_is_read_within_its_precision():
     source = DatasetSource(Items(lambda gray: (torch.from_numpy(gray) / 255).bfloat16()))
-    np.testing.assert_allclose(source.read(range(5), 8), EXPECTED, atol=0.004)
+    np.testing.assert_allclose(source.read(range(5), 9), EXPECTED, atol=0.004)
 
 
 def test_exif_orientation_is_applied_to_a_copy():
-    turned = Image.fromarray(STACK[0])
+    turned = Image.fromarray(IMAGES[0])
     turned.getexif()[0x0112] = 6
     source = DatasetSource([turned])
-    expected = ArraySource(np.rot90(STACK[0], -1)[None].copy()).read([0], 8)
+    expected = ArraySource(np.rot90(IMAGES[0], -1)[None].copy()).read([0], 8)
     for _ in range(2):
         np.testing.assert_allclose(source.read([0], 8), expected, atol=1e-6)
-    assert turned.size == (4, 6)
-
-
-def test_images_of_different_sizes_are_resized_one_by_one():
-    random = np.random.default_rng(0)
-    images = [random.random(shape, dtype=np.float32) for shape in ((3, 5), (9, 2), (4, 4))]
-    expected = [ArraySource(image[None]).read([0], 6)[0] for image in images]
-    np.testing.assert_array_equal(DatasetSource(images).read([0, 1, 2], 6), expected)
+    assert turned.size == (18, 20)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +88,5 @@ def test_an_error_of_the_dataset_is_the_cause_of_one_that_names_the_row():
 
 
 def test_an_iterable_dataset_is_refused():
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(STACK)
-
     with pytest.raises(ValueError, match="the data set has no length"):
         DatasetSource(Stream())

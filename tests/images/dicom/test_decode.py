@@ -137,19 +137,6 @@ def test_rle_and_deflated_files_are_read(write_dicom, bits):
         np.testing.assert_array_equal(read_dicom(plain.with_name(name)), expected)
 
 
-@pytest.mark.parametrize(
-    ("syntax", "encode"), [(JPEGLossless, lossless(4)), (JPEGLSLossless, jpegls)]
-)
-@pytest.mark.parametrize("bits", [12, 16])
-def test_signed_pixels_survive_codecs_without_signs(write_coded, syntax, encode, bits):
-    signed = noisy(bits).astype(np.int32) - 2 ** (bits - 1)
-    coded = (signed & (2**bits - 1)).astype(np.uint16)
-    tags = {**full_window(bits), "PixelRepresentation": 1, "WindowCenter": -0.5}
-    path = write_coded(coded, syntax, encode(coded, bits), **tags)
-    expected = (signed + 2 ** (bits - 1)) / (2**bits - 1)
-    np.testing.assert_allclose(read_dicom(path), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("marked", [True, False])
 def test_signed_jpeg_2000_is_read_whether_or_not_the_stream_is_marked_signed(write_coded, marked):
     signed = (noisy(16).astype(np.int32) - 2**15).astype(np.int16)
@@ -245,29 +232,6 @@ def test_a_stream_of_more_bits_than_the_header_allows_is_refused(write_coded):
     stream = lossless(1)(noisy(12), 12)
     with pytest.raises(ImageReadError, match=r"1 samples of 12 bits, but .* of up to 8"):
         read_dicom(write_coded(noisy(8), JPEGLosslessSV1, stream))
-
-
-def test_a_stream_in_several_fragments_is_one_image(write_coded):
-    pixels = noisy(12)
-    stream = lossless(1)(pixels, 12)
-    path = write_coded(pixels, JPEGLosslessSV1, stream, **full_window(12))
-    expected = read_dicom(path)
-    dataset = pydicom.dcmread(path)
-    dataset.PixelData = pydicom.encaps.encapsulate([stream], fragments_per_frame=3)
-    dataset.save_as(path)
-    np.testing.assert_array_equal(read_dicom(path), expected)
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_compressed_frame_is_chosen_by_its_index(write_dicom, index):
-    frames = [noisy(12), noisy(12)[::-1].copy()]
-    path = write_dicom(frames[0], NumberOfFrames=2, **full_window(12))
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    dataset.PixelData = pydicom.encaps.encapsulate([lossless(1)(f, 12) for f in frames])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(path)
-    np.testing.assert_allclose(read_dicom(path, frame=index), frames[index] / 4095, atol=1e-6)
 
 
 def test_videos_are_refused(write_coded):

@@ -1,9 +1,5 @@
 """Damaged and hostile DICOM files, read in a subprocess, since a codec may crash it."""
 
-import json
-import os
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -13,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from bounded import MEBIBYTES, SECONDS, reports_of
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
@@ -25,8 +22,7 @@ from pydicom.uid import (
 
 from otcxr_sk.images import ImageReadError, read_dicom
 
-MUTANTS = 2000
-SECONDS, MEBIBYTES = 2, 512
+MUTANTS, MUTANTS_OF = 2000, Path(__file__).with_name("mutants.py")
 
 ENCODERS = {
     JPEGExtended12Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, 97, bitspersample=12),
@@ -54,31 +50,14 @@ def coded_files(write_coded):
     ]
 
 
-def in_subprocess(arguments):
-    here = Path(__file__).parent
-    environment = {"PYTHONPATH": f"{here}{os.pathsep}{here.parents[2]}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
-def reports(seed, count, files, scratch):
+def reports(count, files, scratch):
     """Return what became of `count` damaged files; fail if the process that reads them ends."""
     modalities = {
         str(pydicom.dcmread(file, stop_before_pixels=True, force=True).get("Modality"))
         for file in files
     }
-    worker = Path(__file__).with_name("mutants.py")
-    done = in_subprocess([worker, str(seed), str(count), ",".join(modalities), scratch, *files])
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, f"process ended at {lines[-1:]}: {done.stderr[-2000:]}"
-    assert not done.stderr
-    found = [report for report in map(json.loads, lines) if "outcome" in report]
-    assert len(found) == int(count)
+    found = reports_of(MUTANTS_OF, count, ",".join(modalities), scratch, *files, quiet=True)
+    assert len(found) == count
     return found
 
 
@@ -102,12 +81,12 @@ def test_damaged_real_files_are_images_or_errors_within_time_and_memory(tmp_path
         pass
     else:
         files += sorted((real_data / "raw_samples").glob("dicom*/*.dcm"))
-    require_harmless(reports(0, MUTANTS, files, tmp_path))
+    require_harmless(reports(MUTANTS, files, tmp_path))
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(MUTANTS, marks=pytest.mark.slow)])
 def test_damaged_streams_of_every_codec_are_images_or_errors(coded_files, tmp_path, count):
-    require_harmless(reports(0, count, coded_files, tmp_path))
+    require_harmless(reports(count, coded_files, tmp_path))
 
 
 @pytest.mark.slow
@@ -119,11 +98,13 @@ def test_the_largest_image_allowed_fits_into_memory(write_coded, syntax, samples
     pixels = np.zeros((rows, columns, 3)[: 2 + (samples == 3)], dtype=np.uint16)
     tags = {"Rows": rows, "Columns": columns, "BitsStored": 12}
     path = write_coded(pixels[:1, :1], syntax, ENCODERS[syntax](pixels), **tags)
-    script = "import sys, mutants as m; print(m.read(sys.argv[1], None), m.peak_mebibytes())"
-    done = in_subprocess(["-c", script, path])
-    outcome, peak = done.stdout.split()
+    script = (
+        f"import json, sys; sys.path.append({str(MUTANTS_OF.parent)!r}); import mutants as m\n"
+        "print(json.dumps([m.read(sys.argv[1], None), m.peak_mebibytes()]))"
+    )
+    ((outcome, peak),) = reports_of("-c", script, path)
     assert outcome == "image"
-    assert float(peak) < MEBIBYTES
+    assert peak < MEBIBYTES
 
 
 @pytest.mark.parametrize(
