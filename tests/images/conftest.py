@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from words import foreign
 
-from otcxr_sk.images import ImageReadError, ImageReadWarning, UnusableImageWarning
+from otcxr_sk.images import ImageReadError, ImageReadWarning, UnusableImageWarning, read_image
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,18 @@ def paths(images, tmp_path):
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
     return files
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write the content of a file, and read it."""
+
+    def read(content):
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        return read_image(path)
+
+    return read
 
 
 @pytest.fixture

@@ -123,12 +123,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_an_error_with_a_reason(tmp_path, name):
+def test_a_hostile_file_is_an_error_with_a_reason(read, name):
     content, words = HOSTILE[name]
-    path = tmp_path / "file"
-    path.write_bytes(content)
     with pytest.raises(ImageReadError, match=rf"^cannot read '.*file': .*({words})"):
-        read_image(path)
+        read(content)
 
 
 def test_a_file_longer_than_any_image_is_not_read(tmp_path):
@@ -298,12 +296,11 @@ SMALL_JPEG = jpeg_of(256, 1)
         (lambda: npy_of((1, 2**17), "|u1", bytes(2**17)), "on a side"),
     ],
 )
-def test_a_count_in_a_header_is_bounded_before_it_costs_anything(tmp_path, content, words):
-    path = tmp_path / "file"
-    path.write_bytes(content())
+def test_a_count_in_a_header_is_bounded_before_it_costs_anything(read, content, words):
+    made = content()
     began = time.process_time()
     with pytest.raises(ImageReadError, match=words):
-        read_image(path)
+        read(made)
     assert time.process_time() - began < SECONDS
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otcxr_sk.images import ImageReadError, read_image
+from otcxr_sk.images import ImageReadError
 
 LUMA = np.array([0.299, 0.587, 0.114])
 START, END = b"\xff\xd8", b"\xff\xd9"
@@ -30,16 +30,6 @@ def shown(content):
     """Return what another decoder makes of it."""
     pixels = imagecodecs.jpeg8_decode(content) / 255
     return pixels @ LUMA if pixels.ndim == 3 else pixels
-
-
-@pytest.fixture
-def read(tmp_path):
-    def read(content):
-        path = tmp_path / "a.jpg"
-        path.write_bytes(content)
-        return read_image(path)
-
-    return read
 
 
 @pytest.mark.parametrize("progressive", [False, True])

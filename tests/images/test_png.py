@@ -65,16 +65,6 @@ def png(samples, color=GRAY, bits=8, *, interlaced=False, before=b"", after=b"",
     )
 
 
-@pytest.fixture
-def read(tmp_path):
-    def read(content):
-        path = tmp_path / "a.png"
-        path.write_bytes(content)
-        return read_image(path)
-
-    return read
-
-
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("color", "bits"), LAYOUTS)
 def test_every_layout_is_read_with_all_its_bits(read, color, bits, interlaced):
