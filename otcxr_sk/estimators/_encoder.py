@@ -111,6 +111,14 @@ class FittedEncoder:
             for images in found:
                 yield images, []
 
+    def unusable(self, source: ImageSource, num_workers: int | str) -> list[Unusable]:
+        """Read all images to find those that cannot be used, unless these are errors."""
+        if self.on_error == "raise":
+            return []
+        device = choose_device(self.device)
+        with closing(self.read(source, 0, len(source), num_workers, device)) as loaded:
+            return [problem for _, found in loaded for problem in found]
+
     def save(self, path: Any) -> None:
         """Write the backbone to a safetensors file.
 

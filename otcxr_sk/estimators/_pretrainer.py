@@ -1,8 +1,9 @@
 """OTCXRPretrainer: unlabeled chest X-rays to an encoder, any chest X-ray to an embedding."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from copy import copy
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -57,7 +58,6 @@ from otcxr_sk.method import (
 from otcxr_sk.training import (
     Callback,
     Optimizer,
-    choose_device,
     evaluate,
     explained_memory,
 )
@@ -749,8 +749,11 @@ class OTCXRPretrainer(
         self, X: Any, *, fitting: bool, least: int | None = None, asked_by: Any = None
     ) -> ImageSource:
         """Recognize `X`, whose features are those that this estimator knows, or `asked_by`."""
+        # Parameters may have been set since `fit` checked them.
         if self.on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {ON_ERROR}, got {self.on_error!r}")
+        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more images, got {self.batch_size!r}")
         cache = check_group("cache", self.cache)
         return check_images(
             X,
@@ -767,12 +770,7 @@ class OTCXRPretrainer(
 
     def _usable(self, source: ImageSource, encoder: FittedEncoder) -> ImageSource:
         """Leave out of `source` what `transform` would embed as NaN."""
-        self._unsaved.unusable = []
-        if self.on_error == "raise":
-            return source
-        device = choose_device(self.device)
-        with closing(encoder.read(source, 0, len(source), self.num_workers, device)) as loaded:
-            problems = [problem for _, found in loaded for problem in found]
+        problems = encoder.unusable(source, self.num_workers)
         fate = "They are left out of the score."
         warn_unusable(problems, len(source), self.on_error, fate)
         self._unsaved.unusable = unusable_table(problems)

@@ -301,6 +301,16 @@ def test_an_unknown_precision_is_named_after_fit_too(fitted, X):
         copy.deepcopy(fitted).set_params(precision="bf16").transform(X)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
+@pytest.mark.parametrize("method", ["transform", "score"])
+def test_a_wrong_batch_size_is_named_after_fit_too(method, batch_size, fitted, X):
+    changed = copy.deepcopy(fitted).set_params(batch_size=batch_size)
+    with pytest.raises(
+        ValueError, match=f"batch_size must be 1 or more images, got {batch_size!r}"
+    ):
+        getattr(changed, method)(X)
+
+
 def test_groups_changed_during_or_after_a_run_change_nothing_of_it(tiny, X):
     class Meddler(Callback):
         def on_epoch_end(self, state):

@@ -57,7 +57,7 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         decay to zero. "auto": the `learning_rate` of the pretrainer.
     layer_decay : float, default=0.75
         Each layer of the encoder learns by this factor more slowly than the one above it, in
-        (0, 1].
+        (0, 1]. An encoder that is a module of your own learns as a whole.
     optimizer : {"adamw", "lars"} or Optimizer, default="adamw"
     views : Views, default=None
         How images are varied in training; nothing is hidden, whatever `erase` is. None is

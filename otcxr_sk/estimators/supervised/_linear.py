@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,14 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from otcxr_sk._warning import keeping_filters
-from otcxr_sk.estimators.supervised._training import layered
-from otcxr_sk.method import BatchStatistics, DenseEncoder
-from otcxr_sk.training import LabelledDraw, NonFiniteLossError
+from otcxr_sk.estimators.supervised._training import TunedNetwork
+from otcxr_sk.method import DenseEncoder
+from otcxr_sk.training import LabelledDraw
 
 # As in `otcxr_sk.evaluation`: embeddings are wide, and labels are few.
 PROBE_C = 0.01
-
-_WHOLE_BATCH = BatchStatistics()
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +123,7 @@ def _logistic(weights: Mapping[int, float]) -> LogisticRegression:
     return LogisticRegression(C=PROBE_C, class_weight=dict(weights), max_iter=1000)
 
 
-class ClassifyingNetwork(nn.Module):
+class ClassifyingNetwork(TunedNetwork):
     """An encoder and a linear classifier of its embedding.
 
     Parameters
@@ -136,14 +133,9 @@ class ClassifyingNetwork(nn.Module):
         Where the classifier starts.
     labels : Labels
         Their kind decides the loss: softmax for three classes or more, a logistic loss for each
-        label otherwise.
+        label otherwise. It is the weighted mean over all known labels.
     layer_decay : float
-        Each layer of the encoder learns by this factor more slowly than the one above it.
-
-    Attributes
-    ----------
-    encoding : callable
-        Returns a context in which `forward` calls the encoder.
+        See `TunedNetwork`.
     """
 
     shift: Tensor
@@ -154,8 +146,7 @@ class ClassifyingNetwork(nn.Module):
     def __init__(
         self, encoder: DenseEncoder, linear: Linear, labels: Labels, layer_decay: float
     ) -> None:
-        super().__init__()
-        self.encoder, self._layer_decay = encoder, layer_decay
+        super().__init__(encoder, layer_decay)
         coef, intercept = (torch.from_numpy(part).float() for part in linear[2:])
         self.head = nn.Linear(coef.shape[1], coef.shape[0])
         with torch.no_grad():
@@ -166,52 +157,25 @@ class ClassifyingNetwork(nn.Module):
         self.softmax = not labels.several and labels.n_classes > 2
         weights = labels.weights if labels.several or self.softmax else labels.weights[None]
         self.register_buffer("weights", torch.from_numpy(weights).float())
-        self.encoding: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the parameters for an optimizer, with a ``lr_scale`` by layer."""
-        from timm.optim import param_groups_weight_decay
-
-        layers = layered(self.encoder.backbone, weight_decay, self._layer_decay)
-        return [*layers, *param_groups_weight_decay(self.head, weight_decay)]
-
-    def forward(
-        self, views: Tensor, labels: Tensor, statistics: BatchStatistics = _WHOLE_BATCH
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the loss of views (B, 1, H, W) with their labels (B,) or (B, k).
-
-        Returns
-        -------
-        terms : dict of str to scalar Tensor
-            ``cross_entropy``, the weighted mean over all known labels.
-        embedding : Tensor of shape (B, C)
-            Without gradient.
-        """
-        with self.encoding():
-            *_, embedding = self.encoder(views)
-        with torch.autocast(views.device.type, enabled=False):
-            (loss,) = statistics.means(self.losses(self._scores(embedding), labels))
-        return {"cross_entropy": loss}, embedding.detach()
-
-    def tell(self, images: Tensor) -> Tensor:
-        """Return the scores (B, K) of images (B, 1, H, W), before sigmoid or softmax."""
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         *_, embedding = self.encoder(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self._scores(embedding)
+        return embedding, embedding
 
-    def _scores(self, embedding: Tensor) -> Tensor:
-        return self.head((embedding.float() - self.shift) / self.scale)
+    def _scores(self, encoded: Tensor) -> Tensor:
+        return self.head((encoded.float() - self.shift) / self.scale)
 
-    def losses(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses of scores (B, K), and their weights: 0 for unknown labels."""
+    def losses(self, scores: Tensor, labels: Tensor) -> tuple[Tensor]:
+        """Return the loss of scores (B, K) with labels (B,) or (B, k), NaN where unknown."""
         if self.softmax:
-            return cross_entropy(scores, labels, reduction="none"), self.weights[labels]
-        labels = labels.reshape(scores.shape).float()
-        known = ~labels.isnan()
-        labels = labels.nan_to_num()
-        weights = torch.where(labels > 0.5, self.weights[:, 1], self.weights[:, 0])
-        losses = binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        return losses, weights * known
+            losses, weights = cross_entropy(scores, labels, reduction="none"), self.weights[labels]
+        else:
+            labels = labels.reshape(scores.shape).float()
+            known = ~labels.isnan()
+            labels = labels.nan_to_num()
+            weights = torch.where(labels > 0.5, self.weights[:, 1], self.weights[:, 0]) * known
+            losses = binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        return ((losses * weights).sum() / weights.sum(),)
 
     def linear(self) -> Linear:
         """Return the classifier."""
@@ -263,7 +227,7 @@ class Classification:
         self.known = np.asarray(~np.isnan(classes.columns).all(1))
         self._classes, self._embedding, self._layer_decay = classes, embedding, layer_decay
 
-    def network(self, encoder: Any, training: NDArray[np.intp]) -> ClassifyingNetwork:
+    def network(self, encoder: DenseEncoder, training: NDArray[np.intp]) -> ClassifyingNetwork:
         """Fit a linear probe on the embeddings of some rows, and put it on the encoder.
 
         To start from the probe keeps what the encoder has learned from being distorted while the
@@ -281,8 +245,5 @@ class Classification:
     ) -> dict[str, float]:
         """Return loss and AUC of scores."""
         labels, there = torch.from_numpy(self.labels[rows]), network.weights.device
-        losses, weights = network.losses(outputs.to(there), labels.to(there))
-        loss = float((losses * weights).sum() / weights.sum())
-        if not np.isfinite(loss):
-            raise NonFiniteLossError("the validation loss is not finite")
-        return {"validation_loss": loss, "validation_auc": mean_auc(outputs, labels)}
+        (loss,) = network.losses(outputs.to(there), labels.to(there))
+        return {"validation_loss": float(loss), "validation_auc": mean_auc(outputs, labels)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -17,9 +15,9 @@ from torch.nn.functional import (
     interpolate,
 )
 
-from otcxr_sk.estimators.supervised._training import layered
+from otcxr_sk.estimators.supervised._training import TunedNetwork
 from otcxr_sk.method import DenseEncoder, pool
-from otcxr_sk.training import LabelledDraw, NonFiniteLossError
+from otcxr_sk.training import LabelledDraw
 
 # Maps that are put together, and how wide they are there.
 LEVELS, WIDTH = 4, 64
@@ -27,7 +25,7 @@ LEVELS, WIDTH = 4, 64
 FINEST = 4
 
 
-class SegmentingNetwork(nn.Module):
+class SegmentingNetwork(TunedNetwork):
     """An encoder and a small feature pyramid on its maps.
 
     Each map is brought to the same width and added to the next coarser one, enlarged (Lin et al.,
@@ -40,7 +38,7 @@ class SegmentingNetwork(nn.Module):
     n_structures, size : int
         Number k of masks, and height and width S of masks and images.
     layer_decay : float
-        Each layer of the encoder learns by this factor more slowly than the one above it.
+        See `TunedNetwork`.
     frozen : bool
         Whether the encoder stays as it is.
     """
@@ -50,19 +48,17 @@ class SegmentingNetwork(nn.Module):
     def __init__(
         self, encoder: DenseEncoder, n_structures: int, size: int, layer_decay: float, frozen: bool
     ) -> None:
-        super().__init__()
-        self.encoder, self._size = encoder, size
-        self._layer_decay, self._frozen = layer_decay, frozen
+        super().__init__(encoder, layer_decay)
+        self._size, self._frozen = size, frozen
         self._stages = choose_stages(encoder.backbone)
         encoder.eval()
         with torch.no_grad():
-            channels = [each.shape[1] for each in self._maps(torch.zeros(1, 1, size, size))]
+            channels = [each.shape[1] for each in self._encode(torch.zeros(1, 1, size, size))[0]]
         self.lateral = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in channels)
         self.smooth = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GroupNorm(8, WIDTH), nn.ReLU()
         )
         self.head = nn.Conv2d(WIDTH, n_structures, 1)
-        self.encoding: Callable[[], AbstractContextManager[Any]] = nullcontext
         if frozen:
             encoder.requires_grad_(False)
 
@@ -73,51 +69,27 @@ class SegmentingNetwork(nn.Module):
             self.encoder.eval()
         return self
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the parameters for an optimizer, with a ``lr_scale`` by layer."""
-        from timm.optim import param_groups_weight_decay
-
-        layers = layered(self.encoder.backbone, weight_decay, self._layer_decay)
-        for part in (self.lateral, self.smooth, self.head):
-            layers += [g for g in param_groups_weight_decay(part, weight_decay) if g["params"]]
-        return layers
-
-    def forward(self, views: Tensor, masks: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the loss of views (B, 1, S, S) with their masks (B, k, S, S) in [0, 1].
-
-        Returns
-        -------
-        terms : dict of str to scalar Tensor
-            ``dice``, one minus the Dice coefficient of each structure in the batch, averaged; and
-            ``cross_entropy`` of the pixels.
-        embedding : Tensor of shape (B, C)
-            Without gradient.
-        """
-        with self.encoding():
-            maps = self._maps(views)
-        with torch.autocast(views.device.type, enabled=False):
-            scores = self._scores(maps)
-            terms = {
-                "dice": 1 - soft_dice(scores.sigmoid(), masks).mean(),
-                "cross_entropy": binary_cross_entropy_with_logits(scores, masks),
-            }
-        return terms, pool(maps[-1]).detach()
-
-    def tell(self, images: Tensor) -> Tensor:
-        """Return the scores (B, k, S, S) of images (B, 1, S, S), before the sigmoid."""
-        maps = self._maps(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self._scores(maps)
-
-    def _maps(self, images: Tensor) -> list[Tensor]:
+    def _encode(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         if self._stages is None:
-            return [self.encoder.backbone(images)]
-        return self.encoder.backbone.forward_intermediates(
-            images, indices=self._stages, norm=True, output_fmt="NCHW", intermediates_only=True
-        )
+            maps = [self.encoder.backbone(images)]
+        else:
+            maps = self.encoder.backbone.forward_intermediates(
+                images, indices=self._stages, norm=True, output_fmt="NCHW", intermediates_only=True
+            )
+        return maps, pool(maps[-1])
 
-    def _scores(self, maps: list[Tensor]) -> Tensor:
-        levels = [lateral(each.float()) for lateral, each in zip(self.lateral, maps, strict=True)]
+    def losses(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two losses of scores with masks (B, k, S, S) in [0, 1].
+
+        They are one minus the Dice coefficient of each structure in the batch, averaged, and the
+        cross-entropy of the pixels.
+        """
+        dice = 1 - soft_dice(scores.sigmoid(), labels).mean()
+        return dice, binary_cross_entropy_with_logits(scores, labels)
+
+    def _scores(self, encoded: list[Tensor]) -> Tensor:
+        maps = zip(self.lateral, encoded, strict=True)
+        levels = [lateral(each.float()) for lateral, each in maps]
         merged = levels[-1]
         for finer in levels[-2::-1]:
             merged = finer + interpolate(merged, finer.shape[2:], mode="bilinear")
@@ -185,7 +157,7 @@ class Segmentation:
         self.known = np.ones(len(masks), bool)
         self._layer_decay, self._frozen = layer_decay, frozen
 
-    def network(self, encoder: Any, training: NDArray[np.intp]) -> SegmentingNetwork:
+    def network(self, encoder: DenseEncoder, training: NDArray[np.intp]) -> SegmentingNetwork:
         """Put a pyramid, at random, on the encoder."""
         n_structures, size = self.labels.shape[1:3]
         return SegmentingNetwork(encoder, n_structures, size, self._layer_decay, self._frozen)
@@ -195,9 +167,6 @@ class Segmentation:
     ) -> dict[str, float]:
         """Return loss and mean Dice coefficient."""
         masks = torch.from_numpy(self.labels[rows]).float() / 255
-        entropy = binary_cross_entropy_with_logits(outputs, masks)
-        loss = float(1 - soft_dice(outputs.sigmoid(), masks).mean() + entropy)
-        if not np.isfinite(loss):
-            raise NonFiniteLossError("the validation loss is not finite")
+        loss = torch.stack(network.losses(outputs, masks)).sum()
         found = dice((masks > 0.5).numpy(), (outputs > 0).numpy())
-        return {"validation_loss": loss, "validation_dice": float(found.mean())}
+        return {"validation_loss": float(loss), "validation_dice": float(found.mean())}

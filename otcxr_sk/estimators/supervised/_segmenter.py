@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
-from otcxr_sk.estimators._state import Weights, pack, part_of, unpack
+from otcxr_sk.estimators._state import Weights, pack, unpack
 from otcxr_sk.estimators.sharing import refuse, require_count
 from otcxr_sk.estimators.supervised._base import Supervised
 from otcxr_sk.estimators.supervised._pyramid import Segmentation, SegmentingNetwork, dice
@@ -24,20 +24,17 @@ from otcxr_sk.images import (
     Spreads,
     Unusable,
     as_source,
-    read_usable_batches,
     unusable_table,
     warn_unusable,
 )
 from otcxr_sk.method import DenseEncoder
 from otcxr_sk.training import Randomness
 
-_HEADS = ("lateral", "smooth", "head")
-
 # A folder of a few bytes must not ask for all memory.
 _LARGEST_MASK, _MOST_STRUCTURES = 2**14, 2**12
 
 # Masks (n, k, H, W), and whether they came without the axis of structures.
-Labels = tuple[NDArray[np.bool_], bool]
+Masks = tuple[NDArray[np.bool_], bool]
 
 
 class OTCXRSegmenter(Supervised):
@@ -183,7 +180,7 @@ class OTCXRSegmenter(Supervised):
             raise ValueError(f"y has shape {np.shape(y)}, and predicted masks have {found.shape}")
         return float(dice(truth, masks).mean())
 
-    def _check_labels(self, y: Any, n_images: int, base: OTCXRPretrainer) -> Labels:
+    def _check_labels(self, y: Any, n_images: int, base: OTCXRPretrainer) -> Masks:
         masks = _as_masks(y, n_images)
         resize = base._architecture["resize"] if hasattr(base, "weights_") else base.resize
         if masks.shape[2] != masks.shape[3] and resize != "squash":
@@ -195,25 +192,20 @@ class OTCXRSegmenter(Supervised):
 
     def _task(
         self,
-        labels: Labels,
+        labels: Masks,
         encoder: FittedEncoder,
         source: ImageSource,
         base: OTCXRPretrainer,
     ) -> tuple[Task, list[Unusable]]:
-        size = encoder.architecture["image_size"]
-        rows = np.arange(len(source))
-        problems: list[Unusable] = []
-        if base.on_error != "raise":
-            batches = np.array_split(rows, -(-len(rows) // encoder.batch_size))
-            loaded = read_usable_batches(source, batches, size, base.num_workers)
-            problems = [problem for _, found in loaded for problem in found]
+        size, rows = encoder.architecture["image_size"], np.arange(len(source))
         # Resized as images are, so that they stay on top of them.
         structures = labels[0].transpose(1, 0, 2, 3).astype(np.float32)
         read = [as_source(one).read(rows, size)[:, 0] for one in structures]
         masks = (255 * np.stack(read, 1)).round().astype(np.uint8)
+        problems = encoder.unusable(source, base.num_workers)
         return Segmentation(masks, self.layer_decay, self.frozen), problems
 
-    def _take(self, network: SegmentingNetwork, labels: Labels) -> None:
+    def _take(self, network: SegmentingNetwork, labels: Masks) -> None:
         self.head_weights_ = pack(_heads(network))
         masks, single = labels
         self.mask_shape_ = masks.shape[2:]
@@ -235,29 +227,23 @@ class OTCXRSegmenter(Supervised):
 
     def _head_of(self, encoder: DenseEncoder) -> dict[str, Tensor]:
         with ordinary(), torch.device("meta"):
-            size = self.pretrainer_._architecture["image_size"]
-            network = SegmentingNetwork(
-                encoder, self.n_structures_ or 1, size, self.layer_decay, frozen=True
-            )
-        return _heads(network)
+            return _heads(self._network_on(encoder))
 
     def _take_head(self, head: dict[str, Tensor]) -> None:
         self.head_weights_ = pack(head)
+
+    def _network_on(self, encoder: DenseEncoder) -> SegmentingNetwork:
+        size = self.pretrainer_._architecture["image_size"]
+        return SegmentingNetwork(
+            encoder, self.n_structures_ or 1, size, self.layer_decay, frozen=True
+        )
 
     def _network(self) -> tuple[SegmentingNetwork, FittedEncoder]:
         check_is_fitted(self)
         encoder = self.pretrainer_._encoder()
         with Randomness(0, torch.device("cpu")).given():
-            network = SegmentingNetwork(
-                encoder.load().encoder,
-                self.n_structures_ or 1,
-                encoder.architecture["image_size"],
-                self.layer_decay,
-                frozen=True,
-            )
-        heads = unpack(self.head_weights_)
-        for name in _HEADS:
-            network.get_submodule(name).load_state_dict(part_of(heads, name))
+            network = self._network_on(encoder.load().encoder)
+        network.load_state_dict({**network.state_dict(), **unpack(self.head_weights_)})
         return network, encoder
 
     def _told(self, X: Any, turn: Any, unknown: Any) -> NDArray[Any]:
@@ -288,7 +274,7 @@ class OTCXRSegmenter(Supervised):
 
 def _heads(network: SegmentingNetwork) -> dict[str, Tensor]:
     state = network.state_dict()
-    return {name: one for name, one in state.items() if name.partition(".")[0] in _HEADS}
+    return {name: one for name, one in state.items() if not name.startswith("encoder.")}
 
 
 def _as_masks(y: Any, n_images: int) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -33,8 +33,10 @@ from otcxr_sk.images import (
     read_usable_batches,
     spread,
 )
+from otcxr_sk.method import DenseEncoder
 from otcxr_sk.training import (
     LabelledDraw,
+    NonFiniteLossError,
     Randomness,
     Trainer,
     TrainingState,
@@ -67,11 +69,77 @@ class Task(Protocol):
     labels: NDArray[Any]
     draw: type[LabelledDraw]
 
-    def network(self, encoder: Any, training: NDArray[np.intp]) -> Any:
+    def network(self, encoder: DenseEncoder, training: NDArray[np.intp]) -> TunedNetwork:
         """Return the network that training on some rows starts from."""
 
     def validate(self, outputs: Tensor, rows: NDArray[np.intp], network: Any) -> dict[str, float]:
         """Return numbers for the history, from what the network tells of rows held out."""
+
+
+class TunedNetwork(nn.Module):
+    """An encoder and heads on it, which learn together.
+
+    Parameters
+    ----------
+    encoder : DenseEncoder
+    layer_decay : float
+        Each layer of the encoder learns by this factor more slowly than the one above it. Only
+        timm's models have layers.
+
+    Attributes
+    ----------
+    encoding : callable
+        Returns a context in which `forward` calls the encoder.
+    terms : tuple of str
+        Names of the terms of the loss.
+    """
+
+    terms: tuple[str, ...]
+
+    def __init__(self, encoder: DenseEncoder, layer_decay: float) -> None:
+        super().__init__()
+        self.encoder, self._layer_decay = encoder, layer_decay
+        self.encoding: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the parameters for an optimizer, with a ``lr_scale`` by layer."""
+        from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+        backbone = self.encoder.backbone
+        if hasattr(backbone, "pretrained_cfg"):
+            decay = self._layer_decay
+            groups = param_groups_layer_decay(backbone, weight_decay, layer_decay=decay)
+        else:
+            groups = param_groups_weight_decay(backbone, weight_decay)
+        for head in self.children():
+            if head is not self.encoder:
+                groups += param_groups_weight_decay(head, weight_decay)
+        return [group for group in groups if group["params"]]
+
+    def forward(self, views: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms of the loss of views (B, 1, S, S), and their embedding (B, C)."""
+        with self.encoding():
+            encoded, embedding = self._encode(views)
+        with torch.autocast(views.device.type, enabled=False):
+            losses = self.losses(self._scores(encoded), labels)
+        return dict(zip(self.terms, losses, strict=True)), embedding.detach()
+
+    def tell(self, images: Tensor) -> Tensor:
+        """Return the scores of images (B, 1, S, S), before sigmoid or softmax."""
+        encoded, _ = self._encode(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._scores(encoded)
+
+    def losses(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Return the terms of the loss, in their order."""
+        raise NotImplementedError
+
+    def _encode(self, images: Tensor) -> tuple[Any, Tensor]:
+        """Return what the heads need of images, and the embedding."""
+        raise NotImplementedError
+
+    def _scores(self, encoded: Any) -> Tensor:
+        raise NotImplementedError
 
 
 class SumOfTerms:
@@ -194,10 +262,11 @@ def fine_tune(
 
         def validate(network: Any) -> dict[str, float]:
             images = Selection(source, held_out)
-            told = torch.cat(
-                [told for told, _, _ in outputs(network, encoder, images, num_workers)]
-            )
-            return task.validate(told, held_out, network)
+            told = [told for told, _, _ in outputs(network, encoder, images, num_workers)]
+            found = task.validate(torch.cat(told), held_out, network)
+            if not math.isfinite(found["validation_loss"]):
+                raise NonFiniteLossError("the validation loss is not finite")
+            return found
 
         if not settings.epochs:
             return learned(network, {}), None
@@ -247,14 +316,6 @@ def outputs(
             with inference(), mixed:
                 told = network.tell((batch - encoder.mean) / encoder.std)
             yield told.float().cpu(), problems, spread(batch).cpu()
-
-
-def layered(backbone: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters of a backbone for an optimizer, with a ``lr_scale`` by layer."""
-    from timm.optim import param_groups_layer_decay
-
-    found = param_groups_layer_decay(backbone, weight_decay, layer_decay=layer_decay)
-    return [group for group in found if group["params"]]
 
 
 def with_encoder(weights: Weights, encoder: nn.Module) -> Weights:

@@ -22,6 +22,7 @@ from otcxr_sk.estimators.supervised._linear import (
 from otcxr_sk.estimators.supervised._training import calibrated
 from otcxr_sk.evaluation import make_probe
 from otcxr_sk.images import as_source
+from otcxr_sk.method import build_encoder
 from otcxr_sk.training import Callback, EarlyStopping
 
 
@@ -143,8 +144,7 @@ def test_a_class_of_twice_the_weight_counts_as_its_images_twice(values, heavy):
     torch.nn.Module.__init__(classify)
     classify.softmax, classify.weights = True, torch.from_numpy(weights)
     scores = torch.randn(len(values), 3, generator=torch.Generator().manual_seed(0))
-    losses, counted = classify.losses(scores, torch.from_numpy(values))
-    weighted = (losses * counted).sum() / counted.sum()
+    (weighted,) = classify.losses(scores, torch.from_numpy(values))
     twice = np.repeat(np.arange(len(values)), weights[values].astype(int))
     plain = torch.nn.functional.cross_entropy(scores[twice], torch.from_numpy(values[twice]))
     torch.testing.assert_close(weighted.float(), plain)
@@ -155,25 +155,37 @@ def test_balanced_weights_are_inverse_to_the_frequency_of_each_label():
     np.testing.assert_allclose(weigh(y, 2, "balanced"), [[2 / 3, 2], [0.75, 1.5]])
 
 
-@given(known=st.lists(st.booleans(), min_size=4, max_size=9))
+@given(known=st.lists(st.booleans(), min_size=4, max_size=9).filter(any))
 def test_unknown_labels_count_nothing(known):
+    known = torch.tensor(known)
     classify = object.__new__(ClassifyingNetwork)
     torch.nn.Module.__init__(classify)
     classify.softmax, classify.weights = False, torch.ones(1, 2)
-    labels = torch.where(torch.tensor(known), 1.0, torch.nan)[:, None]
-    losses, weights = classify.losses(torch.zeros(len(known), 1), labels)
-    assert losses.isfinite().all()
-    assert weights.ravel().tolist() == [float(each) for each in known]
+    scores = torch.randn(len(known), 1, generator=torch.Generator().manual_seed(0))
+    labels = torch.where(known, 1.0, torch.nan)[:, None]
+    (loss,), (alone,) = (classify.losses(scores[rows], labels[rows]) for rows in (..., known))
+    torch.testing.assert_close(loss, alone)
+
+
+def rates_of(encoder, width):
+    """Return the rates of a network with a linear classifier, by group of parameters."""
+    linear = Linear(np.zeros(width), np.ones(width), np.zeros((1, width)), np.zeros(1))
+    labels = Labels(np.array([0, 1]), 2, np.ones(2))
+    network = ClassifyingNetwork(encoder, linear, labels, layer_decay=0.5)
+    return [group.get("lr_scale", 1.0) for group in network.parameter_groups(1.0)]
 
 
 def test_layers_further_down_learn_more_slowly(fitted):
-    width = fitted.embedding_dim_
-    linear = Linear(np.zeros(width), np.ones(width), np.zeros((1, width)), np.zeros(1))
-    labels = Labels(np.array([0, 1]), 2, np.ones(2))
-    network = ClassifyingNetwork(fitted.to_torch(), linear, labels, layer_decay=0.5)
-    rates = [group.get("lr_scale", 1.0) for group in network.parameter_groups(1.0)]
+    rates = rates_of(fitted.to_torch(), fitted.embedding_dim_)
     assert rates == sorted(rates)
     assert rates[0] < rates[-1] == 1.0
+
+
+@pytest.mark.parametrize("module", [torch.nn.Conv2d(1, 4, 8, stride=8), torch.nn.AvgPool2d(8)])
+def test_an_encoder_that_is_a_module_learns_as_a_whole(module, caplog):
+    encoder = build_encoder(module, size=32, match_stride=8)
+    assert set(rates_of(encoder, encoder.last_shape[0])) == {1.0}
+    assert not caplog.records
 
 
 def test_the_mean_auc_is_that_of_each_class_against_the_others():
