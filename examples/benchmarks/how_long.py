@@ -88,11 +88,12 @@ def draw(found, file):
         ax.set_title(title, fontsize="medium")
         ax.set_xlabel("epoch")
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.spines[["top", "right"]].set_visible(False)
     # A loss that explodes would make lines of all others.
     highest = np.median([each["history"]["loss"][0] for each in found.values()])
     for ax in axes[:2]:
-        ax.set_ylim(top=min(ax.get_ylim()[1], 1.2 * highest))
+        ax.set_ylim(0, 1.3 * highest)
     axes[-1].set_axis_off()
     axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", frameon=False)
     figure.savefig(file, dpi=100)
