@@ -57,8 +57,7 @@ def embed(
         closing(_pieces(encoder, model, source, shape, dense, num_workers)) as pieces,
         tqdm(total=len(source), desc="embedding", unit="img", disable=not progress) as bar,
     ):
-        for start, values, found, _, seen in pieces:
-            assert values is not None
+        for start, values, found, seen in pieces:
             spreads.note(slice(start, start + len(values)), seen)
             output.write(start, values)
             bar.update(len(values))
@@ -93,4 +92,4 @@ def _pieces(
         begun = ((embedder(images, dense), found) for images, found in loaded)
         for start, (coming, found) in zip(starts, behind(begun, embedder.device), strict=True):
             values, seen = come(coming, start, found)
-            yield Embedded(start, values, found, seen=seen)
+            yield Embedded(start, values, found, seen)

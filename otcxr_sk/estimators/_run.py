@@ -76,7 +76,7 @@ class Run:
 
     def keep_scan(self, found: Scan, n_training: int) -> None:
         """Save with every checkpoint what the scan of the images found."""
-        if self.checkpoints is not None:
+        if isinstance(self.checkpoints, CheckpointFolder):
             self.checkpoints.run |= {"scan": _pack_scan(found), "n_training": n_training}
 
     def train(
@@ -192,10 +192,10 @@ def describe_run(
             parameters[name] = _plain(value)
     if isinstance(settings.weights, str | os.PathLike):
         with open_file(locate(settings.weights)) as file:
-            parameters["weights"] = f"file {file_digest(file, _sha256).hexdigest()[:16]}"
+            parameters["weights"] = f"file {file_digest(file, sha256).hexdigest()[:16]}"
     if before is not None:
         pixels = repr((before.mean_, before.std_)).encode()
-        parameters["warm_start"] = f"from weights {_digest(before.weights_.tobytes() + pixels)}"
+        parameters["warm_start"] = f"from weights {digest_of(before.weights_.tobytes() + pixels)}"
     # They decide when a run ends, and with which weights.
     early = [
         repr(each) if type(each) is EarlyStopping else _plain(each)
@@ -218,7 +218,7 @@ def describe_run(
         "images": {
             "number": len(source),
             "files": _digest_of_files(source, salt),
-            "patients": _digest(patients.astype("<i8").tobytes(), salt) if held_out else None,
+            "patients": digest_of(patients.astype("<i8").tobytes(), salt) if held_out else None,
             "rows": rows.tolist(),
             "means": quarters.mean(axis=(1, 2), dtype=np.float64).tolist(),
         },
@@ -323,9 +323,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     if hasattr(value, "weights_"):
-        return f"{type(value).__qualname__} {_digest(value.weights_.tobytes())}"
+        return f"{type(value).__qualname__} {digest_of(value.weights_.tobytes())}"
     # A module: a run that continues takes its weights from the checkpoint in any case.
-    return f"{type(value).__qualname__} {_digest(repr(value).encode())}"
+    return f"{type(value).__qualname__} {digest_of(repr(value).encode())}"
 
 
 def _digest_of_files(source: ImageSource, salt: str) -> str | None:
@@ -340,15 +340,12 @@ def _digest_of_files(source: ImageSource, salt: str) -> str | None:
         shared = ""
     names = [None if file is None else os.path.abspath(file).removeprefix(shared) for file in files]
     # JSON escapes names beyond ASCII.
-    return _digest(json.dumps(names).encode(), salt)
+    return digest_of(json.dumps(names).encode(), salt)
 
 
-def _digest(content: bytes, salt: str = "") -> str:
-    return _sha256(salt.encode() + content).hexdigest()[:16]
-
-
-def _sha256(content: bytes = b"") -> Any:
-    return sha256(content, usedforsecurity=False)
+def digest_of(content: bytes, salt: str = "") -> str:
+    """Identify what decides the result of a run, without naming it."""
+    return sha256(salt.encode() + content).hexdigest()[:16]
 
 
 def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

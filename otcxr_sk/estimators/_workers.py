@@ -52,13 +52,16 @@ class Call(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Embeddings of consecutive images from row `start` on, or the error that prevented them."""
+    """Embeddings of consecutive images from row `start` on, and what `spread` finds of these."""
 
     start: int
-    values: NDArray[np.float32] | None
+    values: NDArray[np.float32]
     problems: list[Unusable]
-    error: ValueError | None = None
-    seen: NDArray[np.float64] | None = None
+    seen: NDArray[np.float64]
+
+
+# The row that a part starts at, and the error that prevented its embeddings.
+Failed = tuple[int, Exception]
 
 
 def offered_workers() -> int:
@@ -108,14 +111,14 @@ def embed_by_workers(
         Whether to return dense maps.
     n_workers : int
         From `offered_workers`.
-    num_workers : int
+    num_workers : int or "auto"
         Processes that read images here, if they are not in files.
 
     Yields
     ------
     Embedded
-        Never with an error: the error of the lowest row, which a single process would meet first,
-        is raised.
+        Of several errors, that of the lowest row is raised, which a single process would meet
+        first.
     """
     step = encoder.step
     image = encoder.architecture["image_size"] ** 2
@@ -125,7 +128,7 @@ def embed_by_workers(
     call = Call(uuid.uuid4().hex, __version__, dense)
     # Arrays, because joblib and Dask send a large array once per worker, not with every part.
     packed, weights = np.frombuffer(_pack(encoder), np.uint8), encoder.weights
-    errors: list[tuple[int, Exception]] = []
+    errors: list[Failed] = []
 
     def tasks() -> Iterator[Any]:
         parts = _parts(encoder, source, starts, num_workers)
@@ -142,9 +145,8 @@ def embed_by_workers(
 
     n_embedded = 0
     for embedded in _results(tasks(), n_workers):
-        if embedded.values is None:
-            assert embedded.error is not None
-            errors.append((embedded.start, embedded.error))
+        if not isinstance(embedded, Embedded):
+            errors.append(embedded)
         elif not errors:
             n_embedded += len(embedded.values)
             yield embedded
@@ -203,7 +205,7 @@ class Sent:
             yield torch.from_numpy(images), found
 
 
-def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded]:
+def _results(tasks: Iterator[Any], n_workers: int) -> Iterator[Embedded | Failed]:
     backend = get_active_backend()[0]
     try:
         if type(backend).__name__ == "DaskDistributedBackend":
@@ -257,7 +259,7 @@ def _obituary(words: str) -> str:
     return f"a worker process of joblib died{how}; {advice}"
 
 
-def _from_dask(tasks: Iterator[Any], backend: Any, n_workers: int) -> Iterator[Embedded]:
+def _from_dask(tasks: Iterator[Any], backend: Any, n_workers: int) -> Iterator[Embedded | Failed]:
     """Do tasks on a Dask cluster; joblib would wait forever for those that Dask gives up."""
     from distributed import KilledWorker, as_completed
 
@@ -309,7 +311,7 @@ def embed_part(
     weights: Weights,
     start: int,
     part: PathSource | Sent,
-) -> Embedded:
+) -> Embedded | Failed:
     """Embed a part of the images in a worker.
 
     Parameters
@@ -324,10 +326,6 @@ def embed_part(
         Row of the first image.
     part : PathSource or Sent
         Files to read, or images.
-
-    Returns
-    -------
-    Embedded
 
     Raises
     ------
@@ -356,17 +354,14 @@ def embed_part(
     problems: list[Unusable] = []
     seen: list[NDArray[np.float64]] = []
     row = start
-    while True:
-        try:
-            images, found = next(loaded)
-        except StopIteration:
-            return Embedded(
-                start, np.concatenate(values), problems, seen=np.concatenate(seen, axis=1)
-            )
-        except ValueError as error:
-            return Embedded(start, None, [], error)
-        part_values, part_seen = come(embedder(images, call.dense), row, found)
-        values.append(part_values)
-        problems += found
-        seen.append(part_seen)
-        row += len(images)
+    try:
+        for images, found in loaded:
+            part_values, part_seen = come(embedder(images, call.dense), row, found)
+            values.append(part_values)
+            problems += found
+            seen.append(part_seen)
+            row += len(images)
+    # Of several, only the main process knows which comes first.
+    except ValueError as error:
+        return start, error
+    return Embedded(start, np.concatenate(values), problems, np.concatenate(seen, axis=1))

@@ -183,7 +183,7 @@ class CheckpointFolder:
         numbers = json.dumps({**state.numbers, "run": self.run})
         header = {"format": _FORMAT, "numbers": numbers}
         content = safetensors.torch.save(state.tensors, header)
-        name = f"checkpoint-{place:09d}-{checksum(content).hexdigest()}.safetensors"
+        name = f"checkpoint-{place:09d}-{sha256(content).hexdigest()}.safetensors"
         try:
             with replacing(os.path.join(self.folder, name)) as file:
                 file.write(content)
@@ -270,12 +270,7 @@ def is_whole(file: BufferedReader, name: str) -> bool:
     except ValueError:
         return False
     file.seek(0)
-    return name.endswith(f"-{file_digest(file, checksum).hexdigest()}.safetensors")
-
-
-def checksum(content: bytes = b"") -> Any:
-    """Start the checksum that ends the name of a checkpoint."""
-    return sha256(content, usedforsecurity=False)
+    return name.endswith(f"-{file_digest(file, sha256).hexdigest()}.safetensors")
 
 
 def _parse(content: bytes, path: str) -> RunState:
@@ -311,14 +306,11 @@ class InMemoryCheckpoint:
     ----------
     folder : None
         There is none.
-    run : dict
-        As in `CheckpointFolder`; not used here.
     """
 
     folder = None
 
     def __init__(self) -> None:
-        self.run: dict[str, Any] = {}
         self._kept: RunState | None = None
 
     def is_due(self, epochs: int, steps: int) -> bool:

@@ -5,6 +5,7 @@ import random
 import shutil
 import warnings
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from otcxr_sk.estimators._encoder import build_network
 from otcxr_sk.estimators._fit import draw_seed
 from otcxr_sk.estimators._run import describe_run, open_run
 from otcxr_sk.training import CheckpointWarning, Randomness, join_processes
-from otcxr_sk.training._checkpoint import checksum
 from otcxr_sk.training._epoch import EpochPlan
 from otcxr_sk.training._progress import Progress
 
@@ -105,7 +105,7 @@ def try_mutants(made, folder, seed, count):
         content = safetensors.torch.save(some, {**header, "numbers": json.dumps(numbers)})
         place = folder / str(number)
         place.mkdir()
-        name = f"checkpoint-{3:09}-{checksum(content).hexdigest()}.safetensors"
+        name = f"checkpoint-{3:09}-{sha256(content).hexdigest()}.safetensors"
         (place / name).write_bytes(content)
         message = refusal(go_on, place)
         if message is not None:

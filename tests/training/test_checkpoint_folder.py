@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from hashlib import sha256
 
 import pytest
 import safetensors.torch
@@ -14,7 +15,6 @@ from otcxr_sk.training._checkpoint import (
     CheckpointFolder,
     CheckpointWarning,
     RunState,
-    checksum,
 )
 
 
@@ -105,7 +105,7 @@ def test_a_huge_file_is_not_read_to_find_that_it_is_no_checkpoint(tmp_path):
 def stored_as(folder, tensors, header):
     """Store a file as a checkpoint whose checksum is right."""
     content = safetensors.torch.save(tensors, header)
-    name = f"checkpoint-{1:09}-{checksum(content).hexdigest()}.safetensors"
+    name = f"checkpoint-{1:09}-{sha256(content).hexdigest()}.safetensors"
     (folder / name).write_bytes(content)
 
 

@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 import threading
+from hashlib import sha256
 
 import pytest
 import safetensors.torch
 import torch
 
 from otcxr_sk.training import _inspection
-from otcxr_sk.training._checkpoint import CheckpointFolder, RunState, checksum
+from otcxr_sk.training._checkpoint import CheckpointFolder, RunState
 from otcxr_sk.training._inspection import describe
 
 RUN = {
@@ -295,7 +296,7 @@ def test_a_header_with_more_than_any_run_has_is_an_error(folder):
         folder.mkdir(exist_ok=True)
         header = {"format": "2", "numbers": numbers_}
         content = safetensors.torch.save({"w": torch.ones(3)}, header)
-        name = f"checkpoint-000000001-{checksum(content).hexdigest()}.safetensors"
+        name = f"checkpoint-000000001-{sha256(content).hexdigest()}.safetensors"
         (folder / name).write_bytes(content)
         with pytest.raises(ValueError, match=r"was not written by otcxr-sk.*remove it"):
             describe(folder)

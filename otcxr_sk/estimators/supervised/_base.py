@@ -28,13 +28,13 @@ from otcxr_sk.estimators._parameters import (
     check_group,
 )
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._run import digest_of
 from otcxr_sk.estimators._state import Learned
 from otcxr_sk.estimators.sharing import ModelFolder, Tuning, describe, load_tuned
 from otcxr_sk.estimators.supervised._training import (
     FineTuned,
     Task,
     calibrated,
-    digest_of,
     fine_tune,
 )
 from otcxr_sk.images import ImageSource, Unusable, unusable_table
@@ -166,7 +166,7 @@ class Supervised(ImageEstimator):
             task, problems = self._task(labels, encoder, source, base)
             if self.learning_rate == "auto":
                 settings.learning_rate = base.learning_rate
-            settings.pretrainer, settings.labels = base, digest_of(task.labels)
+            settings.pretrainer, settings.labels = base, digest_of(task.labels.tobytes())
             # Of the pretrainer, what its weights do not tell.
             for name in ("encoder", "image_size", "resize", "pooling"):
                 setattr(settings, name, encoder.architecture[name])

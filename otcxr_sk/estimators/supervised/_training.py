@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
@@ -359,8 +358,3 @@ def calibrated(
             if usable.sum() > 1:
                 model.encoder((images[torch.from_numpy(usable)] - encoder.mean) / encoder.std)
     return replace(encoder, weights=with_encoder(encoder.weights, model.encoder))
-
-
-def digest_of(values: NDArray[Any]) -> str:
-    """Identify labels without naming them."""
-    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
