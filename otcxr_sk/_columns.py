@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk._quote import brief, quoted
+from otcxr_sk._quote import brief, counted
 from otcxr_sk._warning import warn_user
 
 _NAMED = 5
@@ -133,7 +133,9 @@ def names_of_labels(y: Any, n: int, given: Sequence[str] | None) -> list[str]:
         given = [f"label {j}" for j in range(n)] if n > 1 else [getattr(y, "name", None) or ""]
     names = [str(name) for name in given]
     if len(names) != n:
-        raise ValueError(f"label_names has {len(names)} names, but y has {n} columns")
+        raise ValueError(
+            f"label_names has {counted(len(names), 'name')}, but y has {counted(n, 'column')}"
+        )
     return names
 
 
@@ -163,10 +165,12 @@ def warn_of_seen(
     rows = rows[found[rows]]
     if len(rows):
         shown = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
+        known = counted(len(np.unique(patients[rows])), "patient")
+        images = counted(len(rows), "image")
         warn_user(
-            f"the encoder was trained on {len(np.unique(patients[rows]))} patients of {part} "
-            f"({len(rows)} images, rows {shown}), so their images say little of how it does on new "
-            "patients; leave out the rows where seen is True"
+            f"the encoder was trained on {known} of {part} ({images}, rows {shown}), so their "
+            "images say little of how it does on new patients; leave out the rows where seen is "
+            "True"
         )
 
 
@@ -195,7 +199,9 @@ def check_column(name: str, what: str, values: Any, n_images: int | None) -> NDA
     if not len(column):
         raise ValueError(f"{name} is empty")
     if n_images is not None and len(column) != n_images:
-        raise ValueError(f"{name} has {len(column)} rows, but there are {n_images} images")
+        raise ValueError(
+            f"{name} has {counted(len(column), 'row')} for {counted(n_images, 'image')}"
+        )
     return column
 
 
@@ -215,8 +221,7 @@ def same_kind(
     for place, value in enumerate(values):
         first.setdefault(_kind(value), place)
     shown = [
-        f"row {place if rows is None else rows[place]} is {_told(kind, values[place])}"
-        for kind, place in first.items()
+        f"row {place if rows is None else rows[place]} is {kind}" for kind, place in first.items()
     ]
     if len(shown) > 1:
         raise ValueError(
@@ -225,12 +230,12 @@ def same_kind(
         )
     if "text" in first:
         return np.array(values.tolist())
-    if "number" in first and all(isinstance(value, int) for value in values):
+    if "a number" in first and all(isinstance(value, int) for value in values):
         try:
             return np.array(values.tolist(), dtype=np.int64)
         except OverflowError:
             return values
-    if "number" in first and all(isinstance(value, int | float) for value in values):
+    if "a number" in first and all(isinstance(value, int | float) for value in values):
         return values.astype(np.float64)
     try:
         # Of other kinds, those that can be told apart and sorted: dates, for one.
@@ -284,9 +289,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     if isinstance(value, int | float):
-        return "number"
-    return "number" if isinstance(value, Number) and not isinstance(value, complex) else "other"
-
-
-def _told(kind: str, value: Any) -> str:
-    return "something else" if kind == "other" else f"the {kind} {quoted(value)}"
+        return "a number"
+    real = isinstance(value, Number) and not isinstance(value, complex)
+    return "a number" if real else "something else"

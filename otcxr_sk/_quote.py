@@ -1,4 +1,4 @@
-"""Text from files, where people see it: in messages, on the terminal and in spreadsheets."""
+"""Text and numbers, where people see them: in messages, on the terminal and in spreadsheets."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,11 @@ def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:
     return ", ".join(map(quoted, values[:named])) + (
         f", ... ({len(values)} in all)" if len(values) > named else ""
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 image", "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cut(text: str, longest: int) -> str:

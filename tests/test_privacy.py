@@ -14,6 +14,8 @@ from PIL import Image
 
 from otcxr_sk import Cache, Checkpoint, OTCXRPretrainer
 from otcxr_sk.cli import main
+from otcxr_sk.datasets import check_leakage
+from otcxr_sk.evaluation import linear_probe
 from otcxr_sk.images import without_names
 from otcxr_sk.training import CSVLogger, TensorBoardLogger
 
@@ -147,6 +149,20 @@ def test_what_a_reason_quotes_is_not_in_a_dump():
     problem = {"row": 1, "file": "a", "reason": "its item is '/data/PLANTED.png', not an image"}
     assert without_names(problem) == {"row": 1, "file": None, "reason": "its item is ..."}
     assert without_names({**problem, "reason": "it is empty"})["reason"] == "it is empty"
+
+
+def test_a_message_names_rows_instead_of_patients():
+    groups, y, parts = PATIENTS, [0, 1] * (N // 2), np.array(["train", "test"] * (N // 2))
+    train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+    mixed = [7, *PATIENTS[1:]]
+    for call in (
+        lambda: check_leakage(groups, parts),
+        lambda: check_leakage(mixed, parts),
+        lambda: linear_probe(np.eye(N), y, groups, train=train, test=test),
+    ):
+        with pytest.raises(ValueError, match=r"rows? 0") as caught:
+            call()
+        assert "PLANTED" not in str(caught.value)
 
 
 @pytest.mark.slow

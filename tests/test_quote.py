@@ -7,9 +7,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcxr_sk._quote import brief, cell, listed, plain_text, quoted
+from otcxr_sk._quote import brief, cell, counted, listed, plain_text, quoted
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J\u202e\x9b31m\r"
+
+
+def test_a_number_and_its_noun_agree():
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 @given(st.text())

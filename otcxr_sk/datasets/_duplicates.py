@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from otcxr_sk._columns import check_parts, check_patients
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._quote import counted
 from otcxr_sk.images import (
     ImageSource,
     Unusable,
@@ -130,9 +131,8 @@ class NearDuplicates:
 
     def __str__(self) -> str:
         pairs = "1 pair looks" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs look"
-        lines = [
-            f"among {len(self.source)} images, {pairs} the same ({int(self.exact.sum())} identical)"
-        ]
+        images = counted(len(self.source), "image")
+        lines = [f"among {images}, {pairs} the same ({int(self.exact.sum())} identical)"]
         for what, across in (("patient", self.across_groups), ("part", self.across_splits)):
             if across is not None:
                 lines.append(
@@ -140,7 +140,7 @@ class NearDuplicates:
                     f"{what}"
                 )
         if self.unusable:
-            lines.append(f"  {len(self.unusable)} images cannot be used and were not compared")
+            lines.append(f"  {counted(len(self.unusable), 'image')} cannot be used or compared")
         return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from otcxr_sk._columns import check_patients, is_no_id, plain
 from otcxr_sk._files import open_file
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import listed, quoted
+from otcxr_sk._quote import counted, listed, quoted
 from otcxr_sk.datasets._npz import Npz
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import (
@@ -196,7 +196,8 @@ def _from_npz(file: Path, csv_file: Path | None, wanted: Sequence[str] | None) -
         table = read_table(csv_file)
         if len(table.lines) != n:
             raise ValueError(
-                f"{table} has {len(table.lines)} rows, but {shown(file)} has {n} images"
+                f"{table} has {counted(len(table.lines), 'row')}, but {shown(file)} has "
+                f"{counted(n, 'image')}"
             )
         if "path" in table and "file_names" in stored:
             table = table.select(_match(table, _as_text(stored["file_names"])))
@@ -244,7 +245,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{name}: {error}") from error
     for key in ("labels", "patient_ids", "file_names"):
         if key in stored and (shape := stored[key].shape)[:1] != images.shape[:1]:
-            raise ValueError(f"{name}: {key} has shape {shape} for {len(images)} images")
+            raise ValueError(f"{name}: {key} has shape {shape} for {counted(len(images), 'image')}")
     for key in ("patient_ids", "file_names"):
         if key in stored and stored[key].ndim != 1:
             raise ValueError(f"{name}: {key} must have shape ({len(images)},)")
@@ -270,8 +271,8 @@ def _columns(stored: dict[str, np.ndarray], file: Path) -> dict[str, list[str]]:
     names = names or [f"label{i}" for i in range(labels.shape[1])]
     if len(names) != labels.shape[1] or len(set(names)) != len(names):
         raise ValueError(
-            f"{shown(file)}: {labels.shape[1]} columns of labels need as many unique label_names, "
-            f"got {listed(names)}"
+            f"{shown(file)}: for {counted(labels.shape[1], 'column')} of labels, label_names must "
+            f"be as many, all different, got {listed(names)}"
         )
     return {name: _as_text(column) for name, column in zip(names, labels.T, strict=True)}
 

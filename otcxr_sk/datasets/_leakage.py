@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcxr_sk._columns import check_parts, check_patients, warn_of_seen
-from otcxr_sk._quote import brief
+from otcxr_sk._quote import brief, counted
 
 _NAMED = 5
 
@@ -54,7 +54,8 @@ def check_leakage(
     Raises
     ------
     LeakageError
-        If parts share patients. The message counts them and names some; `shared` lists them all.
+        If parts share patients. The message counts them and names rows of some; `shared` lists
+        them all.
     ValueError
         If an image has no patient or part, or `groups` and `splits` do not match.
 
@@ -73,8 +74,8 @@ def check_leakage(
     >>> check_leakage(["a", "a", "b"], ["train", "train", "test"])
     >>> check_leakage(["a", "a", "b"], ["train", "test", "test"])
     Traceback (most recent call last):
-    otcxr_sk.datasets._leakage.LeakageError: 1 of 2 patients is in both train and test: a (1 and \
-1 images); split by patient, for example with GroupKFold
+    otcxr_sk.datasets._leakage.LeakageError: 1 of 2 patients is in both train and test, such as \
+in rows 0 and 1; split by patient, for example with GroupKFold
     >>> from sklearn.model_selection import GroupKFold
     >>> check_leakage([7, 7, 8, 9], GroupKFold(3).split([0] * 4, groups=[7, 7, 8, 9]))
     """
@@ -88,18 +89,19 @@ def check_leakage(
             both = np.intersect1d(patients[rows], patients[others])
             if not len(both):
                 continue
-            named = []
+            shown = []
             for patient in both.tolist():
-                a, b = (int((patients[part] == patient).sum()) for part in (rows, others))
+                a, b = (part[patients[part] == patient] for part in (rows, others))
+                counts = len(a), len(b)
                 shared.append(
-                    {"fold": fold, "patient": patient, "parts": (first, second), "images": (a, b)}
+                    {"fold": fold, "patient": patient, "parts": (first, second), "images": counts}
                 )
-                named.append(f"{brief(patient)} ({a} and {b} images)")
+                shown.append(f"{a[0]} and {b[0]}")
             total = len(np.union1d(patients[rows], patients[others]))
             messages.append(
                 f"{where}{len(both)} of {total} patients {'are' if len(both) > 1 else 'is'} in "
-                f"both {brief(first)} and {brief(second)}: {', '.join(named[:_NAMED])}"
-                + (f" and {len(both) - _NAMED} more" if len(both) > _NAMED else "")
+                f"both {brief(first)} and {brief(second)}, such as in rows "
+                f"{', '.join(shown[:_NAMED])}"
             )
     if messages:
         advice = "; split by patient, for example with GroupKFold"
@@ -132,6 +134,7 @@ def _rows(rows: ArrayLike, n: int, fold: int) -> NDArray[np.intp]:
         raise ValueError(f"fold {fold} must be row numbers, got {found.dtype} {found.shape}")
     if len(found) and not 0 <= found.min() <= found.max() < n:
         raise ValueError(
-            f"fold {fold} has rows {found.min()} to {found.max()}, but groups has {n} images"
+            f"fold {fold} has rows {found.min()} to {found.max()}, but groups has "
+            f"{counted(n, 'image')}"
         )
     return found.astype(np.intp)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from otcxr_sk._files import open_file, read_file
 from otcxr_sk._paths import reason
-from otcxr_sk._quote import listed, plain_text, quoted
+from otcxr_sk._quote import counted, listed, plain_text, quoted
 
 # Of patients: more than a digest has. An array gives every id the space of the longest.
 LONGEST_ID = 128
@@ -193,8 +193,8 @@ def _read(file: Path, text: TextIOWrapper, most: int | None) -> Table:
     if odd:
         line, length = odd[0]
         raise ValueError(
-            f"{shown(file)}, row {line}{and_more(odd)}: {length} values for the {len(names)} "
-            f"columns {listed(names)}"
+            f"{shown(file)}, row {line}{and_more(odd)}: {counted(length, 'value')} for "
+            f"the {counted(len(names), 'column')} {listed(names)}"
         )
     if not lines:
         raise ValueError(f"{shown(file)} has no rows")

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from otcxr_sk._quote import counted
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.estimators._encoder import build_network, name_of
 from otcxr_sk.estimators._inputs import numbered
@@ -333,8 +334,8 @@ def hold_out(patients: NDArray[np.intp], fraction: float, seed: int) -> NDArray[
             training, held_out = next(splitter.split(patients, groups=patients))
     except ValueError as error:
         raise ValueError(
-            f"validation_fraction={fraction} of {len(np.unique(patients))} patients leaves none to "
-            "train on; lower it, or set it to 0"
+            f"validation_fraction={fraction} of {counted(len(np.unique(patients)), 'patient')} "
+            "leaves none to train on; lower it, or set it to 0"
         ) from error
     _require_two(training, held_out)
     return np.sort(held_out)
@@ -366,8 +367,9 @@ def patients_of(
 def _require_two(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
     if min(len(training), len(held_out)) < 2:
         raise ValueError(
-            f"validation_fraction leaves {len(training)} images to train on and {len(held_out)} "
-            "held out, and at least 2 of each are needed; change it, or set it to 0"
+            f"validation_fraction leaves {counted(len(training), 'image')} to train on and "
+            f"{len(held_out)} held out, and at least 2 of each are needed; change it, or set it to "
+            "0"
         )
 
 

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from otcxr_sk._columns import check_patients
+from otcxr_sk._quote import counted
 from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.images import (
     DEFAULT_RESIZE,
@@ -122,9 +123,10 @@ def _doubt_rows(n: int, n_pixels: int) -> None:
     height, width = (side, side) if side**2 == n_pixels else (1, n_pixels)
     if height == 1 or n == n_pixels:
         warn_user(
-            f"X of shape ({n}, {n_pixels}) is taken as {n} images of {height} x {width} pixels. If "
-            "it is one image, pass X[np.newaxis]; if its columns are no pixels, nothing can be "
-            f"learned from it here; otherwise say so with image_shape=({height}, {width})"
+            f"X of shape ({n}, {n_pixels}) is taken as {counted(n, 'image')} of {height} x "
+            f"{width} pixels. If it is one image, pass X[np.newaxis]; if its columns are no "
+            "pixels, nothing can be learned from it here; otherwise say so with "
+            f"image_shape=({height}, {width})"
         )
 
 

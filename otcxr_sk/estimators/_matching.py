@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 from torch import Tensor
 
+from otcxr_sk._quote import counted
 from otcxr_sk._torch_defaults import inference
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.images import FITTED, ImageSource, Spreads, spread
@@ -33,7 +34,7 @@ def match_images(encoder: FittedEncoder, model: OTCXRModel, *sources: ImageSourc
     """Do the work of `OTCXRPretrainer.match_pairs`."""
     n, others = map(len, sources)
     if n != others:
-        raise ValueError(f"X has {n} images and Y has {others}: pass pairs")
+        raise ValueError(f"X has {counted(n, 'image')} and Y has {others}: pass pairs")
     device = choose_device(encoder.device)
     images = torch.cat([_read(encoder, source, device) for source in sources])
     views = (images - encoder.mean) / encoder.std

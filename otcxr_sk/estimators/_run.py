@@ -361,7 +361,7 @@ def _differing_parameters(there: Mapping[str, Any], here: Mapping[str, Any]) -> 
 
 def _differing_images(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     if there["number"] != here["number"]:
-        return [f"there are {there['number']} images there and {here['number']} here"]
+        return [f"the number of images is {there['number']} there and {here['number']} here"]
     differences = []
     if there["files"] != here["files"]:
         differences.append("the files have other names or another order")

@@ -7,6 +7,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Bunch
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._quote import counted
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.evaluation._task import as_features, require_finite
 
@@ -75,7 +76,9 @@ def embedding_health(Z: ArrayLike, Z_view: ArrayLike | None = None) -> Bunch:
 
     embedding = _embedding(Z, "Z")
     if len(embedding) < 2:
-        raise ValueError(f"Z has {len(embedding)} rows, and at least 2 images are needed")
+        raise ValueError(
+            f"Z has {counted(len(embedding), 'row')}, and at least 2 images are needed"
+        )
     directions, alignment = normalize(embedding), None
     if Z_view is not None:
         view = _embedding(Z_view, "Z_view")

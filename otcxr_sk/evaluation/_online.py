@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from otcxr_sk._columns import check_patients
-from otcxr_sk._quote import brief
+from otcxr_sk._quote import brief, counted
 from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.evaluation._probe import knn_probe
 from otcxr_sk.evaluation._task import check_labels, check_task, is_known
@@ -79,7 +79,9 @@ class KNNProbe(Callback):
         labels = check_labels(self.y)
         self._patients(len(labels))
         if not isinstance(self.X, str | os.PathLike) and len(self.X) != len(labels):
-            raise ValueError(f"KNNProbe got {len(self.X)} images but {len(labels)} rows of labels")
+            raise ValueError(
+                f"KNNProbe got {counted(len(self.X), 'image')} but labels of {len(labels)}"
+            )
         try:
             for fold in self._folds():
                 check_task(self.y, *fold)
@@ -117,7 +119,7 @@ class KNNProbe(Callback):
         labels = check_labels(self.y)
         patients = self._patients(len(labels))
         if (count := len(np.unique(patients))) < _FOLDS:
-            raise ValueError(f"there are only {count} patients")
+            raise ValueError(f"there must be at least {_FOLDS} patients, got {count}")
         splitter, classes = GroupKFold(_FOLDS), None
         # Only one label, known for all images, can be stratified by.
         if labels.shape[1] == 1 and is_known(labels).all():
@@ -125,7 +127,7 @@ class KNNProbe(Callback):
             names, classes, sizes = np.unique(column, return_inverse=True, return_counts=True)
             if sizes.min() < _FOLDS:
                 raise ValueError(
-                    f"class {brief(names[sizes.argmin()])} has only {sizes.min()} images"
+                    f"class {brief(names[sizes.argmin()])} has only {counted(sizes.min(), 'image')}"
                 )
             splitter = StratifiedGroupKFold(_FOLDS)
         with keeping_filters():

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from otcxr_sk._columns import check_patients, plain, same_kind, warn_of_seen
-from otcxr_sk._quote import brief, listed
+from otcxr_sk._quote import counted, listed
 from otcxr_sk._warning import keeping_filters
 
 # Distinct values or rows that a message names.
@@ -108,8 +108,9 @@ def check_apart(patients: NDArray[Any], train: NDArray[np.intp], test: NDArray[n
     """Raise ValueError if rows to fit on and rows to judge on share patients."""
     shared = np.intersect1d(patients[train], patients[test])
     if len(shared):
+        a, b = (rows[patients[rows] == shared[0]][0] for rows in (train, test))
         raise ValueError(
-            f"{len(shared)} patients are both in train and in test, {brief(shared[0])} among them; "
+            f"train and test share {counted(len(shared), 'patient')}, such as in rows {a} and {b}; "
             "split by patient, for instance with GroupShuffleSplit"
         )
 
@@ -148,7 +149,7 @@ def check_features(
     """
     features = as_features(Z, name)
     if len(features) != len(labels):
-        raise ValueError(f"{name} has {len(features)} rows, y has {len(labels)}")
+        raise ValueError(f"{name} has {counted(len(features), 'row')}, y has {len(labels)}")
     require_finite(features, used, name, "of train and test: train[np.isfinite({}[train]).all(1)]")
     return features
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk._paths import as_path
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import counted, quoted
 from otcxr_sk.images._arrays import (
     as_array,
     as_rows,
@@ -203,8 +203,8 @@ def _of_stack(X: Any) -> Content:
     if len(rows.shape) == 3 and width in (1, 3, 4) and min(n, height) >= _LARGE:
         channels = ", ..., :3" if width == 4 else ""
         raise ValueError(
-            f"an array of shape {rows.shape} would be {n} images of {height} x {width} pixels; if "
-            f"it is one image with channels, pass X[np.newaxis{channels}]"
+            f"an array of shape {rows.shape} would be {counted(n, 'image')} of {height} x {width} "
+            f"pixels; if it is one image with channels, pass X[np.newaxis{channels}]"
         )
     return Content("stack", rows)
 

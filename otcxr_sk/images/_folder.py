@@ -5,6 +5,7 @@ from typing import Literal, NoReturn, overload
 
 from otcxr_sk._files import DEEPEST, walk
 from otcxr_sk._paths import as_path, reason
+from otcxr_sk._quote import counted
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import UnusableImageWarning
 from otcxr_sk.images._read import looks_like_image
@@ -113,8 +114,8 @@ def list_images(
     )
     if not images:
         raise ValueError(
-            f"there is no image in {folder!r}: none of its {len(others)} files is a PNG, JPEG, "
-            f"TIFF, NPY or DICOM file{f', but {advice}' if unread else ''}"
+            f"there is no image in {folder!r}: it has {counted(len(others), 'file')}, none of them "
+            f"a PNG, JPEG, TIFF, NPY or DICOM file{f'; {advice}' if unread else ''}"
         )
     if unread and not return_others:
         warn_user(f"{folder!r}: {advice}, or ignore this warning", UnusableImageWarning)

@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 
 from otcxr_sk._columns import plain, same_kind
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._quote import brief
+from otcxr_sk._quote import brief, counted
 from otcxr_sk._warning import keeping_filters, warn_user
 from otcxr_sk.images import ImageSource, as_source
 from otcxr_sk.plotting._display import PALETTE, AxesDisplay, color_of, legend_beside
@@ -103,7 +103,7 @@ class EmbeddingDisplay(AxesDisplay):
         n = len(embedding)
         source = None if X is None else as_source(X)
         if source is not None and len(source) != n:
-            raise ValueError(f"Z has {n} rows, but there are {len(source)} images")
+            raise ValueError(f"Z has {counted(n, 'row')} for {counted(len(source), 'image')}")
         labels = None if y is None else _check_labels(y, n)
         usable = np.isfinite(embedding).all(axis=1)
         if usable.sum() < 2:

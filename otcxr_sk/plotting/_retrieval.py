@@ -10,6 +10,7 @@ from sklearn.utils import check_array, check_scalar
 
 from otcxr_sk._columns import check_patients
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._quote import counted
 from otcxr_sk._warning import keeping_filters
 from otcxr_sk.images import ImageSource, as_source
 from otcxr_sk.plotting._display import PALETTE, Display, new_figure
@@ -126,7 +127,7 @@ def _nearest(
     """Return rows of queries (q,), rows of neighbors (q, k), and their similarity (q, k)."""
     embedding = check_array(Z, dtype=[np.float64, np.float32], ensure_all_finite=False)
     if len(embedding) != n:
-        raise ValueError(f"Z has {len(embedding)} rows, but there are {n} images")
+        raise ValueError(f"Z has {counted(len(embedding), 'row')} for {counted(n, 'image')}")
     check_scalar(k, "k", Integral, min_val=1)
     rows = np.asarray(queries)
     if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":

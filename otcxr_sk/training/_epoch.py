@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from otcxr_sk._quote import counted
 from otcxr_sk._torch_defaults import inference
 from otcxr_sk._transfer import Arriving, send
 from otcxr_sk.images import ImageSource, behind, read_batches, spread
@@ -62,9 +63,10 @@ class EpochPlan:
         self._in_step = np.bincount(self._step_of, self._sizes)
         if self._sizes.min() < count:
             raise ValueError(
-                f"a batch of {self._sizes.min()} images cannot be divided among {count} processes: "
-                f"{n_images} images make {n_batches} batches of at most {batch_size}, and each "
-                "process trains on a part of each batch; raise batch_size, or start fewer processes"
+                f"a batch of {counted(self._sizes.min(), 'image')} cannot be divided among {count} "
+                f"processes: {n_images} images make {n_batches} batches of at most {batch_size}, "
+                "and each process trains on a part of each batch; raise batch_size, or start fewer "
+                "processes"
             )
         self.sizes: list[int] = self._sizes.tolist()
         cuts = np.outer(self._sizes, np.arange(count + 1)) // count

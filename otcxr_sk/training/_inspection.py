@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from otcxr_sk._files import open_file
 from otcxr_sk._json import MOST_VALUES, parse
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import brief, listed, plain_text, quoted
+from otcxr_sk._quote import brief, counted, listed, plain_text, quoted
 from otcxr_sk._safetensors import OF_A_RUN, read_header
 from otcxr_sk.training._checkpoint import checkpoint_names, is_whole
 
@@ -179,7 +179,7 @@ def _is_history(columns: Mapping[str, Any], epochs: int) -> bool:
 def _facts(run: _Run) -> Iterator[str]:
     yield f"otcxr-sk {brief(run.version)}"
     yield f"seed {run.seed} (drawn from random_state)"
-    yield f"{run.images} images"
+    yield counted(run.images, "image")
     if run.unusable:
         yield f"{len(run.unusable)} of them left out"
     if held_out := run.images - len(run.unusable) - run.training:
@@ -187,7 +187,7 @@ def _facts(run: _Run) -> Iterator[str]:
 
 
 def _progress(run: _Run) -> str:
-    text = f"{run.epoch} of {run.epochs} epochs completed"
+    text = f"{run.epoch} of {counted(run.epochs, 'epoch')} completed"
     if run.stopped:
         return f"{text}, stopped by a callback"
     if run.epoch == run.epochs:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
+from otcxr_sk._quote import counted
 from otcxr_sk.images import ImageSource, read_batches
 from otcxr_sk.training._checkpoint import CheckpointFolder, InMemoryCheckpoint, RunState
 from otcxr_sk.training._device import choose_precision
@@ -370,8 +371,8 @@ def _has_no_scale(fabric: Fabric) -> bool:
 def _interrupted(progress: Progress, folder: str | None) -> TrainingInterrupted:
     saved = f"; to go on, call fit again with checkpoint={folder!r}" if folder else ""
     error = TrainingInterrupted(
-        f"training was interrupted after step {progress.done}, with {progress.epoch} epochs "
-        f"completed{saved}"
+        f"training was interrupted after step {progress.done}, with "
+        f"{counted(progress.epoch, 'epoch')} completed{saved}"
     )
     error.history = progress.history
     return error

@@ -21,5 +21,5 @@ def test_near_duplicates_are_measured_on_copies_and_on_pairs(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "1770 pairs of 60 images" in printed
     assert "array: among 60 images, 1 pair looks the same" in printed
-    assert "files: among 1 images, 0 pairs look the same" in printed
+    assert "files: among 1 image, 0 pairs look the same" in printed
     assert figure.stat().st_size

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from joblib import parallel_config
 from PIL import Image
 
+from otcxr_sk._quote import counted
 from otcxr_sk.datasets import find_near_duplicates, make_chest_phantoms
 from otcxr_sk.datasets._duplicates import _close_pairs
 from otcxr_sk.images import ArraySource, ImageReadError, UnusableImageWarning
@@ -218,7 +219,7 @@ def test_images_that_cannot_be_used_are_listed_and_the_others_compared(phantoms,
     for column in ("pairs", "distance", "exact", "across_groups", "across_splits"):
         np.testing.assert_array_equal(getattr(found, column), getattr(whole, column)[kept])
     assert [problem["row"] for problem in found.unusable] == sorted(bad)
-    assert str(found).endswith(f"\n  {len(bad)} images cannot be used and were not compared")
+    assert str(found).endswith(f"  {counted(len(bad), 'image')} cannot be used or compared")
     assert len(found.merged_groups()) == 12
 
 
@@ -241,7 +242,7 @@ def test_a_damaged_a_missing_and_a_nameless_file_cost_one_row_each(phantoms, tmp
 
 
 def test_unusable_arguments_and_images_are_refused(phantoms, tmp_path):
-    with pytest.raises(ValueError, match="groups has 39 rows, but there are 40 images"):
+    with pytest.raises(ValueError, match="groups has 39 rows for 40 images"):
         find_near_duplicates(phantoms, np.arange(39))
     with pytest.raises(ValueError, match="split: row 2 has no part; leave such images out"):
         find_near_duplicates(phantoms, split=["train", "test", None, *["test"] * 37])

@@ -311,7 +311,7 @@ def test_missing_files_are_named(tmp_path, folder, save):
                 "label_names": ["a"],
                 "patient_ids": PATIENTS,
             },
-            "4 columns of labels need as many unique label_names",
+            "for 4 columns of labels, label_names must be as many",
         ),
     ],
 )
@@ -322,7 +322,7 @@ def test_malformed_npz_are_refused(save, arrays, message):
 
 def test_an_npz_and_a_csv_that_do_not_match_are_refused(save, table):
     file = save(images=IMAGES)
-    with pytest.raises(ValueError, match=r"has 1 rows, but .* has 4 images"):
+    with pytest.raises(ValueError, match=r"has 1 row, but .* has 4 images"):
         load_labelled(file, table("patient_id\na\n"))
     with pytest.raises(ValueError, match="has no column patient_id"):
         load_labelled(file, table("ill\n0\n1\n0\n1\n"))

@@ -130,7 +130,7 @@ def test_a_run_may_be_interrupted_after_every_step(pretrainer, whole, X, tmp_pat
 def test_ctrl_c_leaves_a_usable_estimator(keep, pretrainer, whole, X, tmp_path):
     folder = tmp_path if keep else None
     stopped = pretrainer(interrupt_at=4, checkpoint=folder)
-    words = "after step 4, with 1 epochs completed"
+    words = "after step 4, with 1 epoch completed"
     words += "; to go on, call fit again with checkpoint='" if keep else "$"
     with pytest.raises(TrainingInterrupted, match=words):
         stopped.fit(X)
@@ -305,7 +305,7 @@ def test_all_differences_are_named(ended, tiny, X):
         "epochs is 1 there and 5 here",
         "objective__eta is 0.1 there and 9.0 here",
         "random_state gives another seed",
-        "24 images there and 23 here",
+        "24 there and 23 here",
         "Use another folder",
         "in a cross-validation, whose fits are runs of their own, checkpoint=None",
     ):

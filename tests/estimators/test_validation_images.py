@@ -134,8 +134,8 @@ def test_groups_change_nothing_when_no_images_are_held_out(tiny, X):
 @pytest.mark.parametrize(
     ("groups", "fraction", "words"),
     [
-        (PATIENTS[:-1], 0.3, "groups has 23 rows, but there are 24 images"),
-        (["one"] * 24, 0.3, "validation_fraction=0.3 of 1 patients leaves none"),
+        (PATIENTS[:-1], 0.3, "groups has 23 rows for 24 images"),
+        (["one"] * 24, 0.3, "validation_fraction=0.3 of 1 patient leaves none"),
         (None, 0.01, "leaves 23 images to train on and 1 held out"),
         (["one"] * 23 + ["two"], 0.5, "at least 2 of each are needed"),
         ([1.0, np.nan] * 12, 0.3, "groups: row 1 has no patient"),

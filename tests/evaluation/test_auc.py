@@ -188,8 +188,8 @@ def test_the_same_seed_gives_the_same_intervals_and_more_confidence_wider_ones(s
         ({}, "pass either train and test, or cv"),
         ({"train": range(5)}, "pass either train and test, or cv"),
         ({"cv": 2, "train": range(5), "test": range(5, 9)}, "pass either train and test, or cv"),
-        ({"cv": [(range(5), range(5, 9))]}, "1 patients are both in train and in test"),
-        ({"cv": 2, "label_names": ["a"]}, "label_names has 1 names, but y has 3 columns"),
+        ({"cv": [(range(5), range(5, 9))]}, "train and test share 1 patient"),
+        ({"cv": 2, "label_names": ["a"]}, "label_names has 1 name, but y has 3 columns"),
         ({"cv": 2, "confidence_level": 95}, r"confidence_level must be in \(0, 1\)"),
     ],
 )

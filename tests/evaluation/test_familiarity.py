@@ -120,7 +120,7 @@ def test_a_copy_scores_the_same():
         (draw(0, (9, 3)), {}, "minimum of 10 is required"),
         (np.full((20, 3), np.nan), {}, "contains NaN"),
         (draw(0), {"groups": ["a"] * 200}, "groups has 1 patient"),
-        (draw(0), {"groups": ["a"] * 3}, "groups has 3 rows, but there are 200 images"),
+        (draw(0), {"groups": ["a"] * 3}, "groups has 3 rows for 200 images"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(X, options, message):

@@ -112,13 +112,19 @@ def test_an_image_that_cannot_be_used_is_left_out(study):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe got 9 images but 10 rows of labels"),
+        ((np.zeros((9, 2)), np.arange(10) % 2), "KNNProbe got 9 images but labels of 10"),
         (
             (np.zeros((10, 2)), np.zeros(10)),
             "KNNProbe cannot run a 5-fold cross-validation.*two or more classes",
         ),
-        ((np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3), "by patient: there are only 3"),
-        ((np.zeros((4, 2)), np.arange(4) % 2), "cannot run a 5-fold .*: there are only 4 patients"),
+        (
+            (np.zeros((10, 2)), np.arange(10) % 2, np.arange(10) % 3),
+            "by patient: there must be at least 5 patients, got 3",
+        ),
+        (
+            (np.zeros((4, 2)), np.arange(4) % 2),
+            "cannot run a 5-fold .*: there must be at least 5 patients, got 4",
+        ),
         ((np.zeros((9, 2)), ["a"] * 5 + ["b"] * 4), "by patient: class b has only 4 images"),
         ((np.zeros((10, 2)), np.arange(10) % 2, None, 0), "every must be at least 1 epoch"),
     ],

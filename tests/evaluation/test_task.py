@@ -20,8 +20,8 @@ def evaluate(request):
     return request.param
 
 
-def test_a_patient_in_both_parts_is_refused_and_named(evaluate):
-    with pytest.raises(ValueError, match="1 patients are both in train and in test, 7 among"):
+def test_a_patient_in_both_parts_is_refused_and_its_rows_are_named(evaluate):
+    with pytest.raises(ValueError, match="train and test share 1 patient, such as in rows "):
         evaluate(Y[:, None], Y, np.where(PATIENTS == 25, 7, PATIENTS), **PARTS)
 
 
@@ -41,10 +41,10 @@ def test_a_patient_in_both_parts_is_refused_and_named(evaluate):
         ),
         ({"y": np.full(40, np.nan)}, r"two or more classes in train and in test; train has \[\]"),
         ({"groups": np.full(40, np.nan)}, "groups: row 0 has no patient"),
-        ({"groups": PATIENTS[1:]}, "groups has 39 rows, but there are 40 images"),
+        ({"groups": PATIENTS[1:]}, "groups has 39 rows for 40 images"),
         ({"train": np.arange(40) < 20}, "train must be one or more row numbers, got bool"),
         ({"test": []}, "test must be one or more row numbers"),
-        ({"y": [0, "virus"] * 20}, "y: row 0 is the number 0, but row 1 is the text 'virus'"),
+        ({"y": [0, "virus"] * 20}, "y: row 0 is a number, but row 1 is text"),
         ({"y": [0, np.inf] * 20}, "y: row 1 is infinite"),
         ({"y": iter(Y)}, r"shape \(n,\), or several as columns"),
         ({"Z": Y}, r"must be numbers, with a row of features for each image"),

@@ -84,7 +84,7 @@ def test_rows_of_nan_are_left_out_with_a_warning():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"X": IMAGES[:3]}, "Z has 30 rows, but there are 3 images"),
+        ({"X": IMAGES[:3]}, "Z has 30 rows for 3 images"),
         ({"y": np.arange(30)}, "y has 30 classes, but no more than 7"),
         ({"y": [0, 1]}, r"each of 30 rows, got the shape \(2,\)"),
         ({"transformer": PCA(3)}, r"two columns .* shape \(30, 3\)"),

@@ -291,7 +291,7 @@ def test_a_label_of_too_few_patients_is_not_judged(data):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"groups": ["a"]}, ValueError, "groups has 1 rows, but there are 3 images"),
+        ({"groups": ["a"]}, ValueError, "groups has 1 row for 3 images"),
         ({"y": [0, 1]}, ValueError, "y must have a label of each of 3 images"),
         ({"y": [[0, 1], [0, 2], [1, 1]]}, ValueError, "must have 0, 1 or NaN"),
         ({"y": [None, None, None]}, ValueError, "no known label; leave it out"),

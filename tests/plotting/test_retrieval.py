@@ -66,5 +66,5 @@ def test_bad_input_is_refused(queries, options, message):
 
 
 def test_lengths_have_to_agree():
-    with pytest.raises(ValueError, match="Z has 20 rows, but there are 3 images"):
+    with pytest.raises(ValueError, match="Z has 20 rows for 3 images"):
         RetrievalDisplay.from_features(Z, IMAGES[:3], [0])

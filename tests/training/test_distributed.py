@@ -132,8 +132,8 @@ def test_only_the_first_process_warns(results):
 
 def test_ctrl_c_in_one_process_stops_all_at_the_same_step(results):
     first, second = (results["words"][f"interrupt-{rank}"] for rank in (0, 1))
-    assert "interrupted after step 5, with 1 epochs completed; to go on" in first
-    assert "interrupted after step 5, with 1 epochs completed" in second
+    assert "interrupted after step 5, with 1 epoch completed; to go on" in first
+    assert "interrupted after step 5, with 1 epoch completed" in second
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_the_last_good_epoch(results):
@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_the_last_good_ep
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("other images", "process 1 .* there are 22 images there and 23 here"),
+        ("other images", "process 1 .* the number of images is 22 there and 23 here"),
         ("other options", "process 1 .* objective__eta is 2.0 there and 1.0 here"),
         ("all unusable", "at least 2 images are needed, found 0"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import counted, quoted
 from otcxr_sk.datasets._radiographs import Radiographs
 from otcxr_sk.datasets._tables import read_table, read_text, shown
 from otcxr_sk.datasets.published._collect import boxes, collect, corners, one_hot, warn_no_patients
@@ -140,6 +140,7 @@ def _patients(file: Path, names: list[str], needed: list[str]) -> list[str]:
         ) from error
     if unknown := [name for name in needed if name not in patient_of]:
         raise ValueError(
-            f"{shown(file)} lacks {len(unknown)} images, for example {quoted(unknown[0])}"
+            f"{shown(file)} lacks {counted(len(unknown), 'image')}, for example "
+            f"{quoted(unknown[0])}"
         )
     return [patient_of.get(name, "") for name in names]

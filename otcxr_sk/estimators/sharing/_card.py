@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from otcxr_sk._quote import counted
 from otcxr_sk._version import __version__
 
 _NOT_STATED = "Not stated by whoever saved the model."
@@ -189,12 +190,11 @@ def _counts(config: Mapping[str, Any], tuning: Mapping[str, Any] | None) -> str:
 
 
 def _number(config: Mapping[str, Any]) -> str:
-    images, patients = config["n_images"], config["n_patients"]
-    return f"{_unless_unknown(images)} images of {_unless_unknown(patients)} patients"
-
-
-def _unless_unknown(number: int | None) -> str:
-    return "an unknown number of" if number is None else str(number)
+    numbers = {"image": config["n_images"], "patient": config["n_patients"]}
+    return " of ".join(
+        f"an unknown number of {noun}s" if number is None else counted(number, noun)
+        for noun, number in numbers.items()
+    )
 
 
 def _table(values: Mapping[str, Any]) -> str:

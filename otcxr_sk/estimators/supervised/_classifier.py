@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from otcxr_sk._ordinary import ordinary
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import counted, quoted
 from otcxr_sk.estimators._embed import embed
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._parameters import Settings
@@ -241,9 +241,9 @@ class OTCXRClassifier(ClassifierMixin, Supervised):
         unknown = np.isnan(scores.reshape(len(scores), -1)).any(1)
         if unknown.any():
             raise ValueError(
-                f"{unknown.sum()} images cannot be used, the first in row {unknown.argmax()}, and "
-                "so have no class; leave them out (pretrainer_.last_unusable lists them), or use "
-                "predict_proba, which gives NaN for them"
+                f"{counted(unknown.sum(), 'image')} cannot be used and so cannot have a class, the "
+                f"first in row {unknown.argmax()}; leave such out (pretrainer_.last_unusable lists "
+                "them), or use predict_proba, which gives NaN for them"
             )
         if self._several:
             return (scores > 0).astype(int)

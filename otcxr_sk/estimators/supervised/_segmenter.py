@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from otcxr_sk._ordinary import ordinary
+from otcxr_sk._quote import counted
 from otcxr_sk.estimators._encoder import FittedEncoder
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
 from otcxr_sk.estimators._state import Weights, pack, unpack
@@ -289,7 +290,10 @@ def _as_masks(y: Any, n_images: int) -> NDArray[np.bool_]:
     if masks.ndim not in (3, 4) or not masks.size:
         raise ValueError(f"masks must have shape (n, H, W) or (n, k, H, W), got {masks.shape}")
     if len(masks) != n_images:
-        raise ValueError(f"there are {n_images} images and {len(masks)} masks")
+        raise ValueError(
+            f"there must be a mask for each image, got {counted(len(masks), 'mask')} for "
+            f"{counted(n_images, 'image')}"
+        )
     masks = masks.reshape(len(masks), -1, *masks.shape[-2:])
     if masks.dtype != bool:
         for row, mask in enumerate(masks):

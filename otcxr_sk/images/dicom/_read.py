@@ -16,7 +16,7 @@ from pydicom.uid import (
 from otcxr_sk._files import open_file
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import counted, quoted
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
 from otcxr_sk.images.dicom._decode import decode_frame
 from otcxr_sk.images.dicom._display import display_values
@@ -211,7 +211,9 @@ def _chosen_frame(frames: int, frame: int | None) -> int:
             f"frame={frames - 1}, and save it with numpy.save"
         )
     if not 0 <= (frame or 0) < frames:
-        raise ImageReadError(f"it contains {frames} frames, counted from 0, but no frame {frame}")
+        raise ImageReadError(
+            f"it contains {counted(frames, 'frame')}, counted from 0, but no frame {frame}"
+        )
     return frame or 0
 
 

@@ -100,7 +100,7 @@ def test_the_pyramid_takes_maps_of_every_stride_or_of_every_depth():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda masks: masks[:-1], "24 images and 23 masks"),
+        (lambda masks: masks[:-1], "got 23 masks for 24 images"),
         (lambda masks: masks[:, 0], r"shape \(n, H, W\) or \(n, k, H, W\), got \(24, 32\)"),
         (lambda masks: 255 * masks.astype(np.uint8), "row 0: a mask has other values than 0 and 1"),
     ],
