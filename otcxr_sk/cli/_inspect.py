@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from otcxr_sk.cli._options import (
     require_output,
 )
 
-_WIDTH = 48
+_WIDTH, _SQUARE = 48, 64
 # Of a terminal without shades, from black to white.
 _RAMP = " .:-=+*#%@"
 
@@ -56,12 +57,10 @@ def inspect(
     """
     if png:
         require_output(png, overwrite, ".png")
-    from otcxr_sk.cli._decisions import decide
-
     draws = sys.stdout.isatty() if thumbnail is None else thumbnail
     refused, small = 0, []
     for path in find_files(files):
-        decisions, pixels = decide(path)
+        decisions, pixels = _decide(path)
         refused += decisions["refused"] is not None
         if as_json:
             click.echo(json.dumps(decisions))
@@ -75,6 +74,31 @@ def inspect(
         with replacing(png) as file:
             _sheet(small).save(file, "PNG")
     return int(refused > 0)
+
+
+def _decide(path: str) -> tuple[dict[str, Any], Any]:
+    """Return what reading decides about a file, and its pixels unless they would be refused."""
+    from otcxr_sk.images import as_source, read_image, telling
+
+    pixels, refused = None, None
+    with telling() as told, warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        try:
+            pixels = read_image(path)
+        except ValueError as error:
+            refused = str(error).removeprefix(f"cannot read {path!r}: ")
+    if pixels is not None:
+        low, high, mean = pixels.min(), pixels.max(), pixels.mean()
+        told["size"] = f"{pixels.shape[0]} x {pixels.shape[1]} (rows x columns)"
+        told["range"] = f"{low:.4g} to {high:.4g}, mean {mean:.4g}"
+        try:
+            # Beyond being read, an image must be finite, and not constant.
+            as_source([pixels]).read([0], _SQUARE, refuse_constant=True)
+        except ValueError as error:
+            refused = str(error).removeprefix("row 0: ")
+    warned = [str(one.message).removeprefix(f"{path!r}: ") for one in found]
+    decisions = {"file": path, **told, "refused": refused, "warnings": warned}
+    return decisions, pixels if refused is None else None
 
 
 def _text(decisions: Mapping[str, Any]) -> str:

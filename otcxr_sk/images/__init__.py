@@ -23,6 +23,7 @@ from otcxr_sk.images._ranges import FITTED, ImageRangeWarning, Spreads, spread
 from otcxr_sk.images._read import read_image
 from otcxr_sk.images._scan import Scan, scan
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Selection, leave_out
+from otcxr_sk.images._telling import telling
 from otcxr_sk.images._torch import DatasetSource
 from otcxr_sk.images.dicom import read_dicom, read_dicom_table, read_dicom_texts
 
@@ -63,6 +64,7 @@ __all__ = [
     "require_usable",
     "scan",
     "spread",
+    "telling",
     "unusable_table",
     "warn_unusable",
     "without_names",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import luma, to_float
+from otcxr_sk.images._telling import tell
 
 # Pixels converted at a time: a large color image as float32 would take gigabytes.
 _AT_ONCE = 2**20
@@ -32,6 +33,9 @@ def canvas(
     height: int, width: int, orientation: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return an empty image, and a view of it as a file with this EXIF orientation stores it."""
+    tell(stored_size=f"{height} x {width}")
+    if 1 < orientation < 9:
+        tell(orientation=f"EXIF {orientation}: turned upright")
     turned = 4 < orientation < 9
     upright = np.empty((width, height) if turned else (height, width), dtype=np.float32)
     rows = -1 if orientation in (3, 4, 7, 8) else 1

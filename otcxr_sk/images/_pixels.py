@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk.images._errors import ImageReadError
+from otcxr_sk.images._telling import tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,11 @@ def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         floats = np.array(pixels, dtype=np.float32, order="C")
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
-        floats /= np.float32(np.iinfo(pixels.dtype).max)
+        limit = np.iinfo(pixels.dtype).max
+        floats /= np.float32(limit)
+        tell(scaling=f"divided by {limit}")
+    else:
+        tell(scaling="none")
     return floats
 
 
@@ -60,6 +65,7 @@ def luma(image: Numbers, axis: int) -> Numbers:
     red, *others = (image[(slice(None),) * axis + (c,)] for c in range(image.shape[axis]))
     if not others:
         return red
+    tell(color="luma")
     green, blue = others
     # Of floats that are not finite, callers report.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -13,6 +13,7 @@ from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk.images._errors import ImageReadError, reading, require_content
 from otcxr_sk.images._pillow import GrayImage
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.dicom import as_modalities, dicom_pixels, looks_like_dicom
 from otcxr_sk.images.rasters import decode_jpeg, decode_png, decode_tiff, read_npy
 
@@ -123,6 +124,8 @@ def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayIm
             head = file.read(_HEAD)
             require_content(head)
             kind = recognize(head)
+            if kind is not None:
+                tell(format=kind)
             if kind == "DICOM":
                 return GrayImage(dicom_pixels(file, modalities=modalities), 16)
             file.seek(0)

@@ -27,8 +27,8 @@ def test_a_window_and_a_rescale_are_those_that_make_the_image(decided, dicom):
     )
     status, found = decided(path)
     assert (status, found["refused"]) == (0, None)
-    assert found["modality_LUT"] == "times 2 plus -100"
-    assert found["window"] == "center 1500, width 2001, LINEAR"
+    assert found["modality_LUT"] == "rescale (Rescale Slope 2, Rescale Intercept -100)"
+    assert found["VOI_LUT"] == "window (Window Center 1500, Window Width 2001, LINEAR)"
     assert found["polarity"] == "MONOCHROME1: inverted once"
     shown = np.clip((stored * 2 - 100 - 1499.5) / 2000 + 0.5, 0, 1)
     np.testing.assert_allclose(read_dicom(path), 1 - shown, atol=1e-6)
@@ -39,7 +39,7 @@ def test_a_file_is_told_by_its_header(decided, dicom):
     assert found["transfer_syntax"].startswith("Explicit VR Little Endian")
     assert found["bits"] == "12 of 16 stored, high bit 11"
     assert found["size"] == "64 x 48 (rows x columns)"
-    assert found["window"].startswith("none: the 0.5th to 99.5th percentile")
+    assert found["VOI_LUT"].startswith("none: the 0.5th to 99.5th percentile")
     assert found["polarity"] == "MONOCHROME2: as stored"
     assert "PLANTED" not in str({**found, "file": None})
 
@@ -47,8 +47,20 @@ def test_a_file_is_told_by_its_header(decided, dicom):
 def test_a_window_that_is_ignored_is_not_the_one_that_is_used(decided, dicom):
     path = dicom(WindowCenter=["90000", "1500"], WindowWidth=["10", "2001"])
     _, found = decided(path)
-    assert found["window"] == "center 1500, width 2001, LINEAR"
+    assert found["VOI_LUT"] == "window (Window Center 1500, Window Width 2001, LINEAR)"
     assert len(found["warnings"]) == 1
+
+
+def test_where_the_header_is_wrong_what_reading_did_is_told(decided, dicom):
+    _, found = decided(dicom(HighBit=15))
+    assert found["bits"] == "12 of 16 stored, high bit 11"
+    assert "its High Bit is 15, but its samples are in the lowest 12 bits" in found["warnings"][0]
+
+
+def test_a_file_is_described_up_to_what_it_is_refused_for(decided, dicom):
+    _, found = decided(dicom(Modality="CT"))
+    assert (found["format"], found["modality"]) == ("DICOM", "CT")
+    assert not {"bits", "VOI_LUT", "size"} & set(found)
 
 
 def test_a_file_that_would_be_refused_says_why_and_is_a_problem(decided, dicom, tmp_path):
@@ -65,8 +77,8 @@ def test_a_file_that_would_be_refused_says_why_and_is_a_problem(decided, dicom, 
 @pytest.mark.parametrize(
     ("name", "pixels", "bits", "scaling"),
     [
-        ("x.png", np.uint8, "8 (L)", "divided by 255"),
-        ("x.tif", np.uint16, "16 (I;16)", "divided by 65535"),
+        ("x.png", np.uint8, 8, "divided by 255"),
+        ("x.tif", np.uint16, 16, "divided by 65535"),
         ("x.npy", np.float32, "32 (float32)", "none"),
         ("x.npy", np.uint16, "16 (uint16)", "divided by 65535"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk.images._pixels import luma
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.dicom._header import Header
 from otcxr_sk.images.dicom._layout import Layout, Samples
 from otcxr_sk.images.dicom._levels import find_levels
@@ -45,6 +46,7 @@ def _display_values(samples: Samples, layout: Layout, header: Header) -> NDArray
         table = gray_table(levels, layout.photometric, header)
     else:
         table = levels.values / (2**levels.bits - 1)
+        tell(polarity=f"{layout.photometric}: as stored", color="luma")
     if samples.color == "RGB":
         return _luma_by_row(table.astype(np.float32), levels.codes)
     line = _clipped_line(levels.values, table)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk.images._errors import doubt
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.dicom._header import Header
 from otcxr_sk.images.dicom._layout import Layout, Samples
 
@@ -54,6 +55,8 @@ def find_levels(samples: Samples, layout: Layout, header: Header) -> Levels:
     shift = min(max(layout.highest + 1 - layout.stored, 0), spare)
     if spare and (shift or len(numbers) > 2**bits):
         shift = _checked_shift(codes, shift, bits, spare, signed, layout.highest, header)
+    where = f"{bits} of {8 * dtype.itemsize} stored, high bit {shift + bits - 1}"
+    tell(bits=where + ", signed" * signed)
     values = (numbers.astype(np.int32) >> shift) & (2**bits - 1)
     pixels = codes
     if signed:

@@ -18,7 +18,8 @@ from otcxr_sk._ordinary import ordinary
 from otcxr_sk._paths import as_path
 from otcxr_sk._quote import counted, quoted
 from otcxr_sk.images._errors import ImageReadError, doubt, reading
-from otcxr_sk.images.dicom._decode import decode_frame
+from otcxr_sk.images._telling import tell
+from otcxr_sk.images.dicom._decode import decode_frame, syntax_name
 from otcxr_sk.images.dicom._display import display_values
 from otcxr_sk.images.dicom._elements import Element
 from otcxr_sk.images.dicom._file import DicomFile, find_dicom
@@ -151,8 +152,14 @@ def dicom_pixels(
     `modalities` are those that `as_modalities` returns.
     """
     dicom = find_dicom(file)
+    tell(
+        transfer_syntax=syntax_name(dicom.syntax) if dicom.syntax else "not said: by the content",
+        modality=dicom.header.code("Modality") or "not said",
+        intent=dicom.header.code("PresentationIntentType") or "not said",
+    )
     # Checked before the pixels take memory.
     layout, pixels, frame = require_readable(dicom, modalities, frame)
+    tell(frames=layout.frames, stored_size=f"{layout.rows} x {layout.columns}")
     samples = decode_frame(dicom, pixels, layout, frame)
     _tell_doubts(dicom.header, layout.photometric)
     return display_values(samples, layout, dicom.header)

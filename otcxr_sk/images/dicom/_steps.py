@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from otcxr_sk.images._errors import ImageReadError, doubt
 from otcxr_sk.images._pixels import luma
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.dicom._header import Header
 from otcxr_sk.images.dicom._levels import Levels
 from otcxr_sk.images.dicom._lookup import read_table
@@ -16,6 +17,7 @@ from otcxr_sk.images.dicom._seen import Seen
 
 # Share of the pixels that is clipped at either end if there is no window.
 _CLIPPED_SHARE = 0.005
+_PERCENTILES = "none: the 0.5th to 99.5th percentile become 0 to 1"
 
 # Share of the pixels in one gray that is nearly all, and share of one value that is not.
 _NEARLY_ALL, _NOT_ALL = 0.999, 0.99
@@ -52,31 +54,34 @@ def gray_table(levels: Levels, photometric: str, header: Header) -> NDArray[Any]
     if photometric == "PALETTE COLOR":
         steps = _palette_step(values, header)
     else:
-        rescaled = _first_useful(_modality_steps(values, header), values, seen)
-        values = values if rescaled is None else rescaled
+        unchanged = "none", values
+        name, values = _first_useful(_modality_steps(values, header), values, seen) or unchanged
+        tell(modality_LUT=name)
         steps = _voi_steps(values, header)
     one_gray = _ONE_GRAY if seen.differ(levels.values, _ONE_GRAY * 2**levels.bits) else _SAME
-    shown = _first_useful(steps, values, seen, one_gray)
-    if shown is None:
-        shown = _stretch(values, seen.counts())
-    elif (
-        seen.largest_share(np.rint(shown / one_gray)) >= _NEARLY_ALL
+    step = _first_useful(steps, values, seen, one_gray)
+    name, shown = step or (_PERCENTILES, _stretch(values, seen.counts()))
+    if (
+        step is not None
+        and seen.largest_share(np.rint(shown / one_gray)) >= _NEARLY_ALL
         and seen.largest_share(values) <= _NOT_ALL
     ):
         doubt("shown as its header says, nearly all of it is one gray: check its window")
-    return 1 - shown if photometric == "MONOCHROME1" else shown
+    inverted = photometric == "MONOCHROME1"
+    tell(VOI_LUT=name, polarity=f"{photometric}: {'inverted once' if inverted else 'as stored'}")
+    return 1 - shown if inverted else shown
 
 
 def _first_useful(
     steps: Iterable[_Step], values: NDArray[Any], seen: Seen, by: float = 0
-) -> NDArray[Any] | None:
-    """Return the result of the first step that does not leave one gray of pixels that differ.
+) -> _Step | None:
+    """Return the first step that does not leave one gray of pixels that differ.
 
     Results that differ by no more than `by` are one gray.
     """
     for name, result in islice(steps, _MOST_STEPS):
         if seen.differ(result, by) or not seen.differ(values):
-            return result
+            return name, result
         doubt(f"its {name} leaves one gray of pixels that differ, and was ignored")
     return None
 
@@ -146,7 +151,7 @@ def _voi_steps(values: NDArray[Any], header: Header) -> Iterator[_Step]:
                 f"its VOI LUT Function is {header.quoted('VOILUTFunction')}, not one of "
                 f"{', '.join(_FUNCTIONS)}; correct its header"
             )
-        name = f"window (Window Center {center:g}, Window Width {width:g})"
+        name = f"window (Window Center {center:g}, Window Width {width:g}, {function})"
         yield name, _window(values, function, center, width)
 
 

@@ -27,6 +27,7 @@ from otcxr_sk.images._jpeg import (
 )
 from otcxr_sk.images._jpeg_whole import CORNER, decode_whole
 from otcxr_sk.images._pillow import GrayImage, in_bands, to_gray
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.rasters._exif import orientation
 from otcxr_sk.images.rasters._tags import require_inside
 
@@ -59,6 +60,7 @@ class _Header:
 def decode_jpeg(content: bytes) -> GrayImage:
     """Decode the content of a JPEG file; what follows its first image is ignored."""
     header = _parse(content)
+    tell(bits=header.bits)
     _require_readable(content, header)
     return to_gray(_decode(content, header), orientation(header.exif, header.xmp))
 

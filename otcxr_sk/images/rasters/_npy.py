@@ -11,6 +11,7 @@ from otcxr_sk._npy import SIGNATURE, read_header
 from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._pillow import GrayImage
 from otcxr_sk.images._pixels import channel_axis, luma, to_float
+from otcxr_sk.images._telling import tell
 
 # Pixels converted at a time.
 _AT_ONCE = 2**20
@@ -31,6 +32,7 @@ def read_npy(file: BinaryIO) -> GrayImage:
         what = _OTHERS.get(numbers.lstrip("<>|=")[:1], "raw bytes or a table")
         raise ImageReadError(f"it is an NPY file of {what}; save it as an array of real numbers")
     dtype = np.dtype(numbers)
+    tell(stored_size=" x ".join(map(str, shape)), bits=f"{8 * dtype.itemsize} ({dtype.name})")
     axis = channel_axis(shape)
     channels = 1 if axis is None else shape[axis]
     height, width = (length for place, length in enumerate(shape) if place != axis)

@@ -12,6 +12,7 @@ from PIL import Image
 from otcxr_sk.images._errors import ImageReadError, damaged, require_size
 from otcxr_sk.images._pillow import GrayImage, canvas, in_bands
 from otcxr_sk.images._pixels import luma, to_float
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.rasters._exif import orientation
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -77,6 +78,7 @@ class _Png(NamedTuple):
 def decode_png(content: bytes) -> GrayImage:
     """Decode the content of a PNG file."""
     png = _parse(content)
+    tell(bits=png.bits)
     mode, unpackers = _UNPACKED[png.color, png.bits]
     try:
         images = [_unpack(png, mode, unpacker) for unpacker in unpackers]

@@ -11,6 +11,7 @@ from PIL import Image
 from otcxr_sk.images._errors import ImageReadError, doubt
 from otcxr_sk.images._pillow import GrayImage, canvas
 from otcxr_sk.images._pixels import luma, to_float
+from otcxr_sk.images._telling import tell
 from otcxr_sk.images.rasters._exif import ORIENTATION, orientation_in_xmp
 from otcxr_sk.images.rasters._tags import Directory, directories
 from otcxr_sk.images.rasters._tiff_layout import (
@@ -34,6 +35,10 @@ def decode_tiff(content: bytes) -> GrayImage:
     """Decode the content of a TIFF file that contains one image, and possibly previews of it."""
     tags = _only_image(content)
     layout = read_layout(tags)
+    tell(
+        bits=f"{layout.bits}, float" if layout.kind == "f" else layout.bits,
+        polarity="0 is white: inverted" if layout.photometric == WHITE_IS_ZERO else "as stored",
+    )
     turn = 0
     with suppress(ImageReadError):
         turn = tags.number(ORIENTATION, 0)
@@ -130,5 +135,7 @@ def _scaled(samples: NDArray[Any], layout: Layout) -> NDArray[np.float32]:
     if layout.kind == "f":
         return to_float(samples)
     floats = samples.astype(np.float32)
-    floats /= np.float32(2**layout.bits - 1)
+    limit = 2**layout.bits - 1
+    floats /= np.float32(limit)
+    tell(scaling=f"divided by {limit}")
     return floats
