@@ -18,7 +18,9 @@ from otcxr_sk.cli._options import (
 @click.command(
     short_help="Write a model for ONNX, timm and torch.",
     epilog=examples(
-        "otcxr-sk export model encoder.onnx", "otcxr-sk export model encoder.safetensors"
+        "otcxr-sk export model encoder.onnx",
+        "otcxr-sk export classifier classifier.pt2",
+        "otcxr-sk export model encoder.safetensors",
     ),
 )
 @model_argument
@@ -29,14 +31,17 @@ def export(model: Path, out: Path, overwrite: bool) -> None:
 
     \b
     .onnx         one graph from image to embedding, and of a classifier to probabilities
+    .pt2          the same as a program of torch.export
     .safetensors  the encoder's weights under timm's names, for timm and torch
     """
-    require_output(out, overwrite, ".onnx", ".safetensors")
-    from otcxr_sk.estimators import export_onnx
+    require_output(out, overwrite, ".onnx", ".pt2", ".safetensors")
+    from otcxr_sk import estimators
 
     fitted = load_model(model)
     if out.suffix.lower() == ".onnx":
-        export_onnx(fitted, out)
+        estimators.export_onnx(fitted, out)
+    elif out.suffix.lower() == ".pt2":
+        estimators.export_torch(fitted, out)
     else:
         getattr(fitted, "pretrainer_", fitted).save_encoder(out)
     note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -3,6 +3,7 @@
 from otcxr_sk.estimators._onnx import export_onnx
 from otcxr_sk.estimators._parameters import LAPTOP, PAPER
 from otcxr_sk.estimators._pretrainer import OTCXRPretrainer
+from otcxr_sk.estimators._program import export_torch
 from otcxr_sk.estimators.supervised import OTCXRClassifier, OTCXRSegmenter
 from otcxr_sk.images import ImageRangeWarning, UnusableImageWarning
 from otcxr_sk.training import (
@@ -25,4 +26,5 @@ __all__ = [
     "TrainingInterrupted",
     "UnusableImageWarning",
     "export_onnx",
+    "export_torch",
 ]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from sklearn.preprocessing import (
 from torch import nn
 
 from otcxr_sk import OTCXRClassifier, OTCXRSegmenter, __version__
-from otcxr_sk.estimators import _onnx, export_onnx
+from otcxr_sk.estimators import _graph, _onnx, export_onnx, export_torch
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -133,7 +134,7 @@ def test_affine_steps_become_one_linear_map(steps, n_classes):
     Z = rng.normal(5, rng.uniform(0.1, 10, 6), (60, 6))
     model = Pipeline([(f"{i}", step) for i, step in enumerate([*steps, LogisticRegression()])])
     model.fit(Z, np.arange(60) % n_classes)
-    linear = _onnx._linear([step for _, step in model.steps], 6)
+    linear = _graph._linear([step for _, step in model.steps], 6)
     scores = (Z - linear.center) @ linear.weight + linear.bias
     np.testing.assert_allclose(softmax(scores), model.predict_proba(Z), rtol=1e-9, atol=1e-12)
 
@@ -144,7 +145,7 @@ def test_small_differences_of_large_numbers_survive_float32():
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(
         Z.astype(float), Z[:, 0] > 1e3
     )
-    linear = _onnx._linear([step for _, step in model.steps], 6)
+    linear = _graph._linear([step for _, step in model.steps], 6)
     center, weight, bias = (values.astype(np.float32) for values in linear)
     exact = model.predict_proba(Z.astype(float))
     naive = Z @ weight + (bias - center @ weight)
@@ -214,7 +215,7 @@ def classifier(request, start, X):
 
 @pytest.mark.parametrize("wrapped", [lambda one: one, FrozenEstimator, make_pipeline])
 def test_what_is_exported_of_a_classifier_tells_its_probabilities(classifier, X, wrapped):
-    graph = _onnx._Graph(*_onnx._parts(wrapped(classifier))).eval()
+    graph = _graph.graph_of(wrapped(classifier))
     with torch.inference_mode():
         embedding, probability = graph(torch.tensor(X[:, None], dtype=torch.float32))
     np.testing.assert_allclose(embedding, classifier.pretrainer_.transform(X), atol=1e-5)
@@ -252,10 +253,35 @@ def test_a_frozen_encoder_is_the_encoder(pipeline, file, X, tmp_path, monkeypatc
 
 
 def test_a_wrong_place_is_told_before_anything_is_computed(pipeline, tmp_path):
-    with pytest.raises(ValueError, match=r"an \.onnx file"):
+    with pytest.raises(ValueError, match=r"saved as \.onnx"):
         export_onnx(pipeline, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="create it first"):
         export_onnx(pipeline, tmp_path / "no" / "model.onnx")
+
+
+def test_a_program_of_torch_gives_the_same_and_knows_the_same_facts(pipeline, session, X, tmp_path):
+    file = tmp_path / "model.pt2"
+    export_torch(pipeline, file)
+    facts = dict.fromkeys(session.get_modelmeta().custom_metadata_map, "")
+    program = torch.export.load(file, extra_files=facts)
+    assert facts == session.get_modelmeta().custom_metadata_map
+    for n in (1, 24):
+        with torch.inference_mode():
+            found = program.module()(torch.tensor(X[:n, None], dtype=torch.float32))
+        for got, expected in zip(found, run(session, X[:n]), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    assert file.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(file) as archive:
+        places = [os.path.dirname(torch.__file__), str(Path.home()), os.getcwd()]
+        inside = [archive.read(name) for name in archive.namelist()]
+    assert not any(place.encode() in part for place in places for part in inside)
+
+
+def test_a_program_of_torch_is_refused_as_a_graph_is(pipeline, tmp_path):
+    with pytest.raises(ValueError, match=r"saved as \.pt2"):
+        export_torch(pipeline, tmp_path / "model.onnx")
+    with pytest.raises(TypeError, match="a fitted OTCXRPretrainer"):
+        export_torch(StandardScaler(), tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
@@ -310,7 +336,9 @@ def test_the_examples_of_sharing_run(tmp_path, monkeypatch):
     names = {}
     for block in blocks:
         exec(compile(block, "sharing.md", "exec"), names)
-    wanted = names["encoder"].set_params(precision="float32").transform(names["images"])
+    for name in ("model", "loaded"):
+        names[name][0].estimator.set_params(precision="float32")
+    wanted = names["encoder"].transform(names["images"])
     for name in ("embedding", "exported"):
         np.testing.assert_allclose(names[name], wanted, rtol=1e-4, atol=1e-4)
     probabilities = [names[name].predict_proba(names["images"]) for name in ("model", "loaded")]
