@@ -11,7 +11,7 @@ import click
 
 from otcxr_sk._files import open_file
 from otcxr_sk._quote import plain_text
-from otcxr_sk.cli._data import column, find_images, only, read_labelled
+from otcxr_sk.cli._data import column, find_images, is_npz, only, read_images, read_labelled
 from otcxr_sk.cli._options import data_argument, examples, json_option, labels_option
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def _read(
 ) -> tuple[_Study, dict[str, dict[str, int]]]:
     import numpy as np
 
-    if labels or split or data[0].suffix.lower() == ".npz" or _has_table(data):
+    if not (labels or split) and is_npz(data):
+        X, groups = read_images(data[0])
+        return _Study(X, groups, None), {}
+    if labels or split or _has_table(data):
         table = read_labelled(only(data, "a table"), labels)
         X = table.images if table.paths is None else table.paths
         headers, _ = _headers(X)

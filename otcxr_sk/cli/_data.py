@@ -32,9 +32,14 @@ def find_images(data: Sequence[Path]) -> Any:
             f"{quoted(str(tables[0]))} is a table, not an image; name the folder of the images, "
             "and pass the table as --labels"
         )
-    if len(data) == 1 and data[0].suffix.lower() == ".npz":
-        return read_labelled(data[0], None).X
+    if is_npz(data):
+        return read_images(data[0])[0]
     return find_files(data)
+
+
+def is_npz(data: Sequence[Path]) -> bool:
+    """Whether the images are those of one .npz."""
+    return len(data) == 1 and data[0].suffix.lower() == ".npz"
 
 
 def find_files(data: Sequence[Path]) -> list[str]:
@@ -49,6 +54,14 @@ def find_files(data: Sequence[Path]) -> list[str]:
         require_existing(one)
         paths += list_images(one) if one.is_dir() else [str(one)]
     return paths
+
+
+def read_images(npz: Path) -> Any:
+    """Read the images of an .npz, and their patients or None."""
+    from otcxr_sk.datasets import load_images
+
+    require_existing(npz)
+    return load_images(npz)
 
 
 def read_labelled(data: Path, labels: Path | None) -> "Radiographs":

@@ -128,6 +128,35 @@ def load_labelled(
     return _from_npz(source, None if labels is None else Path(as_path(labels)), wanted)
 
 
+def load_images(file: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the images of an ``.npz``, where no labels are needed.
+
+    Parameters
+    ----------
+    file : path
+        As for `load_labelled`.
+
+    Returns
+    -------
+    images : ndarray of shape (n, h, w)
+        As stored.
+    groups : ndarray of shape (n,) or None
+        `patient_ids`, None if there are none.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read, or a patient is missing. The message names the file.
+
+    See Also
+    --------
+    load_labelled : Read them with labels, and refuse what is of unknown patients.
+    """
+    path = Path(as_path(file))
+    stored = _read_npz(path)
+    return stored["images"], _stored_patients(stored, path)
+
+
 def _names(targets: Any) -> list[str]:
     if isinstance(targets, str):
         raise TypeError(f"targets must be several names, got one; pass [{targets!r}]")
@@ -201,11 +230,8 @@ def _from_npz(file: Path, csv_file: Path | None, wanted: Sequence[str] | None) -
             )
         if "path" in table and "file_names" in stored:
             table = table.select(_match(table, _as_text(stored["file_names"])))
-    if "patient_id" in table:
-        groups = _patients(table)
-    elif "patient_ids" in stored:
-        groups = check_patients(stored["patient_ids"], n, f"{shown(file)}, patient_ids")
-    else:
+    groups = _patients(table) if "patient_id" in table else _stored_patients(stored, file)
+    if groups is None:
         raise ValueError(
             f"no patients: {shown(file)} has no patient_ids, and "
             + (f"{table} has no column patient_id" if csv_file else "no CSV was passed")
@@ -213,6 +239,14 @@ def _from_npz(file: Path, csv_file: Path | None, wanted: Sequence[str] | None) -
         )
     labels = _targets(table, wanted)
     return Radiographs(images=stored["images"], groups=groups, table=table, **labels)
+
+
+def _stored_patients(stored: dict[str, np.ndarray], file: Path) -> np.ndarray | None:
+    if "patient_ids" not in stored:
+        return None
+    return check_patients(
+        stored["patient_ids"], len(stored["images"]), f"{shown(file)}, patient_ids"
+    )
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:

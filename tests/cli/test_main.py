@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import otcxr_sk
@@ -106,6 +107,18 @@ def test_streams_may_be_closed(monkeypatch):
     assert main(["info"]) == 0
     assert main(["inspect", "-"]) == 1
     assert main(["embd"]) == 2
+
+
+def test_an_npz_needs_patients_only_where_they_are_split(run, model, phantoms, tmp_path):
+    npz = tmp_path / "x.npz"
+    np.savez(npz, images=phantoms.images[:4])
+    assert run("embed", model, npz, "--format", "csv")[0] == 0
+    status, out, _ = run("check", npz)
+    assert (status, out.splitlines()[0][:38]) == (0, b"4 images; patients are not known, so l")
+    made = run("pretrain", npz, "--out", tmp_path / "m", "--encoder", "test_resnet", "--epochs", 0)
+    assert made[0] == 0
+    status, _, error = run("evaluate", model, npz)
+    assert (status, "has no patient_ids" in error) == (1, True)
 
 
 def test_a_command_ends_quietly_when_its_reader_has_left():

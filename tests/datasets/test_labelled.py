@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from otcxr_sk.datasets import load_labelled
+from otcxr_sk.datasets import load_images, load_labelled
 
 IMAGES = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
 PATIENTS = np.array(["a", "a", "b", "c"])
@@ -340,3 +340,13 @@ def test_real_radiographs_are_read(real_data):
     assert nih.labels.shape == (89, 14)
     assert len(set(nih.groups.tolist())) == 86
     assert nih.label_names[0] == "Atelectasis"
+
+
+def test_images_are_read_without_labels_and_without_patients(save):
+    images, groups = load_images(save(images=IMAGES))
+    np.testing.assert_array_equal(images, IMAGES)
+    assert groups is None
+    _, groups = load_images(save(images=IMAGES, patient_ids=PATIENTS))
+    np.testing.assert_array_equal(groups, PATIENTS)
+    with pytest.raises(ValueError, match="patient_ids: row 1 has no patient"):
+        load_images(save(images=IMAGES, patient_ids=["a", "", "b", "c"]))
