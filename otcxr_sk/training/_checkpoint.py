@@ -121,6 +121,8 @@ class CheckpointFolder:
     def alone(self) -> Iterator[None]:
         """Keep other runs out of the folder inside the block.
 
+        A folder that is created here, and in which nothing is saved, is removed again.
+
         Raises
         ------
         ValueError
@@ -132,6 +134,7 @@ class CheckpointFolder:
         CheckpointWarning
             The disk has no locks, so that nothing keeps other runs out.
         """
+        created = not os.path.isdir(self.folder)
         with ExitStack() as held:
             try:
                 create_folder(self.folder)
@@ -156,7 +159,17 @@ class CheckpointFolder:
                     "time; make sure that none does"
                 )
             remove_leftovers(self.folder)
-            yield
+            try:
+                yield
+            finally:
+                if created:
+                    self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            if os.listdir(self.folder) == [_LOCK]:
+                os.unlink(os.path.join(self.folder, _LOCK))
+                os.rmdir(self.folder)
 
     def is_due(self, epochs: int, steps: int) -> bool:
         """Whether to save after `epochs` epochs and `steps` steps of the next one."""

@@ -34,6 +34,18 @@ def test_the_folder_and_what_is_in_it_are_for_this_user_alone(tmp_path):
     assert modes == {"a": 0o700, "run": 0o700, ".in-use": 0o600, "checkpoint": 0o600}
 
 
+def test_a_folder_is_left_if_something_is_in_it_or_it_was_there_before(tmp_path):
+    for folder, content, left in (
+        (tmp_path / "new", None, False),
+        (tmp_path / "used", "notes.txt", True),
+        (tmp_path, None, True),
+    ):
+        with CheckpointFolder(folder).alone():
+            if content:
+                (folder / content).touch()
+        assert folder.exists() == left
+
+
 def test_a_run_that_is_refused_touches_nothing(tmp_path):
     first = CheckpointFolder(tmp_path)
     with first.alone():
