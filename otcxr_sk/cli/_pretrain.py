@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import counted, quoted
 from otcxr_sk.cli._data import find_images, only, read_labelled
 from otcxr_sk.cli._options import (
     PathType,
@@ -107,6 +107,7 @@ def pretrain(
         raise ValueError(f"{quoted(str(out))} is no model, so it is not replaced; choose another")
     run = checkpoint or out.with_name(f"{out.name}.run")
     from otcxr_sk import LAPTOP, OTCXRPretrainer
+    from otcxr_sk.training import join_processes
 
     given = {
         **(LAPTOP if preset == "laptop" else {}),
@@ -123,10 +124,13 @@ def pretrain(
     X, groups = _read(data, labels)
     if len(X) < 2:
         raise ValueError(f"at least 2 images are needed, got {len(X)}")
-    note(
-        f"Pre-training on {len(X)} images for {estimator.epochs} epochs. The run is saved in "
-        f"{run}; `otcxr-sk info {run}` tells how far it is."
-    )
+    # Of those that torchrun has started, one writes and tells.
+    is_first = join_processes(estimator.device).is_first
+    if is_first:
+        note(
+            f"Pre-training on {len(X)} images for {counted(estimator.epochs, 'epoch')}. The run is "
+            f"saved in {run}; `otcxr-sk info {run}` tells how far it is."
+        )
     started = time.perf_counter()
     try:
         estimator.fit(X, groups=groups)
@@ -136,6 +140,8 @@ def pretrain(
                 f"interrupted; the run is saved in {run}: the same command goes on with it"
             ) from None
         raise
+    if not is_first:
+        return
     estimator.save_pretrained(out, overwrite=overwrite)
     result = {
         "model": str(out),
@@ -149,7 +155,8 @@ def pretrain(
     if as_json:
         click.echo(json.dumps(result))
         return
-    note(f"The run in {run} is not needed any more, unless you train on.")
+    if run.is_dir():
+        note(f"The run in {run} is not needed any more, unless you train on.")
     for name, value in result.items():
         click.echo(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
 

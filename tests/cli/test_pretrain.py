@@ -1,4 +1,8 @@
+import json
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from safetensors.numpy import load
@@ -55,6 +59,32 @@ def test_after_ctrl_c_the_same_command_goes_on(run, folder, tmp_path, monkeypatc
     assert (status, b"of 2 epochs completed" in out) == (0, True)
     assert run("pretrain", *files, "--out", model, *SMALL)[0] == 0
     assert same(weights(whole / "encoder.safetensors"), weights(model / "encoder.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("distributed")
+def test_of_several_processes_one_tells_and_writes(folder, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "otcxr_sk", "pretrain", folder, "--out", tmp_path / "m", *SMALL, "--json"]
+    done = subprocess.run(
+        [*torchrun, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=280,
+        check=True,
+    )
+    assert json.loads(done.stdout)["images"] == 64
+    assert done.stderr.count("Pre-training on 64 images") == 1
+    assert OTCXRPretrainer.from_pretrained(tmp_path / "m").n_epochs_ == 2
+
+
+def test_what_cannot_begin_leaves_no_run(run, folder, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
+    status, out, error = run("pretrain", folder, broken, "--out", tmp_path / "m", *SMALL)
+    assert (status, out, "broken.png" in error) == (1, b"", True)
+    assert [*tmp_path.iterdir()] == [broken]
 
 
 def test_info_describes_a_model_an_encoder_and_the_installation(run, model):
