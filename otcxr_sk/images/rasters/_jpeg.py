@@ -60,7 +60,7 @@ class _Header:
 def decode_jpeg(content: bytes) -> GrayImage:
     """Decode the content of a JPEG file; what follows its first image is ignored."""
     header = _parse(content)
-    tell(bits=header.bits)
+    tell(bits=header.frame.bits)
     _require_readable(content, header)
     return to_gray(_decode(content, header), orientation(header.exif, header.xmp))
 
