@@ -66,13 +66,12 @@ class ComparisonDisplay(TaskDisplay):
             for row, score in zip(rows, found.score[:, j], strict=True):
                 self._write_beside(row, f"{score:.3f}")
         self._write_beside(-0.5, "AUC")
-        ax.set_yticks(middle, found.names)
+        ax.set_yticks(middle, found.names, parse_math=False)
         ax.set_ylim(len(found.names) - 0.5, -0.5)
         ax.tick_params(axis="y", length=0)
         ax.locator_params(axis="x", nbins=6)
-        ax.set_xlabel(
-            f"difference in AUC from {found.reference} ({percent(found.confidence_level)} interval)"
-        )
+        level = f"{percent(found.confidence_level)} interval"
+        ax.set_xlabel(f"difference in AUC from {found.reference} ({level})", parse_math=False)
         ax.grid(axis="x", color="0.9")
         ax.legend(frameon=False, ncols=shares, loc="lower center", bbox_to_anchor=(0.5, 1))
 

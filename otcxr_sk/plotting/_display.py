@@ -150,9 +150,16 @@ def of_each(
 def legend_beside(ax: Any, **style: Any) -> None:
     """Draw a legend beside axes if their figure makes room for it, and within them otherwise."""
     if ax.figure.get_layout_engine() is None:
-        ax.legend(loc="best", **style)
+        style |= {"loc": "best"}
     else:
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **style)
+        style |= {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    show_as_written(ax.legend(**style))
+
+
+def show_as_written(legend: Any) -> None:
+    """Take no name in a legend for a formula, even if it has dollars."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def color_of(index: int) -> str:

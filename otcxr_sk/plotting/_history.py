@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from otcxr_sk.plotting._display import Display, color_of, new_figure
+from otcxr_sk.plotting._display import Display, color_of, new_figure, show_as_written
 
 # Title of each panel, the column of `history_` that is drawn, and one to compare it with.
 _PANELS = (
@@ -92,7 +92,8 @@ class HistoryDisplay(Display):
             # Not every run has a line in every panel.
             lines = {line.get_label(): line for ax in self.figure_.axes for line in ax.lines}
             shown = [lines[name] for name in self.histories if name in lines]
-            self.figure_.legend(handles=shown, loc="outside upper center", ncols=4, frameon=False)
+            place = {"loc": "outside upper center", "ncols": 4, "frameon": False}
+            show_as_written(self.figure_.legend(handles=shown, **place))
         return self
 
     def _plot_panel(self, ax: Any, title: str, column: str, beside: tuple[str, str] | None) -> None:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import probe_roc
-from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each
+from otcxr_sk.plotting._display import TaskDisplay, color_of, of_each, show_as_written
 
 
 class ProbeDisplay(TaskDisplay):
@@ -55,4 +55,4 @@ class ProbeDisplay(TaskDisplay):
         ax.set_xlabel("false positive rate on test patients")
         ax.set_ylabel("true positive rate on test patients")
         ax.grid(color="0.9")
-        ax.legend(frameon=False, loc="lower right")
+        show_as_written(ax.legend(frameon=False, loc="lower right"))

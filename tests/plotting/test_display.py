@@ -5,6 +5,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from sklearn.utils import Bunch
 
@@ -13,6 +14,7 @@ from otcxr_sk.plotting import (
     ComparisonDisplay,
     EmbeddingDisplay,
     EmbeddingHealthDisplay,
+    HistoryDisplay,
     LabelEfficiencyDisplay,
     ProbeDisplay,
 )
@@ -52,6 +54,29 @@ def test_a_legend_lies_within_the_figure_whose_axes_were_given(name, layout):
     assert box.y1 <= page.y1
 
 
+FORMULA = r"$\no formula$"
+TASK = {"y": np.arange(40) % 2, "groups": np.arange(40), "train": range(20), "test": range(20, 40)}
+NAMED = {
+    "comparison": lambda: ComparisonDisplay.from_features(
+        {FORMULA: Z}, **TASK, reference=FORMULA, fractions=[1.0], n_resamples=9
+    ),
+    "curves": lambda: LabelEfficiencyDisplay.from_features({FORMULA: Z}, **TASK, fractions=[1.0]),
+    "embedding": lambda: EmbeddingDisplay.from_features(Z, y=[FORMULA, "other"] * 20),
+    "health": lambda: EmbeddingHealthDisplay.from_features({FORMULA: Z}),
+    "history": lambda: HistoryDisplay({FORMULA: {"loss": [1]}, "other": {"loss": [2]}}).plot(),
+    "roc": lambda: ProbeDisplay.from_features({FORMULA: Z}, **TASK),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_is_shown_as_it_is_and_never_as_a_formula(name):
+    figure = NAMED[name]().figure_
+    figure.draw_without_rendering()
+    shown = [text for text in figure.findobj(Text) if FORMULA in text.get_text()]
+    assert shown
+    assert not any(text.get_parse_math() for text in shown)
+
+
 def test_a_notebook_shows_what_was_drawn():
     display = DISPLAYS["health"](None)
     _, encoded = display._repr_html_().split("base64,")
@@ -85,7 +110,7 @@ def test_an_embedding_with_nan_costs_no_other_one(display, study):
     else:
         labels = [text.get_text() for text in drawn.ax_.get_legend().get_texts()]
         assert [label.split(",")[0] for label in labels] == ["other", "one"]
-    drawn.figure_.canvas.draw()
+    drawn.figure_.draw_without_rendering()
     if display is not ComparisonDisplay:
         with pytest.raises(ValueError, match="row 3 has NaN"):
             display.from_features({"bad": bad, "worse": bad}, *task, **options)
