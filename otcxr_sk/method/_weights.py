@@ -36,8 +36,8 @@ _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 
-# Those of Hugging Face have some kilobytes.
-_LONGEST_CONFIG = 2**20
+# Those of Hugging Face have some kilobytes, those of `save_pretrained` the history of a run.
+_LONGEST_CONFIG = 2**24
 # Tensors may share their numbers, but not so many that a small file becomes a large network.
 _MOST_SHARED = 4
 _LARGEST_KERNEL = 32
@@ -138,8 +138,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def check_config(file: Path, backbone: nn.Module) -> None:
     """Refuse a backbone whose number of heads differs from the config beside the weights.
 
-    The shapes of the weights do not show it, so the error would go unnoticed.
+    The shapes of the weights do not show it, so the error would go unnoticed. Beside weights of
+    networks without heads, a file of this name may be anything.
     """
+    blocks = getattr(backbone, "blocks", [None])
+    heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
+    if heads is None:
+        return
     config = file.with_name("config.json")
     try:
         stated = parse(read_file(config, _LONGEST_CONFIG)).get("num_attention_heads")
@@ -151,9 +156,7 @@ def check_config(file: Path, backbone: nn.Module) -> None:
         raise ValueError(
             f"{str(config)!r} is not the config of a model; download it again, or remove it"
         ) from error
-    blocks = getattr(backbone, "blocks", [None])
-    heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
-    if stated is not None and heads is not None and stated != heads:
+    if stated not in (None, heads):
         raise ValueError(
             f"{str(config)!r} states {quoted(stated)} attention heads, but the encoder has "
             f"{heads}; choose the encoder that the weights belong to"
