@@ -189,6 +189,9 @@ def replacing(
                 raise OSError(errno.ESTALE, "another process has taken the unfinished file", path)
             os.replace(aside, path)
         except BaseException:
+            if fcntl is None:
+                with suppress(OSError):
+                    file.close()
             _remove(aside, own)
             raise
         finally:
@@ -291,7 +294,7 @@ def create_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
         if not os.path.isdir(path):
             raise
     else:
-        if mode != PRIVATE_FOLDER and hasattr(os, "fchmod"):
+        if mode != PRIVATE_FOLDER and hasattr(os, "O_DIRECTORY"):
             # By its name, something else might be meant by now.
             opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
             try:
@@ -375,10 +378,14 @@ def remove_if_left(aside: Path) -> None:
             held = _lock(opened)
             if held is None:
                 held = time.time() - found.st_mtime > _ABANDONED
-            if held and stat.S_ISREG(found.st_mode):
+            left = held and stat.S_ISREG(found.st_mode)
+            # While the lock is held, nobody else takes the file for theirs.
+            if left and fcntl is not None:
                 os.unlink(aside)
         finally:
             os.close(opened)
+        if left and fcntl is None:
+            os.unlink(aside)
 
 
 def _create_beside(folder: str, mode: int) -> tuple[str, BinaryIO]:
@@ -387,7 +394,7 @@ def _create_beside(folder: str, mode: int) -> tuple[str, BinaryIO]:
         aside = os.path.join(folder, f".otcxr-{secrets.token_hex(16)}.part")
         file = create_file(aside)
         try:
-            if mode != PRIVATE:
+            if mode != PRIVATE and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)
             # Another process may have taken it for abandoned before it was locked.
             if _lock(file.fileno()) is not False and _is(aside, os.fstat(file.fileno())):

@@ -10,9 +10,12 @@ import time
 from functools import partial
 from multiprocessing import get_context
 
+import psutil
 import pytest
 
+from otcxr_sk import _files
 from otcxr_sk._files import (
+    continue_file,
     create_file,
     create_folder,
     is_aside,
@@ -371,3 +374,56 @@ def test_a_process_that_exits_at_once_leaves_the_old_file(path):
     )
     assert subprocess.run([sys.executable, "-c", script, path]).returncode == 3
     assert content(path) == before
+
+
+@pytest.fixture(params=["Python 3.11", "Python 3.13"])
+def windows(request, monkeypatch):
+    """Lack what Windows lacks, and rename or remove no file that is open."""
+    missing = ["geteuid", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"]
+    for name in [*missing, *["fchmod"] * (request.param == "Python 3.11")]:
+        monkeypatch.delattr(os, name)
+    for name in ("_NO_LINK", "_NO_WAITING", "_CLOSED_ON_EXEC"):
+        monkeypatch.setattr(_files, name, 0)
+    monkeypatch.setattr(_files, "fcntl", None)
+
+    def unless_open(act, path, *more):
+        if os.fspath(path) in [file.path for file in psutil.Process().open_files()]:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        act(path, *more)
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, partial(unless_open, getattr(os, name)))
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_a_file_appears_whole_or_not_at_all(path):
+    before = content(path)
+    with pytest.raises(ValueError, match="half"):
+        write(path, fail, ValueError("half"))
+    assert content(path) == before
+    assert not asides(path.parent)
+    with replacing(path, mode=0o660) as file:
+        file.write(b"new")
+    assert content(path) == b"new"
+    assert not asides(path.parent)
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_what_a_killed_process_left_is_removed_when_it_is_old(path):
+    in_a_process(die_while_writing, path)
+    (left,) = asides(path.parent)
+    remove_leftovers(path.parent)
+    assert asides(path.parent) == [left]
+    os.utime(left, (0, 0))
+    remove_leftovers(path.parent)
+    assert not asides(path.parent)
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_folders_are_created_and_files_continued(tmp_path):
+    create_folder(tmp_path / "shared", 0o2770)
+    for _ in range(2):
+        with continue_file(tmp_path / "shared" / "file") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b"more")
+    assert content(tmp_path / "shared" / "file") == b"moremore"

@@ -156,7 +156,8 @@ def shown(path: Any) -> str:
 def below(folder: Path, name: str) -> str | None:
     """Return the path of what a table names below a folder, or None if that is elsewhere."""
     tidy = os.path.normpath(name)
-    if os.path.isabs(tidy) or os.path.splitdrive(tidy)[0] or tidy.split(os.sep)[0] == os.pardir:
+    # On Windows, a path that begins with a separator may not count as absolute.
+    if os.path.splitdrive(tidy)[0] or tidy.split(os.sep)[0] in ("", os.pardir):
         return None
     return os.path.join(folder, tidy)
 

@@ -2,10 +2,12 @@
 
 import gzip
 import io
+import ntpath
 import os
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
-from otcxr_sk.datasets import load_labelled
+from otcxr_sk.datasets import _tables, load_labelled
 from otcxr_sk.datasets._tables import below, read_table
 from otcxr_sk.images import ImageReadError
 
@@ -51,6 +53,17 @@ def test_a_table_leads_to_no_file_outside_its_folder(tmp_path, name):
     ) as raised:
         load_labelled(folder)
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\\x", "/x", "C:x", "C:\\x", "..\\x", "a/../../x", "\\\\host\\share\\x", "//host/share/x"],
+)
+def test_on_windows_a_table_leads_to_no_file_outside_its_folder(name, monkeypatch):
+    windows = SimpleNamespace(path=ntpath, sep=ntpath.sep, pardir=ntpath.pardir)
+    monkeypatch.setattr(_tables, "os", windows)
+    assert below(Path("data"), name) is None
+    assert below(Path("data"), "a/b.png") == r"data\a\b.png"
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "b", ""]), max_size=8).map("/".join))
