@@ -347,5 +347,6 @@ def _numbers(value: Any) -> NDArray[Any]:
     """Return nested sequences, such as arrays of arrays, as one array."""
     array = as_array(value)
     if array.dtype.kind == "O" and array.ndim:
-        array = np.asarray([_numbers(one) for one in array])
+        # Not of the array: polars before 1.9 makes a wrong one of lists of lists.
+        array = np.asarray([_numbers(one) for one in value])
     return array
