@@ -11,10 +11,10 @@ encoder, from random weights and from ImageNet's.
 
 Pre-training sees the pool without its test patients, and no labels. Each classifier is trained with
 the labels of a share of the same patients and judged on the test patients. All three starts get the
-same patients, epochs and settings, those of `OTCXRClassifier` and `OTCXRSegmenter`. Seeds
-draw who is labeled, the random weights and the training;
-pre-training is that of seed 0. Beside it is the linear probe that fine-tuning starts from
-("frozen"), and, of masks, the pyramid on an encoder that stays as it is.
+same patients, epochs and settings, those of `OTCXRClassifier` and `OTCXRSegmenter`. Seeds draw who
+is labeled, the random weights and the training; pre-training is that of seed 0. Beside it is the
+linear probe that fine-tuning starts from ("frozen"), and, of masks, the pyramid on an encoder that
+stays as it is.
 
 ImageNet's weights are of EfficientNet-Lite0, from a package that holds them; the other encoders are
 those of `--encoder`.
@@ -63,6 +63,15 @@ def start(name, study, options, seed):
     return OTCXRPretrainer.from_pretrained(folder).set_params(device=options.device)
 
 
+def train_with(model, collection, targets, labeled):
+    """Train a model with few labels; return how many patients have them, and the cost."""
+    name, clock = cost(model.pretrainer.device)
+    started = clock()
+    model.fit(collection.images[labeled], targets[labeled])
+    patients = np.unique(collection.patients[labeled])
+    return {"labelled_patients": len(patients), name: round(clock() - started, 1)}
+
+
 def classify(collection, columns, encoder, share, seed, frozen):
     """Train with few labels; return the AUC on test patients, and in resamples of them."""
     train, test = collection.parts()
@@ -72,10 +81,7 @@ def classify(collection, columns, encoder, share, seed, frozen):
     labeled = few_labels(y, collection.patients, train=train, fraction=share, random_state=seed)
     labels = y if len(columns) > 1 else y[:, 0].astype(int)
     classifier = OTCXRClassifier(encoder, frozen=frozen, random_state=seed)
-    name, clock = cost(encoder.device)
-    started = clock()
-    classifier.fit(collection.images[labeled], labels[labeled])
-    seconds = clock() - started
+    facts = train_with(classifier, collection, labels, labeled)
     found = classifier.predict_proba(collection.images[test])
     if len(columns) == 1:
         first = 1 if found.shape[1] == 2 else 0
@@ -87,8 +93,7 @@ def classify(collection, columns, encoder, share, seed, frozen):
     return {
         "score": mean_auc(truth, found),
         "resampled": resampled_auc(truth, found, index, counts),
-        "labelled_patients": len(np.unique(collection.patients[labeled])),
-        name: round(seconds, 1),
+        **facts,
     }
 
 
@@ -100,24 +105,16 @@ def segment(collection, kind, encoder, share, seed, frozen):
     train, test = collection.parts()
     y = np.column_stack(list(collection.tasks.values()))
     labeled = few_labels(y, collection.patients, train=train, fraction=share, random_state=seed)
-    images, masks, patients = collection.images, collection.masks[kind], collection.patients
+    masks = collection.masks[kind]
     segmenter = OTCXRSegmenter(encoder, frozen=frozen, random_state=seed)
-    name, clock = cost(encoder.device)
-    started = clock()
-    segmenter.fit(images[labeled], masks[labeled])
-    seconds = clock() - started
-    found = segmenter.predict(images[test])
+    facts = train_with(segmenter, collection, masks, labeled)
+    found = segmenter.predict(collection.images[test])
     both = 2 * (masks[test] & found).sum((2, 3))
     either = masks[test].sum((2, 3)) + found.sum((2, 3))
-    index, counts = resample(patients[test], RESAMPLES, np.random.RandomState(0))
+    index, counts = resample(collection.patients[test], RESAMPLES, np.random.RandomState(0))
     weights = np.vstack([np.ones(len(test), int), counts[:, index]])
     of_resamples = (weights @ both / np.maximum(weights @ either, 1)).mean(1)
-    return {
-        "score": float(of_resamples[0]),
-        "resampled": of_resamples[1:],
-        "labelled_patients": len(np.unique(patients[labeled])),
-        name: round(seconds, 1),
-    }
+    return {"score": float(of_resamples[0]), "resampled": of_resamples[1:], **facts}
 
 
 def answer_from(starts, answer, *given):

@@ -40,7 +40,6 @@ def test_a_patient_in_both_parts_is_refused_and_its_rows_are_named(evaluate):
             r"y\[:, 1\] must have the same two or more classes in .* train has \[0.0\]",
         ),
         ({"y": np.full(40, np.nan)}, r"two or more classes in train and in test; train has \[\]"),
-        ({"groups": np.full(40, np.nan)}, "groups: row 0 has no patient"),
         ({"groups": PATIENTS[1:]}, "groups has 39 rows for 40 images"),
         ({"train": np.arange(40) < 20}, "train must be one or more row numbers, got bool"),
         ({"test": []}, "test must be one or more row numbers"),
@@ -48,7 +47,6 @@ def test_a_patient_in_both_parts_is_refused_and_its_rows_are_named(evaluate):
         ({"y": [0, np.inf] * 20}, "y: row 1 is infinite"),
         ({"y": iter(Y)}, r"shape \(n,\), or several as columns"),
         ({"Z": Y}, r"must be numbers, with a row of features for each image"),
-        ({"groups": [None, *PATIENTS[1:]]}, "groups: row 0 has no patient; leave"),
         ({"test": [40]}, "test must be row numbers from 0 to 39, got 40 to 40"),
     ],
 )
