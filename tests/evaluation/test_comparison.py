@@ -1,15 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from otcxr_sk.evaluation import compare, label_efficiency, linear_probe, make_probe, probe_auc
-from otcxr_sk.evaluation._resampling import resample, resampled_auc
-
-laws = settings(max_examples=5, derandomize=True)
-seeds = st.integers(0, 2**32 - 1)
 
 
 def run(study, **options):
@@ -17,39 +11,6 @@ def run(study, **options):
     features = options.pop("features", {"other": study.other, "Z": study.Z})
     y = options.pop("y", study.labels)
     return compare(features, y, study.patients, **study.parts, **options)
-
-
-@pytest.mark.slow
-@laws
-@given(seed=seeds, n_values=st.sampled_from([2, 5, 1000]))
-def test_the_auc_of_a_resample_is_that_of_its_images_repeated_as_drawn(seed, n_values):
-    """With ties, unknown labels, several images per patient and more resamples than a block."""
-    random = np.random.default_rng(seed)
-    patients = random.integers(12, size=40)
-    truth = random.choice([0, 1, np.nan], p=[0.5, 0.4, 0.1], size=(40, 2))
-    score = random.integers(n_values, size=(40, 2)).astype(float)
-    index, counts = resample(patients, 130, np.random.RandomState(seed))
-    found = resampled_auc(truth, score, index, counts)
-    names = np.unique(patients)
-    for drawn, auc in zip(counts, found, strict=True):
-        people = np.repeat(names, drawn)
-        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in people])
-        parts = [rows[~np.isnan(t[rows])] for t in truth.T]
-        if any(len(np.unique(t[p])) < 2 for t, p in zip(truth.T, parts, strict=True)):
-            assert np.isnan(auc)
-        else:
-            each = [
-                roc_auc_score(t[p], s[p]) for t, s, p in zip(truth.T, score.T, parts, strict=True)
-            ]
-            assert auc == pytest.approx(np.mean(each))
-
-
-def test_a_resample_draws_as_many_patients_as_there_are_all_with_the_same_probability():
-    patients = np.repeat(["a", "b", "c"], [1, 2, 5])
-    index, counts = resample(patients, 3000, np.random.RandomState(0))
-    assert (counts.sum(1) == 3).all()
-    np.testing.assert_allclose(counts.mean(0), 1, atol=0.06)
-    assert np.array(["a", "b", "c"])[index].tolist() == patients.tolist()
 
 
 @pytest.mark.slow
