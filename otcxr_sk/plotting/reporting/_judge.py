@@ -23,7 +23,6 @@ from otcxr_sk.plotting._differences import ComparisonDisplay
 from otcxr_sk.plotting._display import color_of, new_figure, percent
 from otcxr_sk.plotting._explanation import ExplanationDisplay
 from otcxr_sk.plotting._images import as_seen
-from otcxr_sk.plotting.reporting._look import Study
 from otcxr_sk.plotting.reporting._page import (
     Part,
     Picture,
@@ -33,6 +32,7 @@ from otcxr_sk.plotting.reporting._page import (
     share,
     signed,
 )
+from otcxr_sk.plotting.reporting._study import Study
 from otcxr_sk.plotting.reporting._task import FOLDS, LEAST, Prediction, Task, make_task, predict
 
 _FRACTIONS, _DRAWS = (0.01, 0.1, 1.0), 5

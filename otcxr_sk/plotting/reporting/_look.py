@@ -3,7 +3,6 @@
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from otcxr_sk.evaluation import embedding_health
-from otcxr_sk.images import Content, ImageSource, Selection, read_image
+from otcxr_sk.images import read_image
 from otcxr_sk.plotting._display import new_figure
 from otcxr_sk.plotting._embedding import EmbeddingDisplay
 from otcxr_sk.plotting._health import EmbeddingHealthDisplay
@@ -29,10 +28,8 @@ from otcxr_sk.plotting.reporting._page import (
     Text,
     share,
 )
-from otcxr_sk.plotting.reporting._task import Labels
+from otcxr_sk.plotting.reporting._study import Study
 
-# Images of which pairs are compared, or points drawn.
-_MOST = 5000
 # Patients with an image of which two views are matched.
 _MATCHED = 32
 # Files that are opened to tell their size.
@@ -48,36 +45,6 @@ _KINDS = {
 }
 
 _QUERIES, _NEIGHBORS, _VIEWS, _PAIRS = 3, 4, 2, 2
-
-
-@dataclass(frozen=True)
-class Study:
-    """A fitted encoder and the images that it could embed."""
-
-    encoder: Any
-    content: Content
-    images: ImageSource
-    Z: NDArray[np.float32]
-    groups: NDArray[Any]
-    labels: Labels | None
-    seen: NDArray[np.bool_] | None
-    unusable: int
-    seed: int
-
-    def some(self, rows: NDArray[np.intp]) -> ImageSource:
-        """Return images of a few rows."""
-        return Selection(self.images, rows)
-
-    def of_patients(self, most: int) -> NDArray[np.intp]:
-        """Draw a row of each of some patients."""
-        order = np.random.default_rng(self.seed).permutation(len(self.groups))
-        first = np.unique(self.groups[order], return_index=True)[1]
-        return order[np.sort(first)[:most]]
-
-    def sample(self) -> NDArray[np.intp]:
-        """Draw rows that are few enough to compare or draw all of them."""
-        order = np.random.default_rng(self.seed).permutation(len(self.groups))
-        return np.sort(order[:_MOST])
 
 
 def look(study: Study) -> tuple[list[tuple[str, str, str]], list[Section]]:

@@ -14,8 +14,9 @@ from otcxr_sk._paths import as_path
 from otcxr_sk.images import Selection, open_source, recognize
 from otcxr_sk.plotting._display import Display
 from otcxr_sk.plotting.reporting._judge import judge
-from otcxr_sk.plotting.reporting._look import Study, look
+from otcxr_sk.plotting.reporting._look import look
 from otcxr_sk.plotting.reporting._page import Numbers, render, require_jinja
+from otcxr_sk.plotting.reporting._study import Study
 from otcxr_sk.plotting.reporting._task import check_labels
 
 
