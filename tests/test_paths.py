@@ -50,8 +50,11 @@ def home(tmp_path, monkeypatch):
 WRITTEN = {
     "out": ("z.npy", lambda: make().fit(FILES).transform(FILES, out="~/z.npy")),
     "save_encoder": ("e.safetensors", lambda: make().fit(FILES).save_encoder("~/e.safetensors")),
-    "checkpoint": ("runs", lambda: make(checkpoint="~/runs").fit(FILES)),
-    "Checkpoint": ("runs", lambda: make(checkpoint=Checkpoint(Path("~/runs"))).fit(FILES)),
+    "checkpoint": ("runs", lambda: make(checkpoint="~/runs", epochs=1).fit(FILES)),
+    "Checkpoint": (
+        "runs",
+        lambda: make(checkpoint=Checkpoint(Path("~/runs")), epochs=1).fit(FILES),
+    ),
     "cache": ("kept", lambda: make(cache="~/kept").fit(FILES)),
     "Cache": ("kept", lambda: make(cache=Cache(Path("~/kept"))).fit(FILES)),
     "CSVLogger": ("log/1.csv", lambda: make(callbacks=[CSVLogger("~/log/1.csv")]).fit(FILES)),
@@ -108,7 +111,7 @@ def test_a_reader_of_a_published_set_looks_in_the_home_folder(home):
 
 
 def test_parameters_stay_as_they_were_given(home):
-    estimator = make(checkpoint="~/runs", cache=Cache("~/kept")).fit(FILES)
+    estimator = make(checkpoint="~/runs", cache=Cache("~/kept"), epochs=1).fit(FILES)
     assert estimator.checkpoint == "~/runs"
     assert estimator.cache.folder == "~/kept"
     assert (home / "runs").is_dir()

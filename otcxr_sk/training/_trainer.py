@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,9 @@ _LEAST_SCALE = 1e-4
 
 # Steps between two looks at that scale, which wait for the GPU.
 _LOOK = 50
+
+# Fabric keeps in one variable for all threads that it is going back, and checks it in bfloat16.
+_going_back = Lock()
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,8 @@ class Trainer:
             if not progress.losses.add(loss):
                 raise _failed(progress)
             try:
-                fabric.backward(loss * plan.share(index))
+                with _going_back:
+                    fabric.backward(loss * plan.share(index))
             except RuntimeError as error:
                 # Torch's search for anomalies stops at the first gradient that is NaN.
                 if torch.is_anomaly_check_nan_enabled() and "nan values" in str(error):

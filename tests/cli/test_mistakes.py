@@ -131,7 +131,7 @@ def test_a_model_that_is_none(refused, folder, model, tmp_path):
 
 def test_a_wrong_extension(refused, folder, model):
     assert ".npy or .csv or .parquet" in refused("embed", model, folder, "--out", "e.txt")
-    assert ".onnx or .safetensors" in refused("export", model, "e.pt")
+    assert ".onnx or .pt2 or .safetensors" in refused("export", model, "e.pt")
     assert ".html" in refused("report", model, folder, "--out", "report.pdf")
     assert ".png" in refused("inspect", folder, "--png", "sheet.jpg")
 

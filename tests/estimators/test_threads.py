@@ -104,6 +104,15 @@ def test_fits_in_threads_have_the_weights_of_a_fit_alone(names, encoders, alone,
     assert states()[1:] == before[1:]
 
 
+def test_fits_in_threads_may_compute_in_bfloat16(tiny, X):
+    def fit(seed):
+        return tiny(precision="bfloat16", random_state=seed).fit(X).weights_
+
+    seeds = [0, 1, 2, 3]
+    for together, alone in zip(in_threads(fit, seeds), map(fit, seeds), strict=True):
+        np.testing.assert_array_equal(together, alone)
+
+
 def test_fits_under_asyncio_have_the_weights_of_a_fit_alone(encoders, alone, tiny, X):
     async def fits():
         return await asyncio.gather(

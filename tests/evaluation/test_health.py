@@ -79,7 +79,7 @@ def test_limiting_memory_does_not_change_the_result(monkeypatch):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ((np.ones((1, 3)),), "Z has 1 rows, and at least 2 images are needed"),
+        ((np.ones((1, 3)),), "Z has 1 row, and at least 2 images are needed"),
         (
             (np.full((3, 3), np.inf),),
             r"Z: row 0 .and 2 more. has NaN or infinity, .*: Z\[np.isfinite",

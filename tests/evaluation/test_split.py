@@ -135,7 +135,7 @@ def test_it_serves_scikit_learn_as_a_splitter():
 @pytest.mark.parametrize(
     ("y", "groups", "message"),
     [
-        ([0, 1, 1, 0], [1, 2, 2, 1], "3 folds need as many patients, got 2"),
+        ([0, 1, 1, 0], [1, 2, 2, 1], "there are 2 patients, too few for 3 folds"),
         ([0, 1, 0, 1], None, "needs groups"),
         (None, [1, 2, 3, 4], "needs y"),
         ([0, 1, 0, 1], [1, 2, 3, None], "row 3 has no patient"),
