@@ -1,13 +1,9 @@
 """Callbacks: they decide when a run ends and with which weights, and change nothing else."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
-from otcxr_sk.estimators import CollapseWarning
 from otcxr_sk.training import Callback, CSVLogger, EarlyStopping, TimeLimit
 
 # In an epoch of 24 images in batches of 8.
@@ -205,23 +201,6 @@ def test_callbacks_may_be_added_and_removed_while_a_run_is_stopped(pretrainer, w
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + 6
 
 
-class Failing(Callback):
-    def on_epoch_end(self, state):
-        raise OSError("the disk of the log is full")
-
-
-def test_an_error_in_a_callback_stops_fit(pretrainer, X):
-    with pytest.raises(OSError, match="the disk of the log is full"):
-        pretrainer(callbacks=[Failing()]).fit(X)
-
-
-def test_clones_have_their_own_callbacks(tiny):
-    callback = Enough()
-    (copied,) = clone(tiny(callbacks=[callback])).callbacks
-    assert copied is not callback
-    assert isinstance(copied, Enough)
-
-
 @pytest.mark.parametrize(
     ("parameters", "error", "words"),
     [
@@ -241,11 +220,3 @@ def test_callbacks_that_cannot_work_are_refused_before_images_are_read(
     monkeypatch.setattr("otcxr_sk.estimators._fit.scan", None)
     with pytest.raises(error, match=words):
         tiny(**parameters).fit(X)
-
-
-def test_collapse_warns_once_and_early(collapsed_encoder, tiny, X):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        tiny(collapsed_encoder(), epochs=5).fit(X)
-    (message,) = [str(w.message) for w in caught if w.category is CollapseWarning]
-    assert message.startswith("after epoch 2 of 5")

@@ -12,10 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from otcxr_sk import OTCXRPretrainer, __version__
+from otcxr_sk import __version__
 from otcxr_sk.estimators._encoder import Embedder, FittedEncoder, come
 from otcxr_sk.estimators._state import part_of, unpack
 from otcxr_sk.method import DenseEncoder
@@ -123,11 +122,6 @@ def test_the_backbone_is_a_timm_model_or_a_copy_of_the_users_module(exact, tiny,
     assert own is not given
 
 
-def test_to_torch_needs_a_fitted_estimator():
-    with pytest.raises(NotFittedError):
-        OTCXRPretrainer().to_torch()
-
-
 @pytest.mark.parametrize("encoder", ["test_resnet", "test_vit", "test_convnext"])
 def test_a_saved_encoder_is_a_timm_checkpoint(encoder, tiny, X, tmp_path):
     fitted = tiny(encoder, precision="float32").fit(X)
@@ -182,9 +176,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(fitted, tmp_path, monkeypatch):
     assert_equal(load_file(file), backbone(fitted))
 
 
-def test_only_a_fitted_encoder_is_saved_and_only_as_safetensors(fitted, tmp_path):
-    with pytest.raises(NotFittedError):
-        OTCXRPretrainer().save_encoder(tmp_path / "encoder.safetensors")
+def test_an_encoder_is_saved_only_as_safetensors(fitted, tmp_path):
     with pytest.raises(ValueError, match=r"\.safetensors file, got .*encoder\.pth"):
         fitted.save_encoder(tmp_path / "encoder.pth")
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere'; create it first"):

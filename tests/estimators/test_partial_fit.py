@@ -59,13 +59,6 @@ def test_the_same_stream_gives_the_same_weights_and_another_order_others(options
     assert not np.array_equal(first.weights_, other.weights_)
 
 
-def test_global_generators_are_left_alone(tiny, X):
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    stream(tiny(), X, X)
-    assert torch.get_rng_state().equal(torch_state)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
-
-
 def test_every_call_is_an_epoch_of_the_history_with_new_views(tiny, X):
     learner = stream(tiny(learning_rate=1e-12), X, X, X)
     assert learner.n_epochs_ == 3

@@ -47,10 +47,14 @@ def test_score_and_match_use_the_views_and_the_loss_of_fit(fitted, X):
     np.testing.assert_array_equal(affine, other)
 
 
-@pytest.mark.parametrize("method", ["transform", "transform_dense", "score", "match"])
+@pytest.mark.parametrize(
+    "method", ["transform", "transform_dense", "score", "match", "save_encoder"]
+)
 def test_no_method_works_before_fit(method, tiny, X):
     with pytest.raises(NotFittedError, match="not fitted"):
         getattr(tiny(), method)(X)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        tiny().to_torch()
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["fitted", "loaded"])
