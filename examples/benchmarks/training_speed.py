@@ -240,24 +240,17 @@ def summary(name, numbers):
 
 
 def show(found):
-    def middle(name, label):
-        if name not in found:
-            return ""
-        low, high = found[f"{name}_low"], found[f"{name}_high"]
-        return f"{label}{found[name]:.2f} ({low:.2f} to {high:.2f})"
-
-    readers = "" if found["workers"] == "" else f"{found['workers']} workers"
-    line = f"  {found['what']:<18} {readers:<12} {middle('images_per_s', '')} images/s"
-    line += middle("share_of_bare", f"; of the {LIMITS.get(found['what'])} ")
-    line += middle("memory_over_bare", ", memory times its ")
-    line += middle("times_lightly_float32", "; / lightly ")
-    line += middle("times_lightly_bfloat16", ", / lightly bfloat16 ")
-    if "total_images_per_s" in found:
-        line += f"; whole fit {found['total_images_per_s']:.2f} images/s"
-        line += middle("total_share_of_bare", ", of the bare encoder ")
-    if "times_lightly_float32" in found and found["what"] in TARGETS:
-        line += f"; target / lightly >= {TARGETS[found['what']]}"
-    print(line, flush=True)
+    """Print a row of the table, numbers with their ranges."""
+    cells = []
+    for name, value in found.items():
+        if name.endswith(("_low", "_high")):
+            continue
+        cells.append(f"{name} {value:.2f}" if isinstance(value, float) else f"{value}")
+        if f"{name}_low" in found:
+            cells[-1] += f" ({found[f'{name}_low']:.2f} to {found[f'{name}_high']:.2f})"
+    if found["what"] in TARGETS:
+        cells.append(f"target / lightly >= {TARGETS[found['what']]}")
+    print("  " + "; ".join(cells), flush=True)
 
 
 def machine(device):

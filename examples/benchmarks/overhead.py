@@ -1,13 +1,13 @@
 """
-What the library adds to the encoder
-====================================
+What the library adds to a plain loop
+=====================================
 
-In a training step, beside timm's model alone; in fine-tuning with labels, beside a plain loop; and
-in `transform`: of one image, of one image more than a batch, and of many.
+In fine-tuning with labels, and in `transform`: of one image, of one image more than a batch, and of
+many. `step_parts.py` tells what it adds to a step of pre-training.
 
 Ratios of times measured side by side: medians and ranges over repeats, taken in turns.
 
-    python examples/benchmarks/step_cost.py [--repeats 5] [--encoder resnet18] [--device cuda]
+    python examples/benchmarks/overhead.py [--repeats 5] [--encoder resnet18] [--device cuda]
 
 `--image-size` and `--images` are those of `transform`. Fewer threads than the machine has:
 `OMP_NUM_THREADS=1 python ...`.
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from bare import Bare
 from devices import add_device, autocast, name_of
-from one_step import OneStep
 from timing import report, time_in_turns
 
 from otcxr_sk import OTCXRClassifier, OTCXRPretrainer
@@ -28,18 +27,6 @@ from otcxr_sk.training import choose_precision
 
 # Images of a step of fine-tuning.
 BATCH = 32
-
-
-def training_step(name, size, batch, precision, repeats, part, device):
-    """Return the shares of a step that a part, "heads" or "views", and the bare encoder take.
-
-    And the name of the arithmetic.
-    """
-    step = OneStep(name, size, batch, precision, device=device)
-    alone = {"heads": step.heads, "views": step.draw}[part]
-    seconds = time_in_turns(repeats, device=device, step=step.learn, part=alone, bare=step.bare())
-    whole = seconds["step"]
-    return seconds["part"] / whole, seconds["bare"] / whole, step.arithmetic
 
 
 def fine_tuning(name, size, n_images, precision, repeats, device):
@@ -116,7 +103,7 @@ def transform(name, size, n_images, precision, repeats, device):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="What the library adds to the encoder.")
+    parser = argparse.ArgumentParser(description="What the library adds to a plain loop.")
     add_device(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--encoder", default="resnet18")
@@ -124,25 +111,16 @@ def main(arguments=None):
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
     options = parser.parse_args(arguments)
-    shapes = {"heads": (224, 64), "views": (128, 128)}
+    size, n_images = 128, 512
     if options.quick:
         options.encoder, options.repeats, options.image_size, options.images = "resnet10t", 1, 32, 4
-        shapes = dict.fromkeys(shapes, (32, 4))
+        size, n_images = 32, 16
     name, repeats, device = options.encoder, options.repeats, options.device
     print(f"{name} on {device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    targets = {"heads": "<= 0.15", "views": "<= 0.05"}
-    labels = {"heads": "heads, transport and losses / step", "views": "two views / step"}
     precisions = sorted({"float32", name_of(choose_precision("auto", torch.device(device)))})
     for precision in precisions:
-        for part, (size, batch) in shapes.items():
-            alone, bare, used = training_step(name, size, batch, precision, repeats, part, device)
-            where = f"{size} px, batch {batch}, {used}"
-            report(f"{labels[part]}, {where}", alone, targets[part])
-            report(f"bare encoder / step, {where}", bare)
-        size, batch = shapes["views"]
-        ratio = fine_tuning(name, size, 4 * batch, precision, repeats, device)
+        ratio = fine_tuning(name, size, n_images, precision, repeats, device)
         report(f"fine-tuning / plain loop, {size} px, batch {BATCH}, {precision}", ratio, "<= 1.05")
-    for precision in precisions:
         transform(name, options.image_size, options.images, precision, repeats, device)
 
 
