@@ -10,12 +10,10 @@ pre-training and which patients are labeled. All features get the same probe.
     python examples/benchmarks/few_labels.py DATA --classes COLUMN [COLUMN ...]
         [--pair CLASS CLASS]
 
-DATA is an ``.npz`` file with ``images``, ``patient_ids`` and the columns, or a folder with a CSV
-file (``--labels``, by default its ``labels.csv``) with ``path``, ``patient_id`` and the columns.
-Values of several columns are joined by ``/`` to one class. ``--pair`` adds a task with two of the
-classes. ``--validate`` leaves the test patients out and evaluates on a quarter of the others: use
-it to choose a setting. ``--figure`` draws the last task of the first seed (needs the extra
-``plots``).
+DATA is an ``.npz`` file with ``images``, ``patient_ids`` and the columns. Values of several columns
+are joined by ``/`` to one class. ``--pair`` adds a task with two of the classes. ``--validate``
+leaves the test patients out and evaluates on a quarter of the others: use it to choose a setting.
+``--figure`` draws the last task of the first seed (needs the extra ``plots``).
 """
 
 import argparse
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from results import write_csv
-from study import class_tasks, read_folder, read_npz, split_off
+from study import class_tasks, read_npz, split_off
 
 from otcxr_sk import LAPTOP, OTCXRPretrainer
 from otcxr_sk.evaluation import compare, pixel_features
@@ -91,7 +89,6 @@ def print_means(table, n_seeds):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Linear probes by share of labels.")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--labels", type=Path, help="CSV file, by default labels.csv in the folder")
     parser.add_argument("--classes", nargs="+", required=True, metavar="COLUMN")
     parser.add_argument("--pair", nargs=2, metavar="CLASS")
     parser.add_argument("--validate", action="store_true", help="leave the test patients out")
@@ -104,10 +101,7 @@ def main(arguments=None):
     if options.epochs < 1:
         parser.error("--epochs must be 1 or more; the untrained encoder is in the table anyway")
 
-    if options.data.suffix == ".npz":
-        images, patients, *columns = read_npz(options.data, *options.classes)
-    else:
-        images, patients, *columns = read_folder(options.data, options.labels, *options.classes)
+    images, patients, *columns = read_npz(options.data, *options.classes)
     classes = ["/".join(map(str, values)) for values in zip(*columns, strict=True)]
     tasks = class_tasks(classes, options.pair)
     train, test = split_off(np.arange(len(classes)), patients)

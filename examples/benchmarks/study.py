@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from devices import add_device
-from results import read_csv
 from sklearn.model_selection import GroupShuffleSplit
 
 from otcxr_sk import LAPTOP, Objective, Optimizer, OTCXRPretrainer, Views
@@ -27,28 +26,11 @@ def split_off(rows, patients, *, share=0.25, seed=TEST_SPLIT):
 
 def read_npz(file, *columns):
     """Return the images, the patients and columns of an .npz file."""
-    stored = np.load(file)
-    require(("images", "patient_ids", *columns), stored, file)
-    return [stored[name] for name in ("images", "patient_ids", *columns)]
-
-
-def read_folder(folder, table, *columns):
-    """Return the paths of the images, the patients and columns of a CSV table.
-
-    Paths in the table are relative to the folder; by default it is `labels.csv` in it.
-    """
-    table = table or folder / "labels.csv"
-    rows = read_csv(table)
-    require(("path", "patient_id", *columns), rows[0], table)
-    paths = np.array([str(folder / row["path"]) for row in rows], dtype=object)
-    return [paths, *(np.array([row[name] for row in rows]) for name in ("patient_id", *columns))]
-
-
-def require(names, found, file):
-    """Exit with a message if a file lacks a column."""
+    stored, names = np.load(file), ("images", "patient_ids", *columns)
     for name in names:
-        if name not in found:
-            raise SystemExit(f"{file} has no {name!r}; it has {', '.join(found)}")
+        if name not in stored:
+            raise SystemExit(f"{file} has no {name!r}; it has {', '.join(stored)}")
+    return [stored[name] for name in names]
 
 
 def class_tasks(classes, pair=None):

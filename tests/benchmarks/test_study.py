@@ -79,9 +79,3 @@ def test_a_pool_that_cannot_be_trained_on_is_an_error(folder):
             compare_peers.main(arguments(folder, pool))
     with pytest.raises(SystemExit, match="needs a folder, and --pool names"):
         ablate.main([str(folder / "collections.toml"), str(folder)])
-
-
-def test_a_table_without_patients_is_an_error(tmp_path):
-    (tmp_path / "labels.csv").write_text("path,finding\na.png,1\n")
-    with pytest.raises(SystemExit, match=r"labels\.csv has no 'patient_id'; it has path, finding"):
-        few_labels.main([str(tmp_path), "--classes", "finding"])
