@@ -218,14 +218,6 @@ def test_use_depends_on_no_kind_and_changes_no_fitted_estimator(fitted, X, kinds
     assert joblib.hash(fitted.__getstate__()) == before
 
 
-def test_parameters_survive_fit_and_clone(fitted, kinds):
-    parameters = tiny().get_params()
-    assert fitted.get_params() == parameters
-    copied = clone(fitted)
-    assert copied.get_params() == parameters
-    assert not hasattr(copied, "weights_")
-
-
 @pytest.mark.parametrize("kind", FEW)
 def test_copies_give_the_same_embedding(kinds, kind):
     X = kinds[kind]
