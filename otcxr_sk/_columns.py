@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcxr_sk._quote import brief, counted
+from otcxr_sk._quote import brief, counted, few
 from otcxr_sk._warning import warn_user
 
-_NAMED = 5
 # What programs write for a missing value when they turn it into text.
 _NO_ID = {"", "NAN", "NAT", "NA", "N/A", "#N/A", "<NA>", "NONE", "NULL"}
 
@@ -164,13 +163,12 @@ def warn_of_seen(
         )
     rows = rows[found[rows]]
     if len(rows):
-        shown = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
         known = counted(len(np.unique(patients[rows])), "patient")
         images = counted(len(rows), "image")
         warn_user(
-            f"the encoder was trained on {known} of {part} ({images}, rows {shown}), so their "
-            "images say little of how it does on new patients; leave out the rows where seen is "
-            "True"
+            f"the encoder was trained on {known} of {part} ({images}, rows {few(rows.tolist())}), "
+            "so their images say little of how it does on new patients; leave out the rows where "
+            "seen is True"
         )
 
 
@@ -278,17 +276,12 @@ def _is_seen(character: str) -> bool:
 
 
 def _lacking(name: str, what: str, rows: Sequence[int], n: int) -> str:
-    text = f"{name}: row {rows[0]} has no {what}"
-    if len(rows) == 1:
-        return text
-    named = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
-    return f"{text} ({len(rows)} of {n} rows have none: {named})"
+    others = f" ({len(rows)} of {n} rows have none: {few(rows)})" if len(rows) > 1 else ""
+    return f"{name}: row {rows[0]} has no {what}{others}"
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "text"
-    if isinstance(value, int | float):
-        return "a number"
     real = isinstance(value, Number) and not isinstance(value, complex)
     return "a number" if real else "something else"

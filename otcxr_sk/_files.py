@@ -192,7 +192,9 @@ def replacing(
             if fcntl is None:
                 with suppress(OSError):
                     file.close()
-            _remove(aside, own)
+            with suppress(OSError):
+                if _is(aside, own):
+                    os.unlink(aside)
             raise
         finally:
             _unfinished.discard(opened)
@@ -422,12 +424,6 @@ def _is(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(known, os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _remove(path: Path, known: os.stat_result) -> None:
-    if _is(path, known):
-        with suppress(OSError):
-            os.unlink(path)
 
 
 def _flush_folder(folder: str) -> None:

@@ -1,7 +1,7 @@
 """Text and numbers, where people see them: in messages, on the terminal and in spreadsheets."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _LONGEST = 80
@@ -24,12 +24,16 @@ def brief(value: Any, longest: int = _LONGEST) -> str:
     return plain_text(_cut(str(value), longest)).replace("\n", "\\n")
 
 
-def listed(values: Sequence[Any] | Iterable[Any], named: int = _NAMED) -> str:
+def few(values: Sequence[Any], named: int = _NAMED, show: Callable[[Any], str] = str) -> str:
+    """Return the first of some values as a message names them, and dots for the others."""
+    return ", ".join(map(show, values[:named])) + (", ..." if len(values) > named else "")
+
+
+def listed(values: Iterable[Any], named: int = _NAMED) -> str:
     """Return some values as a message lists them: the first of them, each quoted."""
     values = list(values)
-    return ", ".join(map(quoted, values[:named])) + (
-        f", ... ({len(values)} in all)" if len(values) > named else ""
-    )
+    total = f" ({len(values)} in all)" if len(values) > named else ""
+    return few(values, named, quoted) + total
 
 
 def counted(number: int, noun: str) -> str:

@@ -227,7 +227,7 @@ def find_near_duplicates(
         require_usable(problems, n)
     warn_unusable(problems, n, "warn", "They are not compared.")
     usable = np.setdiff1d(np.arange(n), [problem.row for problem in problems])
-    signs, digests = (np.concatenate(parts)[usable] for parts in list(zip(*done, strict=True))[:2])
+    signs, digests = (np.concatenate([one[part] for one in done])[usable] for part in (0, 1))
     pairs, distance = _close_pairs(signs, threshold)
     exact = ~_differ(digests, pairs)
     pairs = usable[pairs]

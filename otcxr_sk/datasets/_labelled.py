@@ -11,7 +11,7 @@ import numpy as np
 
 from otcxr_sk._columns import check_patients, is_no_id, plain
 from otcxr_sk._files import open_file
-from otcxr_sk._paths import as_path, reason
+from otcxr_sk._paths import as_path
 from otcxr_sk._quote import counted, listed, quoted
 from otcxr_sk.datasets._npz import Npz
 from otcxr_sk.datasets._radiographs import Radiographs
@@ -22,6 +22,7 @@ from otcxr_sk.datasets._tables import (
     check_missing,
     read_table,
     shown,
+    unreadable,
 )
 from otcxr_sk.images import ImageReadError, require_size
 
@@ -264,14 +265,11 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
                     most = max(_OTHERS, _PER_VALUE * size)
                     stored[key] = archive.read(key, most, _PER_VALUE)
     except OSError as error:
-        raise ValueError(
-            f"{shown(file)} cannot be read ({reason(error)}); check that it is a file, and that "
-            "you may read it"
-        ) from error
+        raise unreadable(file, error) from error
     images, name = stored["images"], shown(file)
     if images.ndim != 3 or 0 in images.shape:
         raise ValueError(f"{name}: images must have shape (n, h, w), got {images.shape}")
-    if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
+    if images.dtype.kind != "f" and (images.dtype.kind != "u" or images.dtype.itemsize > 2):
         raise ValueError(f"{name}: images must be uint8, uint16 or float, got {images.dtype}")
     try:
         require_size(*images.shape[1:])

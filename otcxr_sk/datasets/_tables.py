@@ -129,7 +129,7 @@ def read_table(file: Path) -> Table:
             f"{shown(file)} cannot be read: it is damaged, or not compressed; download it again"
         ) from error
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
 
 
 def read_text(file: Path, errors: str = "strict") -> str:
@@ -143,7 +143,7 @@ def read_text(file: Path, errors: str = "strict") -> str:
     try:
         return read_file(file, _MOST_TEXT).decode("utf-8-sig", errors)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(file)} is not UTF-8 text; download it again") from error
 
@@ -162,7 +162,8 @@ def below(folder: Path, name: str) -> str | None:
     return os.path.join(folder, tidy)
 
 
-def _unreadable(file: Path, error: OSError) -> ValueError:
+def unreadable(file: Path, error: OSError) -> ValueError:
+    """Return the error for a file that the system does not let us read."""
     return ValueError(
         f"{shown(file)} cannot be read ({reason(error)}); check that it is a file, and that you "
         "may read it"

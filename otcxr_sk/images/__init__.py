@@ -15,6 +15,7 @@ from otcxr_sk.images._errors import (
     without_names,
 )
 from otcxr_sk.images._folder import list_images
+from otcxr_sk.images._items import DatasetSource
 from otcxr_sk.images._loading import behind, read_batches, read_usable_batches
 from otcxr_sk.images._open import as_source, open_source
 from otcxr_sk.images._paths import PathSource
@@ -24,7 +25,6 @@ from otcxr_sk.images._read import read_image
 from otcxr_sk.images._scan import Scan, scan
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Selection, leave_out
 from otcxr_sk.images._telling import telling
-from otcxr_sk.images._torch import DatasetSource
 from otcxr_sk.images.dicom import read_dicom, read_dicom_table, read_dicom_texts
 
 __all__ = [

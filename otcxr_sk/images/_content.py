@@ -4,7 +4,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, Set
-from itertools import islice
 from numbers import Integral, Number
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcxr_sk._paths import as_path
-from otcxr_sk._quote import counted, quoted
+from otcxr_sk._quote import counted, few, quoted
 from otcxr_sk.images._arrays import (
     as_array,
     as_rows,
@@ -22,8 +21,8 @@ from otcxr_sk.images._arrays import (
 )
 from otcxr_sk.images._folder import list_images
 from otcxr_sk.images._hugging_face import hugging_face_items
+from otcxr_sk.images._items import NAMES, image_of, is_array, is_image
 from otcxr_sk.images._source import ImageSource
-from otcxr_sk.images._torch import NAMES, image_of, is_array, is_image
 from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
 
 # How the names of types of numbers begin, in lower case.
@@ -35,9 +34,6 @@ _TENSORS = {
     "is_quantized": "a quantized tensor; pass X.dequantize()",
     "is_meta": "a tensor on the device 'meta', which has no numbers",
 }
-
-# Keys that a message names.
-_NAMED = 5
 
 # An image that is this high and wide, but has as many pixels as channels in its last axis.
 _LARGE = 16
@@ -181,13 +177,12 @@ def _of_mapping(X: Any) -> Content:
     names = [name for name in NAMES if name in X]
     if len(names) == 1:
         return recognize(X[names[0]])
-    keys = [shown(key) for key in islice(X, _NAMED)]
+    keys = list(X)
     if not keys:
         raise ValueError("there are no images")
-    more = ", ..." if len(X) > _NAMED else ""
     raise ValueError(
-        f"this is a mapping of {', '.join(keys)}{more}; pass one of its values, such as "
-        f"X[{keys[0]}], or a list of them, list(X.values())"
+        f"this is a mapping of {few(keys, show=shown)}; pass one of its values, such as "
+        f"X[{shown(keys[0])}], or a list of them, list(X.values())"
     )
 
 

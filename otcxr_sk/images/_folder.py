@@ -5,7 +5,7 @@ from typing import Literal, NoReturn, overload
 
 from otcxr_sk._files import DEEPEST, walk
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import counted
+from otcxr_sk._quote import counted, few
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import UnusableImageWarning
 from otcxr_sk.images._read import looks_like_image
@@ -109,8 +109,8 @@ def list_images(
     unread = [path for path in others if _may_hold_images(path)]
     advice = (
         f"{len(unread)} of its files may hold images in a form that is not read "
-        f"({', '.join(map(repr, unread[:_NAMED]))}{', ...' if len(unread) > _NAMED else ''}): "
-        "unpack archives and compressed files, and convert other formats to PNG"
+        f"({few(unread, _NAMED, repr)}): unpack archives and compressed files, and convert other "
+        "formats to PNG"
     )
     if not images:
         raise ValueError(

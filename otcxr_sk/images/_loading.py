@@ -145,34 +145,29 @@ def load(
     read: Reader, batches: Sequence[Rows], num_workers: int | str, device: "torch.device | None"
 ) -> Generator[tuple["Tensor", list[Unusable]], None, None]:
     """Yield what `read` returns for each array of rows, in order, on a device."""
-    from torch import device as torch_device
-    from torch import from_numpy
-
-    place = device or torch_device("cpu")
-    gpu = place.type == "cuda"
-    read = replace(read, for_gpu=gpu)
-    num_workers = choose_workers(num_workers, read.source, gpu)
-    found = read_ahead(read, batches, num_workers, read.source.describe)
-    if not gpu:
-        with closing(found):
-            for pixels, problems in found:
-                images = from_numpy(pixels)
-                yield images if device is None else images.to(device), problems
-        return
-
     import torch
 
     from otcxr_sk._transfer import pinned, send
+
+    gpu = device is not None and device.type == "cuda"
+    read = replace(read, for_gpu=gpu)
+    num_workers = choose_workers(num_workers, read.source, gpu)
+    found = read_ahead(read, batches, num_workers, read.source.describe)
+    if device is None or not gpu:
+        with closing(found):
+            for pixels, problems in found:
+                yield torch.from_numpy(pixels).to(device), problems
+        return
 
     def to_pinned() -> Generator[tuple["Tensor", list[Unusable]], None, None]:
         # Threads have a current device each, and pinned memory belongs to that of its thread.
         with closing(found), torch.cuda.device(device):
             for pixels, problems in found:
-                yield pinned(from_numpy(pixels)), problems
+                yield pinned(torch.from_numpy(pixels)), problems
 
     with closing(in_thread(to_pinned())) as ready:
         for pixels, problems in ready:
-            yield send(pixels, place), problems
+            yield send(pixels, device), problems
 
 
 def in_thread(items: Generator[Item, None, None], ahead: int = 2) -> Generator[Item, None, None]:

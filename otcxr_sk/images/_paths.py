@@ -12,7 +12,7 @@ from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import Resize, Squares
 from otcxr_sk.images._read import read_gray
 from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
-from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
+from otcxr_sk.images._values import is_no_path, require_paths, shown, values_of
 
 
 class PathSource(ImageSource):
@@ -33,8 +33,10 @@ class PathSource(ImageSource):
 
     Raises
     ------
+    TypeError
+        If `paths` cannot be iterated over.
     ValueError
-        If `paths` is empty, not one-dimensional, or contains something other than a path.
+        If `paths` is one path, empty or not one-dimensional, or something in it is no path.
 
     See Also
     --------
@@ -63,8 +65,7 @@ class PathSource(ImageSource):
         allow_missing: bool = False,
     ) -> None:
         super().__init__(resize=resize)
-        if is_path(paths):
-            raise ValueError(f"expected a sequence of paths, got one; use [{as_path(paths)!r}]")
+        require_paths(paths)
         shape = getattr(paths, "shape", (0,))
         if len(shape) != 1:
             raise ValueError(f"paths must be one-dimensional, got an array of shape {shape}")
@@ -78,12 +79,9 @@ class PathSource(ImageSource):
             if isinstance(path, str | bytes | os.PathLike) and path:
                 one = os.fsencode(path)
                 encoded += os.fsencode(as_path(one)) if one.startswith(b"~") else one
-            elif not is_no_path(path):
-                raise ValueError(f"row {row} is {shown(path)}, not the path of an image")
-            elif not allow_missing:
-                raise ValueError(
-                    f"row {row} is {shown(path)}, not the path of an image; leave it out"
-                )
+            elif not (allow_missing and is_no_path(path)):
+                advice = "; leave it out" if is_no_path(path) else ""
+                raise ValueError(f"row {row} is {shown(path)}, not the path of an image{advice}")
             ends.append(len(encoded))
         if not ends:
             raise ValueError("there are no paths: at least one is needed")

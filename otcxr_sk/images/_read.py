@@ -123,7 +123,7 @@ def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayIm
         with open_file(path) as file:
             head = file.read(_HEAD)
             require_content(head)
-            kind = recognize(head)
+            kind = format_of(head)
             if kind is not None:
                 tell(format=kind)
             if kind == "DICOM":
@@ -136,7 +136,7 @@ def read_gray(path: str, *, modalities: Collection[str] | None = None) -> GrayIm
         raise ImageReadError(_what_else(head))
 
 
-def recognize(head: bytes) -> str | None:
+def format_of(head: bytes) -> str | None:
     """Return the format of a file with these first bytes, or None if it cannot be read."""
     # DICOM first: its preamble may be a TIFF header, for a file that is both.
     if looks_like_dicom(head):
@@ -147,7 +147,7 @@ def recognize(head: bytes) -> str | None:
 def looks_like_image(path: str) -> bool:
     """Return whether a file starts like an image that can be read."""
     with open_file(path) as file:
-        return recognize(file.read(_HEAD)) is not None
+        return format_of(file.read(_HEAD)) is not None
 
 
 def _what_else(head: bytes) -> str:

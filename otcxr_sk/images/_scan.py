@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from otcxr_sk._quote import few
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadWarning, Unusable, require_usable
 from otcxr_sk.images._loading import Reader, behind, load
@@ -189,12 +190,11 @@ def _warn_of_darkness(
     # Other floats have no range that black and white belong to.
     if not dark or lowest.min() < -_ROUNDING or highest.max() > 1 + _ROUNDING:
         return
-    names = ", ".join(map(repr, dark[:_NAMED])) + (", ..." if len(dark) > _NAMED else "")
     warn_user(
-        f"{len(dark)} of {len(source)} images are nearly black or white ({names}): no pixel "
-        "exceeds a quarter of the range, or is below three quarters of it, as when values of 12 "
-        "bits are saved as they are in files of 16. Stretch such values to 16 bits (by 65535 / "
-        "4095 for 12), so that all images have the same range; ignore this warning if they are "
-        "meant to be so",
+        f"{len(dark)} of {len(source)} images are nearly black or white "
+        f"({few(dark, _NAMED, repr)}): no pixel exceeds a quarter of the range, or is below three "
+        "quarters of it, as when values of 12 bits are saved as they are in files of 16. Stretch "
+        "such values to 16 bits (by 65535 / 4095 for 12), so that all images have the same range; "
+        "ignore this warning if they are meant to be so",
         ImageReadWarning,
     )

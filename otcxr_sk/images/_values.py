@@ -1,13 +1,14 @@
 """Values of columns that may be paths, however they are wrapped."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from otcxr_sk._columns import is_missing
+from otcxr_sk._paths import as_path
 from otcxr_sk._quote import quoted
 
 # Values that are read at once from a column in a file.
@@ -40,6 +41,24 @@ def _is_in_memory(column: Any) -> bool:
 def is_path(value: Any) -> bool:
     """Return whether a value can be the path of a file."""
     return isinstance(value, str | bytes | os.PathLike)
+
+
+def require_paths(paths: Any) -> None:
+    """Raise an error for one path, and for what has no paths.
+
+    Raises
+    ------
+    TypeError
+        It cannot be iterated over.
+    ValueError
+        It is one path.
+    """
+    if is_path(paths):
+        path = as_path(paths)
+        advice = f"list_images({path!r})" if os.path.isdir(path) else f"[{path!r}]"
+        raise ValueError(f"expected a sequence of paths, got one; use {advice}")
+    if not isinstance(paths, Iterable) and not hasattr(paths, "__getitem__"):
+        raise TypeError(f"expected a sequence of paths, got {shown(paths)}")
 
 
 def is_no_path(value: Any) -> bool:

@@ -248,6 +248,12 @@ def test_rows_without_a_file_can_be_left_out(folder, table):
         load_labelled(folder, missing="skip")
 
 
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4"])
+def test_images_in_an_npz_may_have_either_byte_order(save, dtype):
+    data = load_labelled(save(images=IMAGES.astype(dtype), patient_ids=PATIENTS))
+    np.testing.assert_array_equal(data.images, IMAGES)
+
+
 def test_an_image_with_nan_in_an_npz_is_kept_for_the_estimator_to_judge(save):
     images = np.where(IMAGES == 40, np.nan, 1.0)
     data = load_labelled(save(images=images, patient_ids=PATIENTS))

@@ -14,6 +14,8 @@ from otcxr_sk.images import ImageReadError, PathSource
     [
         ("a.png", "a sequence of paths"),
         (Path("a.png"), r"a sequence of paths, got one; use \['a\.png'\]"),
+        (5, "a sequence of paths, got 5"),
+        (None, "a sequence of paths, got None"),
         ([], "no paths"),
         (["a.png", None], "row 1 is None"),
         (pd.Series(["a.png", np.nan]), "row 1 is nan"),
@@ -21,7 +23,7 @@ from otcxr_sk.images import ImageReadError, PathSource
     ],
 )
 def test_anything_else_is_refused(paths, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         PathSource(paths)
 
 

@@ -53,10 +53,10 @@ def decode_stream(stream: Stream, syntax: str) -> NDArray[Any]:
     def decode(data: bytes) -> NDArray[Any]:
         try:
             return codec(stream._replace(data=data))
+        except MemoryError:
+            raise
         # Codecs raise errors of any type.
         except Exception as error:
-            if isinstance(error, MemoryError):
-                raise
             raise ImageReadError(f"{pixels} cannot be decoded; {_ELSEWHERE}") from error
 
     if stream.frame is None or stream.codec == "JPEG-LS":

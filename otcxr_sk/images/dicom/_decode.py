@@ -110,18 +110,18 @@ def _native_frame(dicom: DicomFile, pixels: Element, layout: Layout, frame: int)
 def _decode_native(data: bytes, layout: Layout, order: str) -> Samples:
     values = np.frombuffer(data, f"{order}u{layout.allocated // 8}")
     shape = layout.rows, layout.columns
-    if layout.samples == 1:
-        return Samples(values.reshape(shape), layout.allocated, "GRAY")
     if layout.photometric.endswith("_422"):
         # Two of luma, then two of chroma.
         luma = values.reshape(-1, 4)[:, :2].reshape(shape)
         return Samples(luma, layout.allocated, "YBR")
-    if layout.planar:
-        return _color(values.reshape(3, *shape), layout)
-    return _color(np.moveaxis(values.reshape(*shape, 3), -1, 0), layout)
+    if layout.planar or layout.samples == 1:
+        return _of_planes(values.reshape(-1, *shape), layout)
+    return _of_planes(np.moveaxis(values.reshape(*shape, 3), -1, 0), layout)
 
 
-def _color(planes: NDArray[Any], layout: Layout) -> Samples:
+def _of_planes(planes: NDArray[Any], layout: Layout) -> Samples:
+    if layout.samples == 1:
+        return Samples(planes[0], layout.allocated, "GRAY")
     if layout.photometric == "RGB":
         return Samples(np.moveaxis(planes, 0, -1), layout.allocated, "RGB")
     return Samples(planes[0], layout.allocated, "YBR")
@@ -132,10 +132,7 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
     if stream is not None:
         return _decode_stream(stream, whole, syntax, layout)
     if syntax == RLELossless or looks_like_rle(data, layout.samples * layout.allocated // 8):
-        planes = decode_rle(data, layout)
-        if layout.samples == 1:
-            return Samples(planes[0], layout.allocated, "GRAY")
-        return _color(planes, layout)
+        return _of_planes(decode_rle(data, layout), layout)
     if len(data) in (_frame_size(layout), _frame_size(layout) + 1):
         return _decode_native(data[: _frame_size(layout)], layout, "<")
     name = syntax_name(syntax)
@@ -153,6 +150,7 @@ def _decode_encapsulated(data: bytes, whole: bool, syntax: str, layout: Layout) 
 
 
 def syntax_name(syntax: str) -> str:
+    """Return what the standard calls a transfer syntax, for messages and tables."""
     # Without validation, which warns or not by a setting of pydicom.
     name = UID(syntax, validation_mode=0).name
     return "(none)" if not name else quoted(name) if name == syntax else name

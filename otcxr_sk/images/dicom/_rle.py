@@ -11,7 +11,7 @@ from otcxr_sk.images.dicom._layout import Layout
 
 
 def decode_rle(data: bytes, layout: Layout) -> NDArray[np.unsignedinteger]:
-    """Decode a frame; color comes as planes (3, height, width)."""
+    """Decode a frame to one plane or three (samples, height, width)."""
     size, pixels = layout.allocated // 8, layout.rows * layout.columns
     count, *offsets = unpack("<16I", data[:64].ljust(64, b"\0"))
     wanted = layout.samples * size

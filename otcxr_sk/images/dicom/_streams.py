@@ -32,8 +32,7 @@ class Stream(NamedTuple):
     data : bytes
         From the start of the stream, without what may come before.
     codec : str
-        "JPEG" (discrete cosine transform), "JPEG Lossless", "JPEG-LS", "JPEG 2000", "HTJ2K" or
-        "RLE".
+        "JPEG" (discrete cosine transform), "JPEG Lossless", "JPEG-LS", "JPEG 2000" or "HTJ2K".
     bits : int
         Precision of a sample.
     color : str

@@ -21,7 +21,7 @@ from otcxr_sk.images._errors import (
     reading,
     require_content,
 )
-from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
+from otcxr_sk.images._values import is_no_path, is_path, require_paths, shown, values_of
 from otcxr_sk.images.dicom._decode import syntax_name
 from otcxr_sk.images.dicom._file import DicomFile, find_dicom, looks_like_dicom
 from otcxr_sk.images.dicom._header import Header
@@ -122,12 +122,7 @@ def read_dicom_table(
     >>> table["modality"], table["patient_id"], table["study_date"]
     (['CT'], ['1CT1'], array(['2004-01-19'], dtype='datetime64[D]'))
     """
-    if is_path(paths):
-        path = as_path(paths)
-        advice = f"list_images({path!r})" if os.path.isdir(path) else f"[{path!r}]"
-        raise ValueError(f"expected a sequence of paths, got one; use {advice}")
-    if not isinstance(paths, Iterable) and not hasattr(paths, "__getitem__"):
-        raise TypeError(f"expected a sequence of paths, got {shown(paths)}")
+    require_paths(paths)
     key = None if salt is None else _key(salt)
     rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]
     # An empty header has every column, but no values.

@@ -145,8 +145,8 @@ def _stored_by_plane(tags: Directory) -> bool:
 
 
 def _depth(tags: Directory, channels: int, compression: int) -> tuple[int, str]:
-    depths = {int(bits) for bits in tags.numbers(258)[: max(channels, 1)]}
-    formats = {int(form) for form in tags.numbers(339)[: max(channels, 1)]} or {_UNSIGNED}
+    depths = {int(bits) for bits in tags.numbers(258)[:channels]}
+    formats = {int(form) for form in tags.numbers(339)[:channels]} or {_UNSIGNED}
     if not depths:
         # As the standard says, unless the strips show that it was forgotten.
         depths = {1}

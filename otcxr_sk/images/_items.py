@@ -1,4 +1,4 @@
-"""Images of a data set."""
+"""Images that are items of a data set, alone or beside labels and names."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
