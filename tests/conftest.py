@@ -102,7 +102,7 @@ def study():
 @pytest.fixture
 def decoded(monkeypatch):
     """List the paths of files in the order in which they are decoded."""
-    from otcxr_sk.images import _paths
+    from otcxr_sk.images.sources import _paths
 
     seen = []
 

@@ -41,6 +41,7 @@ def room(name):
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
 
 
+IMAGES = "otcxr_sk.images."
 MODULES = {module(file): file for file in FILES}
 
 
@@ -82,6 +83,15 @@ def test_a_room_imports_only_from_rooms_above_it(name):
     # The names of the whole package come from rooms below most others.
     assert "otcxr_sk" not in used or room(name) == "cli"
     assert {room(one) for one in used} <= {None, *above}
+
+
+def test_files_know_nothing_of_sources_and_sources_nothing_of_batches():
+    later = {"dicom": ["sources", "batches"], "rasters": ["sources", "batches"]}
+    for folder, others in {**later, "sources": ["batches"]}.items():
+        for name in MODULES:
+            if name.startswith(f"otcxr_sk.images.{folder}"):
+                found = {one.split(".")[2] for one in IMPORTS[name] if one.startswith(IMAGES)}
+                assert not found.intersection(others), name
 
 
 def test_modules_that_serve_all_rooms_import_none_of_them():

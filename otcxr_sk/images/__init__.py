@@ -1,8 +1,6 @@
 """Read files, arrays and datasets as grayscale images with the right polarity and range."""
 
-from otcxr_sk.images._arrays import ArraySource, is_lazy
 from otcxr_sk.images._cache import Cache, ImageCache
-from otcxr_sk.images._content import Content, recognize
 from otcxr_sk.images._errors import (
     ImageReadError,
     ImageReadWarning,
@@ -15,17 +13,35 @@ from otcxr_sk.images._errors import (
     without_names,
 )
 from otcxr_sk.images._folder import list_images
-from otcxr_sk.images._items import DatasetSource
-from otcxr_sk.images._loading import behind, read_batches, read_usable_batches
-from otcxr_sk.images._open import as_source, open_source
-from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import RESIZES, Resize
-from otcxr_sk.images._ranges import FITTED, ImageRangeWarning, Spreads, spread
 from otcxr_sk.images._read import read_image
-from otcxr_sk.images._scan import Scan, scan
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Selection, leave_out
 from otcxr_sk.images._telling import telling
+from otcxr_sk.images.batches import (
+    FITTED,
+    ImageRangeWarning,
+    Scan,
+    Spreads,
+    behind,
+    read_batches,
+    read_usable_batches,
+    scan,
+    spread,
+)
 from otcxr_sk.images.dicom import read_dicom, read_dicom_table, read_dicom_texts
+from otcxr_sk.images.sources import (
+    DEFAULT_RESIZE,
+    ArraySource,
+    Content,
+    DatasetSource,
+    ImageSource,
+    PathSource,
+    Selection,
+    as_source,
+    is_lazy,
+    leave_out,
+    open_source,
+    recognize,
+)
 
 __all__ = [
     "DEFAULT_RESIZE",

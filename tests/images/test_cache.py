@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from otcxr_sk._files import replacing
-from otcxr_sk.images import ImageCache, PathSource, _cache, _paths
+from otcxr_sk.images import ImageCache, PathSource, _cache
 from otcxr_sk.images._pixels import Squares, to_float
+from otcxr_sk.images.sources import _paths
 
 SIZE = 16
 PLENTY = 10**9

@@ -5,13 +5,13 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from otcxr_sk.images._arrays import ArraySource, as_array, is_lazy, layout_of, row_shape
 from otcxr_sk.images._cache import ImageCache
-from otcxr_sk.images._content import Content, from_objects, recognize, unknown
-from otcxr_sk.images._items import DatasetSource
-from otcxr_sk.images._paths import PathSource
 from otcxr_sk.images._pixels import Resize
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource
+from otcxr_sk.images.sources._arrays import ArraySource, as_array, is_lazy, layout_of, row_shape
+from otcxr_sk.images.sources._content import Content, from_objects, recognize, unknown
+from otcxr_sk.images.sources._items import DatasetSource
+from otcxr_sk.images.sources._paths import PathSource
+from otcxr_sk.images.sources._source import DEFAULT_RESIZE, ImageSource
 
 
 def as_source(images: ImageSource | ArrayLike | Sequence[Any]) -> ImageSource:

@@ -11,8 +11,8 @@ from otcxr_sk.images._cache import ImageCache
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pixels import Resize, Squares
 from otcxr_sk.images._read import read_gray
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
 from otcxr_sk.images._values import is_no_path, require_paths, shown, values_of
+from otcxr_sk.images.sources._source import DEFAULT_RESIZE, ImageSource, Indices
 
 
 class PathSource(ImageSource):

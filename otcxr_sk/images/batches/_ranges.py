@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcxr_sk._warning import warn_user
-from otcxr_sk.images._source import ImageSource
+from otcxr_sk.images.sources import ImageSource
 
 if TYPE_CHECKING:
     from torch import Tensor

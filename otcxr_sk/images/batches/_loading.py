@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from otcxr_sk._ordinary import ordinary
 from otcxr_sk._warning import Doubts, held_warnings, warn_user
 from otcxr_sk.images._errors import Unusable
-from otcxr_sk.images._processes import METHOD, PATIENCE, CannotStart, Died, Team
-from otcxr_sk.images._source import ImageSource
+from otcxr_sk.images.batches._processes import METHOD, PATIENCE, CannotStart, Died, Team
+from otcxr_sk.images.sources import ImageSource
 
 if TYPE_CHECKING:
     import torch

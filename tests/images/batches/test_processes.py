@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from otcxr_sk.images import _processes
+from otcxr_sk.images.batches import _processes
 
 pytestmark = pytest.mark.skipif(_processes.METHOD != "fork", reason="needs fork")
 

@@ -13,17 +13,17 @@ from PIL import Image
 
 from otcxr_sk._paths import as_path
 from otcxr_sk._quote import counted, few, quoted
-from otcxr_sk.images._arrays import (
+from otcxr_sk.images._folder import list_images
+from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
+from otcxr_sk.images.sources._arrays import (
     as_array,
     as_rows,
     is_lazy,
     layout_of,
 )
-from otcxr_sk.images._folder import list_images
-from otcxr_sk.images._hugging_face import hugging_face_items
-from otcxr_sk.images._items import NAMES, image_of, is_array, is_image
-from otcxr_sk.images._source import ImageSource
-from otcxr_sk.images._values import is_no_path, is_path, shown, values_of
+from otcxr_sk.images.sources._hugging_face import hugging_face_items
+from otcxr_sk.images.sources._items import NAMES, image_of, is_array, is_image
+from otcxr_sk.images.sources._source import ImageSource
 
 # How the names of types of numbers begin, in lower case.
 _NUMBERS = ("bool", "decimal", "double", "float", "half", "int", "sparse", "uint")

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from otcxr_sk.images import ArraySource, _loading, _processes, read_batches
-from otcxr_sk.images._loading import read_ahead
+from otcxr_sk.images import ArraySource, read_batches
+from otcxr_sk.images.batches import _loading, _processes
+from otcxr_sk.images.batches._loading import read_ahead
 
 BATCHES = np.array_split(np.arange(40), 10)
 IMAGES = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)
@@ -141,7 +142,8 @@ def test_where_images_cannot_be_sent_to_processes_they_are_read_here(monkeypatch
 
 SCRIPT = textwrap.dedent("""
     import numpy as np
-    from otcxr_sk.images import ArraySource, _processes, read_batches
+    from otcxr_sk.images import ArraySource, read_batches
+    from otcxr_sk.images.batches import _processes
     _processes.METHOD = "spawn"
     class Mine(ArraySource): "A class of the script."
     images = np.arange(40.0).reshape(10, 2, 2)

@@ -18,11 +18,11 @@ from otcxr_sk.images import (
     DatasetSource,
     ImageReadError,
     PathSource,
-    _processes,
     read_batches,
     read_usable_batches,
 )
-from otcxr_sk.images._loading import read_ahead
+from otcxr_sk.images.batches import _processes
+from otcxr_sk.images.batches._loading import read_ahead
 
 BATCHES = np.array_split(np.arange(40), 10)
 IMAGES = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)

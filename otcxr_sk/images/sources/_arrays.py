@@ -17,7 +17,7 @@ from otcxr_sk.images._pixels import (
     tensor_to_float,
     to_float,
 )
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
+from otcxr_sk.images.sources._source import DEFAULT_RESIZE, ImageSource, Indices
 
 if TYPE_CHECKING:
     from torch import Tensor

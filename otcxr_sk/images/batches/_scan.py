@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 from otcxr_sk._quote import few
 from otcxr_sk._warning import warn_user
 from otcxr_sk.images._errors import ImageReadWarning, Unusable, require_usable
-from otcxr_sk.images._loading import Reader, behind, load
-from otcxr_sk.images._ranges import spread
-from otcxr_sk.images._source import ImageSource
+from otcxr_sk.images.batches._loading import Reader, behind, load
+from otcxr_sk.images.batches._ranges import spread
+from otcxr_sk.images.sources import ImageSource
 
 if TYPE_CHECKING:
     import torch

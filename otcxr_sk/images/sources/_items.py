@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from otcxr_sk.images._arrays import as_array
 from otcxr_sk.images._errors import ImageReadError
 from otcxr_sk.images._pillow import to_gray
 from otcxr_sk.images._pixels import Resize, Squares, gray_pixels
-from otcxr_sk.images._source import DEFAULT_RESIZE, ImageSource, Indices
 from otcxr_sk.images._values import is_path, shown
+from otcxr_sk.images.sources._arrays import as_array
+from otcxr_sk.images.sources._source import DEFAULT_RESIZE, ImageSource, Indices
 
 # Names of the image in items that are mappings.
 NAMES = ("image", "img", "pixel_values")

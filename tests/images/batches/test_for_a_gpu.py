@@ -18,13 +18,13 @@ from otcxr_sk.images import (
     ImageReadWarning,
     PathSource,
     Selection,
-    _loading,
     behind,
     read_batches,
     read_usable_batches,
     scan,
 )
-from otcxr_sk.images._loading import choose_workers, in_thread
+from otcxr_sk.images.batches import _loading
+from otcxr_sk.images.batches._loading import choose_workers, in_thread
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 LAYOUTS = {"nhw": (5, 9, 12), "nchw": (5, 3, 9, 12), "nhwc": (5, 9, 12, 1)}
@@ -70,7 +70,7 @@ def test_large_images_become_floats_in_parts(images, monkeypatch):
     source = ArraySource(images)
     raw = torch.from_numpy(source.read_raw(range(7)))
     whole = source.squares(raw, 8)
-    monkeypatch.setattr("otcxr_sk.images._source._AT_ONCE", 2 * images[0].size + 1)
+    monkeypatch.setattr("otcxr_sk.images.sources._source._AT_ONCE", 2 * images[0].size + 1)
     monkeypatch.setattr(source, "gray", lambda part: ArraySource.gray(source, _at_most(2, part)))
     assert source.squares(raw, 8).equal(whole)
     assert not source.constant(raw).any()

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcxr_sk.images import ArraySource, ImageReadError
-from otcxr_sk.images._arrays import is_lazy
-from otcxr_sk.images._loading import read_ahead
+from otcxr_sk.images.batches._loading import read_ahead
+from otcxr_sk.images.sources._arrays import is_lazy
 
 STACK = np.random.default_rng(0).integers(0, 256, (11, 6, 4), dtype=np.uint8)
 
