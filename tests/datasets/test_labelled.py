@@ -215,12 +215,7 @@ def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
             ValueError,
             "row 3: .* is also in row 2",
         ),
-        ("path,patient_id\n../table.csv,a\n", ValueError, "row 2: .* is outside"),
-        ("path,patient_id\n/etc/hosts,a\n", ValueError, "row 2: .* is outside"),
-        ("path,patient_id\n1.png,a,b\n", ValueError, "row 2: 3 values for the 2 columns"),
-        ("path,patient_id\n", ValueError, "has no rows"),
-        ("", ValueError, "needs a header"),
-        ("path,path\n1.png,a\n", ValueError, "needs a header with unique column names"),
+        ("path,patient_id\n,,\n", ValueError, "has no rows"),
         (
             "path,patient_id,site\n1.png,a,A\n2.png,b,A\n",
             ValueError,

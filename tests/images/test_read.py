@@ -31,14 +31,6 @@ def test_8_and_16_bits_in_every_lossless_format_read_the_same(tmp_path, pixels, 
     np.testing.assert_allclose(image, UNIT, atol=1e-6)
 
 
-def test_floats_in_tiff_and_npy_are_unchanged(tmp_path):
-    floats = np.array([[-3.5, 0.25], [7, 1e6]], dtype=np.float32)
-    Image.fromarray(floats).save(tmp_path / "a.tiff")
-    np.save(tmp_path / "a.npy", floats.astype(np.float64))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tiff"), floats)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.npy"), floats)
-
-
 # From stored rows to the displayed image, by the EXIF standard.
 ORIENTATIONS = {
     1: lambda stored: stored,

@@ -10,7 +10,7 @@ from PIL import ImageFile
 from pydicom.pixels import get_decoder
 from pydicom.uid import RLELossless
 
-from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom
+from otcxr_sk.images import ImageReadError, ImageReadWarning, read_dicom, read_dicom_table
 
 RAMP = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
 WINDOW = {"WindowCenter": ("DS", "30000 "), "WindowWidth": ("DS", "20000 ")}
@@ -218,6 +218,9 @@ def test_settings_of_other_programs_change_nothing(raw, write_dicom, other_progr
         "RescaleSlope": ("UN", b"1 "),
         "RescaleIntercept": ("DS", "1e-320"),
         "PatientBirthDate": ("DA", "long ago"),
+        "PatientAge": ("AS", "63"),
+        "StudyDate": ("DA", "2024.02.29"),
+        "NumberOfFrames": ("IS", "1.0 "),
         "VOILUTSequence": ("SQ", raw.lookup_table([256, 0, 8], bytes(range(256)))),
     }
     packed = pydicom.dcmread(write_dicom(RAMP))
@@ -225,11 +228,13 @@ def test_settings_of_other_programs_change_nothing(raw, write_dicom, other_progr
     packed.save_as(raw.folder / "rle.dcm")
     paths = [raw.image(RAMP, **odd), raw.image(RAMP, name="b.dcm", **WINDOW), packed.filename]
     expected = [read_dicom(path) for path in paths]
+    table = str(read_dicom_table(paths))
     other_program()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for path, image in zip(paths, expected, strict=True):
             np.testing.assert_array_equal(read_dicom(path), image)
+        assert str(read_dicom_table(paths)) == table
 
 
 def test_the_first_of_two_elements_counts(raw):

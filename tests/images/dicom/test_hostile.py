@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import (
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -24,7 +25,13 @@ from otcxr_sk.images import ImageReadError, read_dicom
 
 MUTANTS, MUTANTS_OF = 2000, Path(__file__).with_name("mutants.py")
 
+
+def baseline(pixels):
+    return imagecodecs.jpeg8_encode((pixels >> 4).astype(np.uint8), 95)
+
+
 ENCODERS = {
+    JPEGBaseline8Bit: baseline,
     JPEGExtended12Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, 97, bitspersample=12),
     JPEGLosslessSV1: lambda pixels: imagecodecs.jpeg8_encode(
         pixels, lossless=True, predictor=1, bitspersample=12

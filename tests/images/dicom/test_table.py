@@ -327,19 +327,6 @@ def test_paths_in_any_wrapping_give_the_same_table(write_dicom):
         read_dicom_table(pd.DataFrame({"path": paths, "label": [0, 1]}))
 
 
-def test_settings_of_pydicom_change_nothing(write_dicom, monkeypatch):
-    raw_dates = {"PatientAge": "63", "StudyDate": "2024.02.29", "NumberOfFrames": "1.0"}
-    with pydicom.config.disable_value_validation():
-        path = write_dicom(PIXELS, **{**TAGS, **raw_dates})
-    expected = str(read_dicom_table([path]))
-    for name in ("datetime_conversion", "use_DS_decimal", "use_DS_numpy"):
-        monkeypatch.setattr(pydicom.config, name, True)
-    monkeypatch.setattr(pydicom.config, "settings", pydicom.config.Settings())
-    pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
-    monkeypatch.setattr(pydicom.config, "data_element_callback", print)
-    assert str(read_dicom_table([path])) == expected
-
-
 def test_pandas_and_polars_make_a_data_frame_of_the_table(write_dicom):
     paths = [write_dicom(PIXELS, name="a.dcm", **TAGS), write_dicom(PIXELS, name="b.dcm")]
     table = read_dicom_table(paths)
