@@ -17,6 +17,8 @@ from otcxr_sk.images.dicom._steps import gray_table
 _EXACT = 5e-7
 
 
+# The numbers in a header may be of any size, and NumPy's settings those of another program.
+@np.errstate(all="ignore")
 def display_values(samples: Samples, layout: Layout, header: Header) -> NDArray[np.float32]:
     """Return the display values in [0, 1], where 0 is black.
 
@@ -35,12 +37,6 @@ def display_values(samples: Samples, layout: Layout, header: Header) -> NDArray[
     ImageReadError
         If rescale, window, palette or lookup table are invalid or not supported.
     """
-    # The numbers in a header may be of any size, and NumPy's settings those of another program.
-    with np.errstate(all="ignore"):
-        return _display_values(samples, layout, header)
-
-
-def _display_values(samples: Samples, layout: Layout, header: Header) -> NDArray[np.float32]:
     levels = find_levels(samples, layout, header)
     if samples.color == "GRAY":
         table = gray_table(levels, layout.photometric, header)

@@ -125,8 +125,7 @@ def read_dicom_table(
     require_paths(paths)
     key = None if salt is None else _key(salt)
     rows = [_read_row(row, path) for row, path in enumerate(values_of(_column(paths)))]
-    # An empty header has every column, but no values.
-    names = ("path", *_columns(Header()), "transfer_syntax", "readable", "error")
+    names = ("path", *_nothing(), "error")
     table: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
     failed = [problem for problem in table["error"] if problem is not None]
     if failed:
@@ -197,7 +196,7 @@ def _column(paths: Any) -> Any:
 
 
 def _read_row(row: int, given: Any) -> dict[str, Any]:
-    path = None
+    path, found, problem = None, _nothing(), None
     try:
         if is_no_path(given):
             raise ImageReadError(f"row {row}: there is no path")
@@ -214,12 +213,17 @@ def _read_row(row: int, given: Any) -> dict[str, Any]:
                     "its header has none of the values of this table; if it is an image, replace "
                     "it with an intact copy, otherwise leave it out"
                 )
-            how = {"transfer_syntax": _syntax(dicom), "readable": _is_readable(dicom)}
-            return {"path": path, **columns, **how, "error": None}
+            syntax = syntax_name(dicom.syntax) if dicom.syntax else None
+            found = columns | {"transfer_syntax": syntax, "readable": _is_readable(dicom)}
     # Also where `as_path` finds no home folder.
     except ValueError as error:
-        how = {"transfer_syntax": None, "readable": False}
-        return {"path": path, **_columns(Header()), **how, "error": str(error)}
+        problem = str(error)
+    return {"path": path, **found, "error": problem}
+
+
+def _nothing() -> dict[str, Any]:
+    """Return the columns of a file that cannot be read: those of an empty header."""
+    return _columns(Header()) | {"transfer_syntax": None, "readable": False}
 
 
 def _read_dicom(file: BinaryIO) -> DicomFile:
@@ -231,10 +235,6 @@ def _read_dicom(file: BinaryIO) -> DicomFile:
     if dicom.ends_early and dicom.pixels is None:
         raise damaged("the file ends within its header: it was cut short")
     return dicom
-
-
-def _syntax(dicom: DicomFile) -> str | None:
-    return syntax_name(dicom.syntax) if dicom.syntax else None
 
 
 def _is_readable(dicom: DicomFile) -> bool:
