@@ -62,6 +62,8 @@ def interrupted(batches):
     def press(*_):
         # Python drops an exception that is raised while it forks.
         if len(workers()) == 2:
+            # Once: a second time would interrupt the end of the workers.
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, press)
