@@ -101,8 +101,10 @@ class Team:
         try:
             for first in range(n):
                 self._start(context, _inherit if forks else _unpack, (*given, first, n))
-        except OSError as error:
+        except BaseException as error:
             self.dismiss(at_once=True)
+            if not isinstance(error, OSError):
+                raise
             raise CannotStart(f"the system refuses to start any: {error.strerror}") from error
 
     def _start(self, context: Any, target: Callable[..., None], given: tuple[Any, ...]) -> None:
@@ -113,8 +115,9 @@ class Team:
             # Otherwise, its end would not be the end of the pipe.
             with theirs:
                 process = context.Process(target=target, args=(*given, theirs), daemon=True)
+                # Before it starts, so that Ctrl-C meanwhile ends it.
+                self._processes.append(process)
                 process.start()
-        self._processes.append(process)
 
     def result(self, task: int, on_silence: Callable[[], None]) -> Any:
         """Wait for the result of a task; they are asked for in order.
@@ -199,6 +202,8 @@ class Team:
             _read_here.discard(pipe)
             pipe.close()
         for process in self._processes:
+            if process.pid is None:
+                continue
             if not at_once:
                 process.join(_GRACE)
             if process.is_alive():
