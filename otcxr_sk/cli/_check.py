@@ -1,6 +1,5 @@
 """`otcxr-sk check`."""
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,16 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from otcxr_sk._files import open_file
-from otcxr_sk._quote import plain_text
+from otcxr_sk._quote import counted
+from otcxr_sk.cli import _options as options
 from otcxr_sk.cli._data import column, find_images, is_npz, only, read_images, read_labelled
-from otcxr_sk.cli._options import data_argument, examples, json_option, labels_option
 
 if TYPE_CHECKING:
     from otcxr_sk.datasets import NearDuplicates
 
-# Of each kind of problem; --json lists all.
-_SHOWN = 20
+# Of each kind of problem, and rows of each leakage; --json lists all.
+_SHOWN, _ROWS = 20, 5
 _VIEWS = ("modality", "view_position", "body_part", "photometric", "presentation_intent")
 
 
@@ -26,26 +24,26 @@ class _Study(NamedTuple):
     """What is checked: images, and of each its patient and part of the split, or None."""
 
     X: Any
-    groups: Any
-    split: Any
+    groups: Any = None
+    split: Any = None
 
     def name(self, row: int) -> str:
-        return f"row {row}" if not isinstance(self.X, list) else f"row {row}, {self.X[row]}"
+        return f"row {row}" + (f", {self.X[row]}" if isinstance(self.X, list) else "")
 
 
 @click.command(
     short_help="Look for unreadable files, duplicates and leakage.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk check images/",
         "otcxr-sk check train/ test/        # is anything of one in the other?",
         "otcxr-sk check images/ --labels labels.csv --split part --json > problems.json",
     ),
 )
-@data_argument
-@labels_option
+@options.data
+@options.labels
 @click.option("--split", metavar="COLUMN", help="Column of the table with train, test, ...")
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that read images.")
-@json_option
+@options.as_json
 def check(
     data: tuple[Path, ...], labels: Path | None, split: str | None, jobs: int, as_json: bool
 ) -> int:
@@ -63,11 +61,13 @@ def check(
     from otcxr_sk.datasets import find_near_duplicates
     from otcxr_sk.images import UnusableImageWarning
 
-    study, headers = _read(data, labels, split)
+    study, views = _read(data, labels, split)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", UnusableImageWarning)
         found = find_near_duplicates(study.X, study.groups, split=study.split, n_jobs=jobs)
+    # Those that differ in the name of the file alone are counted.
+    texts = [str(one.message) for one in doubts]
     result: dict[str, Any] = {
         "images": len(study.X),
         "patients": None if study.groups is None else len(set(study.groups.tolist())),
@@ -75,14 +75,15 @@ def check(
         "unreadable": found.unusable,
         "duplicates": [*_pairs(found, study)],
         "leakage": _leakage(study),
-        "views": headers,
-        "doubts": _counted([str(one.message) for one in doubts]),
+        "views": views,
+        "doubts": _counts(text.partition("': ")[2] or text for text in texts),
     }
-    problems = bool(
-        result["unreadable"] or result["leakage"] or any(p["across"] for p in result["duplicates"])
-    )
-    click.echo(json.dumps(result) if as_json else plain_text("\n".join(_lines(result, study))))
-    return int(problems)
+    if as_json:
+        options.show_json(result)
+    else:
+        options.show("\n".join(_lines(result, study)))
+    shared = any(pair["across"] for pair in result["duplicates"])
+    return int(bool(result["unreadable"] or result["leakage"] or shared))
 
 
 def _read(
@@ -90,71 +91,57 @@ def _read(
 ) -> tuple[_Study, dict[str, dict[str, int]]]:
     import numpy as np
 
-    if not (labels or split) and is_npz(data):
-        X, groups = read_images(data[0])
-        return _Study(X, groups, None), {}
-    if labels or split or _has_table(data):
+    alone = labels is None and split is None
+    if alone and is_npz(data):
+        return _Study(*read_images(data[0])), {}
+    if not alone or (len(data) == 1 and (data[0] / "labels.csv").is_file()):
         table = read_labelled(only(data, "a table"), labels)
         X = table.images if table.paths is None else table.paths
-        headers, _ = _headers(X)
-        return _Study(X, table.groups, column(table, split) if split else None), headers
+        return _Study(X, table.groups, split and column(table, split)), _headers(X)[0]
     parts = [find_images([one]) for one in data]
     X = [path for part in parts for path in part]
-    headers, patients = _headers(X)
-    names = [str(one) for one in data]
+    views, patients = _headers(X)
     several = len(data) > 1 and all(one.is_dir() for one in data)
-    where = np.repeat(names, [len(part) for part in parts]) if several else None
-    return _Study(X, patients, where), headers
-
-
-def _has_table(data: Sequence[Path]) -> bool:
-    return len(data) == 1 and (data[0] / "labels.csv").is_file()
+    where = np.repeat([*map(str, data)], [*map(len, parts)]) if several else None
+    return _Study(X, patients, where), views
 
 
 def _headers(X: Any) -> tuple[dict[str, dict[str, int]], Any]:
-    """Count what DICOM headers say, and return the patients if all of the files tell them."""
+    """Count what DICOM headers say, and return the patients if all files tell them."""
     import numpy as np
 
     from otcxr_sk.images import ImageReadWarning, read_dicom_table
-    from otcxr_sk.images.dicom import looks_like_dicom
 
-    paths = [path for path in X if _starts(path, looks_like_dicom)] if isinstance(X, list) else []
-    if not paths:
+    if not isinstance(X, list):
         return {}, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageReadWarning)
-        table = read_dicom_table(paths)
-    counts = {
-        name: dict(Counter(value or "not said" for value in table[name]).most_common())
-        for name in _VIEWS
-    }
-    known = len(paths) == len(X) and None not in table["patient_id"]
-    return counts, np.array(table["patient_id"]) if known else None
+        table = read_dicom_table(X)
+    read = [row for row, error in enumerate(table["error"]) if error is None]
+    views = {name: _counts(table[name][row] or "not said" for row in read) for name in _VIEWS}
+    known = None not in table["patient_id"]
+    return views if read else {}, np.array(table["patient_id"]) if known else None
 
 
-def _starts(path: str, looks: Any) -> bool:
-    try:
-        with open_file(path) as file:
-            return bool(looks(file.read(132)))
-    except OSError:
-        return False
+def _counts(texts: Iterator[str]) -> dict[str, int]:
+    return dict(Counter(texts).most_common())
 
 
 def _pairs(found: "NearDuplicates", study: _Study) -> Iterator[dict[str, Any]]:
-    groups, parts = found.across_groups, found.across_splits
-    for number, ((first, second), distance, exact) in enumerate(
-        zip(found.pairs.tolist(), found.distance.tolist(), found.exact.tolist(), strict=True)
-    ):
-        of_two = groups is None or bool(groups[number])
-        in_two = parts is not None and bool(parts[number])
+    for number, (first, second) in enumerate(found.pairs.tolist()):
+        patients, parts = (
+            None if across is None else bool(across[number])
+            for across in (found.across_groups, found.across_splits)
+        )
         yield {
             "rows": [first, second],
             "files": [study.X[first], study.X[second]] if isinstance(study.X, list) else None,
-            "bits": distance,
-            "identical": exact,
-            "across_patients": None if groups is None else of_two,
-            "across_parts": None if parts is None else in_two,
-            "across": of_two or in_two,
+            "bits": int(found.distance[number]),
+            "identical": bool(found.exact[number]),
+            "across_patients": patients,
+            "across_parts": parts,
+            # Whether two images are of one patient may not be known.
+            "across": patients is not False or bool(parts),
         }
 
 
@@ -166,58 +153,48 @@ def _leakage(study: _Study) -> list[dict[str, Any]]:
 
     from otcxr_sk.datasets import LeakageError, check_leakage
 
+    patients: dict[tuple[str, str], list[Any]] = {}
     try:
         check_leakage(study.groups, study.split)
     except LeakageError as error:
-        by_parts: dict[tuple[str, str], list[str]] = {}
         for one in error.shared:
-            by_parts.setdefault(one["parts"], []).append(one["patient"])
-        return [
-            {
-                "parts": list(parts),
-                "patients": len(patients),
-                "rows": np.flatnonzero(np.isin(study.groups, patients)).tolist(),
-            }
-            for parts, patients in by_parts.items()
-        ]
-    return []
-
-
-def _counted(messages: Sequence[str]) -> dict[str, int]:
-    """Count warnings that differ in the name of the file alone."""
-    return dict(Counter(one.partition("': ")[2] or one for one in messages).most_common())
+            patients.setdefault(one["parts"], []).append(one["patient"])
+    return [
+        {
+            "parts": list(parts),
+            "patients": len(shared),
+            "rows": np.flatnonzero(np.isin(study.groups, shared)).tolist(),
+        }
+        for parts, shared in patients.items()
+    ]
 
 
 def _lines(result: Mapping[str, Any], study: _Study) -> Iterator[str]:
     patients = result["patients"]
-    yield f"{result['images']} images" + (
+    yield counted(result["images"], "image") + (
         "; patients are not known, so leakage by patient is not: pass --labels"
         if patients is None
-        else f" of {patients} patients"
+        else f" of {counted(patients, 'patient')}"
     )
     if result["parts"]:
-        yield "parts: " + ", ".join(f"{name} {count}" for name, count in result["parts"].items())
-    yield from _listed(
-        "unreadable: ", [f"{study.name(p['row'])}: {p['reason']}" for p in result["unreadable"]]
-    )
-    yield from _listed("duplicates: ", [_pair(pair, study) for pair in result["duplicates"]])
+        yield f"parts: {_listed(result['parts'])}"
+    unreadable = [f"{study.name(one['row'])}: {one['reason']}" for one in result["unreadable"]]
+    yield from _section("unreadable", unreadable)
+    yield from _section("duplicates", [_pair(pair, study) for pair in result["duplicates"]])
     if study.split is not None and patients is not None:
-        yield from _listed(
-            "leakage: ",
-            [
-                f"{one['patients']} patients are in both {one['parts'][0]} and {one['parts'][1]}, "
-                f"with {len(one['rows'])} images; split by patient"
-                for one in result["leakage"]
-            ],
-        )
+        yield from _section("leakage", [_shared(one, study) for one in result["leakage"]])
     for name, counts in result["views"].items():
-        yield f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {v}" for k, v in counts.items())
+        yield f"{name.replace('_', ' ')}: {_listed(counts)}"
     for text, count in result["doubts"].items():
-        yield f"to look at: {count} images: {text}"
+        yield f"to look at: {counted(count, 'image')}: {text}"
 
 
-def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
-    yield title + (str(len(lines)) if lines else "none")
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    yield f"{title}: {len(lines) or 'none'}"
     yield from (f"  {line}" for line in lines[:_SHOWN])
     if len(lines) > _SHOWN:
         yield f"  and {len(lines) - _SHOWN} more; --json lists all"
@@ -225,8 +202,17 @@ def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
 
 def _pair(pair: Mapping[str, Any], study: _Study) -> str:
     first, second = (study.name(row) for row in pair["rows"])
-    how = "identical" if pair["identical"] else f"{pair['bits']} of 255 bits differ"
-    where = [f"of two {what}" for what in ("patients", "parts") if pair[f"across_{what}"]] or [
-        "of one patient"
-    ] * (pair["across_patients"] is False)
-    return f"{first} = {second} ({', '.join([how, *where])})"
+    how = ["identical" if pair["identical"] else f"{pair['bits']} of 255 bits differ"]
+    how += [f"of two {what}" for what in ("patients", "parts") if pair[f"across_{what}"]]
+    if len(how) == 1 and pair["across_patients"] is False:
+        how.append("of one patient")
+    return f"{first} = {second} ({', '.join(how)})"
+
+
+def _shared(one: Mapping[str, Any], study: _Study) -> str:
+    rows = one["rows"]
+    named = "; ".join(study.name(row) for row in rows[:_ROWS]) + "; ..." * (len(rows) > _ROWS)
+    return (
+        f"{counted(one['patients'], 'patient')} in both {one['parts'][0]} and {one['parts'][1]}, "
+        f"with {counted(len(rows), 'image')} ({named}); split by patient"
+    )

@@ -26,14 +26,15 @@ _MOST_CONFIG = 2**24
 
 def find_images(data: Sequence[Path]) -> Any:
     """Return files and the images of folders, in the order given; or the array of an .npz."""
-    tables = [one for one in data if one.suffix.lower() == ".csv"]
-    if tables:
-        raise ValueError(
-            f"{quoted(str(tables[0]))} is a table, not an image; name the folder of the images, "
-            "and pass the table as --labels"
-        )
     if is_npz(data):
         return read_images(data[0])[0]
+    for one in data:
+        kinds = {
+            ".csv": "a table; name the folder of the images, and pass the table as --labels",
+            ".npz": "an array of images; name nothing beside it",
+        }
+        if one.suffix.lower() in kinds:
+            raise ValueError(f"{quoted(str(one))} is {kinds[one.suffix.lower()]}")
     return find_files(data)
 
 
@@ -51,8 +52,7 @@ def find_files(data: Sequence[Path]) -> list[str]:
         if one == STDIN:
             paths += _from_stdin()
             continue
-        require_existing(one)
-        paths += list_images(one) if one.is_dir() else [str(one)]
+        paths += list_images(one) if require_existing(one).is_dir() else [str(one)]
     return paths
 
 
@@ -60,18 +60,14 @@ def read_images(npz: Path) -> Any:
     """Read the images of an .npz, and their patients or None."""
     from otcxr_sk.datasets import load_images
 
-    require_existing(npz)
-    return load_images(npz)
+    return load_images(require_existing(npz))
 
 
 def read_labelled(data: Path, labels: Path | None) -> "Radiographs":
     """Read images with their patients and labels."""
     from otcxr_sk.datasets import load_labelled
 
-    require_existing(data)
-    if labels is not None:
-        require_existing(labels)
-    return load_labelled(data, labels)
+    return load_labelled(require_existing(data), labels and require_existing(labels))
 
 
 def only(data: Sequence[Path], why: str) -> Path:
@@ -82,24 +78,24 @@ def only(data: Sequence[Path], why: str) -> Path:
     return data[0]
 
 
-def require_existing(path: Path) -> None:
-    """Raise ValueError for a path that does not exist, with a name that may be meant."""
+def require_existing(path: Path) -> Path:
+    """Return a path, or raise ValueError if it does not exist, with a name that may be meant."""
     if os.path.lexists(path):
-        return
+        return path
     here = path.absolute()
     while not here.parent.exists():
         here = here.parent
     names: list[str] = []
     with suppress(OSError):
         names = os.listdir(here.parent)
-    raise ValueError(f"there is no {quoted(str(path))}{_near(here.name, names)}")
+    raise ValueError(f"there is no {quoted(str(path))}{near(here.name, names)}; check the path")
 
 
 def column(data: "Radiographs", name: str) -> "NDArray[Any]":
     """Return a column of the table."""
     if name not in data.table:
         raise ValueError(
-            f"there is no column {quoted(name)}{_near(name, data.table)}; the table has "
+            f"there is no column {quoted(name)}{near(name, data.table)}; the table has "
             f"{listed(data.table)}"
         )
     return data.table[name]
@@ -114,19 +110,23 @@ def choose_labels(data: "Radiographs", names: Sequence[str]) -> dict[str, "NDArr
             raise ValueError(
                 f"the column {quoted(name)} cannot be a label: {why}"
                 if why
-                else f"there is no label {quoted(name)}{_near(name, labels)}; there are "
+                else f"there is no label {quoted(name)}{near(name, labels)}; there are "
                 f"{listed(labels) or 'none'}"
             )
     return {name: labels[name] for name in names or labels}
+
+
+def has_both_classes(y: "NDArray[Any]") -> bool:
+    """Whether a label, or a part of it, is 0 for some images and 1 for others."""
+    return {0, 1} <= set(y.tolist())
 
 
 def load_model(path: Path) -> Any:
     """Return the fitted estimator in a folder of `save_pretrained`."""
     from otcxr_sk import estimators
 
-    require_existing(path)
     wanted = "give a folder that `otcxr-sk pretrain` or save_pretrained has written"
-    if not path.is_dir():
+    if not require_existing(path).is_dir():
         why = "is no model folder"
         if path.suffix.lower() in _PICKLES:
             why = "may run any code when it is loaded, so it is not read here"
@@ -137,12 +137,17 @@ def load_model(path: Path) -> Any:
         raise ValueError(f"{quoted(str(path))} holds no model; {wanted}")
     kind = None
     with suppress(OSError, ValueError):
-        kind = parse(read_file(path / "config.json", _MOST_CONFIG)).get("estimator")
+        kind = read_config(path).get("estimator")
     # What is damaged is told of by the first.
     return getattr(estimators, kind if kind in _KINDS else _KINDS[0]).from_pretrained(path)
 
 
-def load_encoder(path: Path, device: str, workers: int | None, on_error: str) -> "OTCXRPretrainer":
+def read_config(folder: Path) -> Any:
+    """Return what a folder of `save_pretrained` says of its model."""
+    return parse(read_file(folder / "config.json", _MOST_CONFIG))
+
+
+def load_encoder(path: Path, on_error: str, device: str, workers: int | None) -> "OTCXRPretrainer":
     """Return the encoder of any model, for this machine."""
     model = load_model(path)
     return getattr(model, "pretrainer_", model).set_params(
@@ -160,6 +165,7 @@ def _from_stdin() -> list[str]:
     return found
 
 
-def _near(name: str, names: Collection[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {quoted(near[0])}?" if near else ""
+def near(name: str, names: Collection[str]) -> str:
+    """Return for a message which of some names may be meant."""
+    found = get_close_matches(name, names, n=1)
+    return f" (did you mean {quoted(found[0])}?)" if found else ""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otcxr_sk._files import create_folder, replacing, require_writable
-from otcxr_sk._quote import brief, cell, listed
-from otcxr_sk.cli._data import read_labelled
-from otcxr_sk.cli._options import PathType, examples, note, seed_option, shows_progress
+from otcxr_sk._quote import brief, cell, counted, listed
+from otcxr_sk.cli import _options as options
+from otcxr_sk.cli._data import has_both_classes, read_labelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,25 +34,24 @@ _TIMED = 2
 
 @click.command(
     short_help="Go the whole way on synthetic X-rays: pre-train, predict, save.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk demo",
         "otcxr-sk demo --data images/ --labels labels.csv --out results",
     ),
 )
-@click.option(
+@options.path(
     "--data",
-    type=PathType(),
     metavar="DIR_OR_NPZ",
     help="Folder of images, or .npz; synthetic radiographs by default.",
 )
-@click.option("--labels", type=PathType(), metavar="CSV", help="Columns path, patient_id, labels.")
-@click.option("--out", type=PathType(), default="otcxr_demo", help="Folder for the results.")
+@options.path("--labels", metavar="CSV", help="Columns path, patient_id, labels.")
+@options.path("--out", default="otcxr_demo", help="Folder for the results.")
 @click.option(
     "--epochs", type=click.IntRange(0), help="Training epochs.  [default: 8, or 12 with --data]"
 )
-@seed_option
+@options.seed
 def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, seed: int) -> None:
-    """Pre-train, embed, predict findings on unseen patients, save and reload (extra `plots`).
+    """Go the whole way on synthetic X-rays or your own (extra `plots`).
 
     Pre-trains on images without labels; predicts findings on unseen patients from the embedding,
     from raw pixels and from an untrained encoder; saves and reloads the model. Takes two to three
@@ -77,7 +76,7 @@ def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, 
         raise ValueError("the demo needs images of at least 2 patients, one for test")
     split = GroupShuffleSplit(1, test_size=0.3, random_state=seed)
     train, test = next(split.split(X, groups=groups))
-    targets = {name: y for name, y in by_name.items() if _has_both_classes(y[train])}
+    targets = {name: y for name, y in by_name.items() if has_both_classes(y[train])}
     if not targets:
         raise ValueError(
             "the demo needs a label that is 0 for some of the training images and 1 for others; "
@@ -87,27 +86,27 @@ def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, 
     require_writable(out)
     _tell_left_out(found, by_name, targets)
 
-    settings = {**LAPTOP, "random_state": seed, "verbose": int(shows_progress())}
+    settings = {**LAPTOP, "random_state": seed, "verbose": int(options.shows_progress())}
     if data is None:
         settings |= DEMO
     if epochs is not None:
         settings["epochs"] = epochs
     untrained = OTCXRPretrainer(**{**settings, "epochs": 0, "verbose": 0}).fit(X[train])
-    note(
-        f"{len(X)} images of {len(np.unique(groups))} patients. Pre-training on {len(train)} "
-        f"images without labels{_time(settings, X[train])}; the other {len(test)} are of unseen "
-        "patients."
+    options.note(
+        f"{counted(len(X), 'image')} of {len(np.unique(groups))} patients. Pre-training on "
+        f"{counted(len(train), 'image')} without labels{_time(settings, X[train])}; the other "
+        f"{len(test)} are of unseen patients."
     )
     started = time.perf_counter()
     encoder = OTCXRPretrainer(**settings).fit(X[train])
-    note(f"Pre-trained in {time.perf_counter() - started:.0f} s. {_matching(encoder)}")
+    options.note(f"Pre-trained in {time.perf_counter() - started:.0f} s. {_matching(encoder)}")
 
     Z = encoder.transform(X)
     features = {"raw pixels": pixel_features(X), "untrained": untrained.transform(X), "otcxr": Z}
     scores = {
         name: [linear_probe(F, y, groups, train=train, test=test) for F in features.values()]
         for name, y in targets.items()
-        if _has_both_classes(y[test])
+        if has_both_classes(y[test])
     }
     _print_table(features, {name: y[test] for name, y in targets.items()}, scores)
 
@@ -136,22 +135,18 @@ def _read(data: Path | None, labels: Path | None, seed: int) -> "Radiographs":
 
     if data:
         return read_labelled(data, labels)
-    note(
+    options.note(
         "Drawing synthetic chest radiographs; all takes two to three minutes on two free cores ..."
     )
     return make_chest_phantoms(DEMO_PATIENTS, image_size=DEMO_SIZE, random_state=seed)
 
 
-def _has_both_classes(y: "NDArray[Any]") -> bool:
-    return {0, 1} <= set(y.tolist())
-
-
 def _tell_left_out(found: "Radiographs", labels: "Labels", targets: "Labels") -> None:
     for name, why in found.get("ignored", {}).items():
-        note(f"Column {brief(name)} is left out: {why}.")
+        options.note(f"Column {brief(name)} is left out: {why}.")
     for name in labels:
         if name not in targets:
-            note(f"Label {brief(name)} is left out: only one class in training.")
+            options.note(f"Label {brief(name)} is left out: only one class in training.")
 
 
 def _time(settings: Mapping[str, Any], X: Any) -> str:

@@ -12,19 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from otcxr_sk._files import replacing
+from otcxr_sk._quote import counted
+from otcxr_sk.cli import _options as options
 from otcxr_sk.cli._data import STDIN, find_images, load_encoder
-from otcxr_sk.cli._options import (
-    PathType,
-    data_argument,
-    device_option,
-    examples,
-    model_argument,
-    note,
-    overwrite_option,
-    require_output,
-    shows_progress,
-    workers_option,
-)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,30 +30,25 @@ _ROW = re.compile(r"^(\s*row )(\d+)(?=[,:])", re.MULTILINE)
 
 @click.command(
     short_help="Turn images into embeddings.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk embed model images/ --out embeddings.npy",
         "otcxr-sk embed model images/ | head -3",
         "find images -name '*.dcm' | sort | tee files.txt | otcxr-sk embed model - --out e.parquet",
     ),
 )
-@model_argument
-@data_argument
+@options.model
+@options.data
 @click.option(
     "--out",
-    type=PathType(allow_dash=True),
+    type=options.PathType(allow_dash=True),
     default="-",
     help="A .npy, .csv or .parquet file, or - for stdout.",
 )
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="On stdout.  [default: csv]")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "warn"]),
-    default="raise",
-    help="Stop at an image that cannot be read, or give it a row of NaN and a warning.",
-)
-@overwrite_option
-@device_option
-@workers_option
+@options.on_error("Stop at an image that cannot be read, or give it a row of NaN and a warning.")
+@options.overwrite
+@options.device
+@options.workers
 def embed(
     model: Path,
     data: tuple[Path, ...],
@@ -71,8 +56,7 @@ def embed(
     form: str | None,
     on_error: str,
     overwrite: bool,
-    device: str,
-    workers: int | None,
+    **machine: Any,
 ) -> None:
     """Embed images, a row for each, in memory that does not grow with their number.
 
@@ -83,25 +67,26 @@ def embed(
     named in the result. It appears once it is complete; on stdout, rows appear as they come.
     """
     if out != STDIN:
-        require_output(out, overwrite, *(f".{one}" for one in _FORMATS))
+        options.require_output(out, overwrite, *(f".{one}" for one in _FORMATS))
         if form:
             raise click.UsageError("--format is for stdout; the suffix of --out decides")
         form = out.suffix.lower()[1:]
     form = form or "csv"
     if form == "parquet":
         _require_pyarrow()
-    encoder = load_encoder(model, device, workers, on_error)
+    encoder = load_encoder(model, on_error, **machine)
     X = find_images(data)
     parts = _parts(encoder, X)
     if form == "npy" and out.suffix == ".npy":
-        encoder.set_params(verbose=int(shows_progress())).transform(X, out=out)
+        encoder.set_params(verbose=int(options.shows_progress())).transform(X, out=out)
     else:
         # Before the first images are read, nothing is written.
         parts = chain([next(parts)], parts)
         with _opened(out) as file:
             _WRITERS[form](file, len(X), list(encoder.get_feature_names_out()), parts)
     if out != STDIN:
-        note(f"{len(X)} rows of {encoder.embedding_dim_} numbers are in {out}")
+        shape = f"{counted(len(X), 'row')} of {encoder.embedding_dim_} numbers"
+        options.note(f"{out}: {shape}")
 
 
 @contextmanager
@@ -117,7 +102,9 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
 def _parts(encoder: "OTCXRPretrainer", X: Any) -> "Iterator[NDArray[Any]]":
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(X), desc="embedding", unit="img", disable=not shows_progress()) as bar:
+    with tqdm(
+        total=len(X), desc="embedding", unit="img", disable=not options.shows_progress()
+    ) as bar:
         for start in range(0, len(X), _AT_ONCE):
             with _counting_from(start):
                 part = encoder.transform(X[start : start + _AT_ONCE])

@@ -1,7 +1,5 @@
 """`otcxr-sk evaluate`."""
 
-import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otcxr_sk._quote import brief
-from otcxr_sk.cli._data import choose_labels, column, load_encoder, only, read_labelled
-from otcxr_sk.cli._options import (
-    data_argument,
-    device_option,
-    examples,
-    json_option,
-    labels_option,
-    model_argument,
-    note,
-    seed_option,
-    shows_progress,
-    workers_option,
+from otcxr_sk._quote import brief, counted
+from otcxr_sk.cli import _options as options
+from otcxr_sk.cli._data import (
+    choose_labels,
+    column,
+    has_both_classes,
+    load_encoder,
+    only,
+    read_labelled,
 )
 
 if TYPE_CHECKING:
@@ -29,29 +23,31 @@ if TYPE_CHECKING:
 
     from otcxr_sk.datasets import Radiographs
 
+    Parts = Mapping[str, NDArray[Any]]
+
 
 @click.command(
     short_help="Judge an embedding by labels of unseen patients.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk evaluate model images/ --labels labels.csv",
         "otcxr-sk evaluate model data.npz --label effusion --json | jq '.labels[].auc'",
         "otcxr-sk evaluate model images/ --labels labels.csv --split part",
     ),
 )
-@model_argument
-@data_argument
-@labels_option
-@click.option("--label", "names", multiple=True, metavar="NAME", help="Only these labels.")
+@options.model
+@options.data
+@options.labels
+@options.names
 @click.option(
     "--split",
     metavar="COLUMN",
     help="Column of the table that says train or test; other rows are not used.  [default: a "
     "third of the patients is drawn for test]",
 )
-@seed_option
-@device_option
-@workers_option
-@json_option
+@options.seed
+@options.device
+@options.workers
+@options.as_json
 def evaluate(
     model: Path,
     data: tuple[Path, ...],
@@ -59,9 +55,8 @@ def evaluate(
     names: tuple[str, ...],
     split: str | None,
     seed: int,
-    device: str,
-    workers: int | None,
     as_json: bool,
+    **machine: Any,
 ) -> None:
     """Tell how good an embedding is for labels, beside raw pixels, on patients kept apart.
 
@@ -70,51 +65,50 @@ def evaluate(
     (AUC), and so is one on 16 x 16 pixels; the interval (95 %) of the difference is over test
     patients. Do not evaluate on patients that the encoder was pre-trained on.
     """
-    import numpy as np
-
     from otcxr_sk.evaluation import pixel_features
 
     found = read_labelled(only(data, "evaluate"), labels)
     parts = _parts(found, split, seed)
-    chosen = choose_labels(found, names)
-    if split:
-        chosen = {name: y for name, y in chosen.items() if name.split("=")[0] != split}
-    judged = {name: y for name, y in chosen.items() if not _one_class(y, parts)}
-    if not judged:
+    chosen = {
+        name: y for name, y in choose_labels(found, names).items() if name.split("=")[0] != split
+    }
+    left_out = {name: why for name, y in chosen.items() if (why := _one_class(y, parts))}
+    if len(left_out) == len(chosen):
         raise ValueError(
             "no label is 0 for some and 1 for other images in both training and test: "
             + ("add labels or images" if chosen else "the table has no label; add a column of one")
         )
-    encoder = load_encoder(model, device, workers, "raise")
-    note(
-        f"{len(found.groups)} images, {len(parts['train'])} of them for training and "
+    encoder = load_encoder(model, "raise", **machine)
+    options.note(
+        f"{counted(len(found.groups), 'image')}, {len(parts['train'])} of them for training and "
         f"{len(parts['test'])} for test"
     )
-    encoder.set_params(verbose=int(shows_progress()))
+    encoder.set_params(verbose=int(options.shows_progress()))
     # First, as it refuses what cannot be read.
     embedding = encoder.transform(found.X)
     features = {"pixels": pixel_features(found.X), "embedding": embedding}
-    rows = [_judge(name, y, features, found.groups, parts, seed) for name, y in judged.items()]
-    left_out = {
-        name: _one_class(y, parts) for name, y in chosen.items() if name not in judged
-    } | dict(found.get("ignored", {}))
+    result = {
+        **{part: len(rows) for part, rows in parts.items()},
+        "test_patients": len({*found.groups[parts["test"]].tolist()}),
+        "labels": [
+            _judge(name, y, features, found, parts, seed)
+            for name, y in chosen.items()
+            if name not in left_out
+        ],
+        "left_out": left_out | found.get("ignored", {}),
+    }
     if as_json:
-        whole = {
-            **{part: len(kept) for part, kept in parts.items()},
-            "test_patients": len(np.unique(found.groups[parts["test"]])),
-            "labels": rows,
-            "left_out": left_out,
-        }
-        click.echo(json.dumps(whole))
+        options.show_json(result)
         return
-    click.echo(_table(rows))
-    for name, why in left_out.items():
-        note(f"left out: {brief(name)}: {why}")
+    options.show(_table(result["labels"]))
+    for name, why in result["left_out"].items():
+        options.note(f"left out: {brief(name)}: {why}")
 
 
-def _parts(data: "Radiographs", split: str | None, seed: int) -> "dict[str, NDArray[Any]]":
+def _parts(data: "Radiographs", split: str | None, seed: int) -> "Parts":
     import numpy as np
 
+    from otcxr_sk.datasets import check_leakage
     from otcxr_sk.evaluation import MultilabelStratifiedGroupKFold
 
     if split is None:
@@ -130,33 +124,30 @@ def _parts(data: "Radiographs", split: str | None, seed: int) -> "dict[str, NDAr
     for part, rows in parts.items():
         if not len(rows):
             raise ValueError(f"no row of column {split!r} is {part!r}; write train and test there")
+    check_leakage(data.groups, [(parts["train"], parts["test"])])
     return parts
 
 
-def _one_class(y: "NDArray[Any]", parts: "Mapping[str, NDArray[Any]]") -> str:
+def _one_class(y: "NDArray[Any]", parts: "Parts") -> str:
     """Return why a label cannot be judged; "" if it can."""
-    for part, rows in parts.items():
-        if not {0, 1} <= set(y[rows].tolist()):
-            return f"only one class in {part}"
-    return ""
+    lacking = [part for part, rows in parts.items() if not has_both_classes(y[rows])]
+    return f"only one class in {lacking[0]}" if lacking else ""
 
 
 def _judge(
     name: str,
     y: "NDArray[Any]",
     features: "Mapping[str, NDArray[Any]]",
-    groups: "NDArray[Any]",
-    parts: "Mapping[str, NDArray[Any]]",
+    data: "Radiographs",
+    parts: "Parts",
     seed: int,
 ) -> dict[str, Any]:
-    import numpy as np
-
     from otcxr_sk.evaluation import compare
 
     found = compare(
         features,
         y,
-        groups,
+        data.groups,
         train=parts["train"],
         test=parts["test"],
         reference="pixels",
@@ -169,16 +160,12 @@ def _judge(
         for part, rows in parts.items()
         for what, value in (("positive", 1), ("negative", 0))
     }
-    numbers = {
-        "auc": embedding["score"],
-        "auc_pixels": pixels["score"],
-        **{key: embedding[key] for key in ("difference", "low", "high")},
-    }
     return {
         "label": name,
         **counts,
-        # JSON knows no NaN.
-        **{key: value if np.isfinite(value) else None for key, value in numbers.items()},
+        "auc": embedding["score"],
+        "auc_pixels": pixels["score"],
+        **{key: embedding[key] for key in ("difference", "low", "high")},
     }
 
 
@@ -191,10 +178,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for name, row in zip(names, rows, strict=True):
         positive, negative = row["test_positive"], row["test_negative"]
-        low, high = (math.nan if row[key] is None else row[key] for key in ("low", "high"))
         lines.append(
             f"{name:<{width}}  {f'{positive} of {positive + negative}':>16}  "
             f"{row['auc_pixels']:>6.3f}  {row['auc']:>9.3f}  "
-            f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+            f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         )
     return "\n".join(lines)

@@ -4,28 +4,21 @@ from pathlib import Path
 
 import click
 
+from otcxr_sk.cli import _options as options
 from otcxr_sk.cli._data import load_model
-from otcxr_sk.cli._options import (
-    PathType,
-    examples,
-    model_argument,
-    note,
-    overwrite_option,
-    require_output,
-)
 
 
 @click.command(
-    short_help="Write a model for ONNX, timm and torch.",
-    epilog=examples(
+    short_help="Write a model for ONNX, torch and timm.",
+    epilog=options.examples(
         "otcxr-sk export model encoder.onnx",
         "otcxr-sk export classifier classifier.pt2",
         "otcxr-sk export model encoder.safetensors",
     ),
 )
-@model_argument
-@click.argument("out", type=PathType())
-@overwrite_option
+@options.model
+@click.argument("out", type=options.PathType())
+@options.overwrite
 def export(model: Path, out: Path, overwrite: bool) -> None:
     r"""Write a model for other programs; the suffix of OUT decides for which.
 
@@ -34,7 +27,7 @@ def export(model: Path, out: Path, overwrite: bool) -> None:
     .pt2          the same as a program of torch.export
     .safetensors  the encoder's weights under timm's names, for timm and torch
     """
-    require_output(out, overwrite, ".onnx", ".pt2", ".safetensors")
+    options.require_output(out, overwrite, ".onnx", ".pt2", ".safetensors")
     from otcxr_sk import estimators
 
     fitted = load_model(model)
@@ -44,4 +37,4 @@ def export(model: Path, out: Path, overwrite: bool) -> None:
         estimators.export_torch(fitted, out)
     else:
         getattr(fitted, "pretrainer_", fitted).save_encoder(out)
-    note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    options.note_size(out)

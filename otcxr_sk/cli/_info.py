@@ -3,13 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import platform, python_version
+from typing import Any
 
 import click
 
-from otcxr_sk._quote import plain_text
 from otcxr_sk._version import __version__
-from otcxr_sk.cli._data import load_model, require_existing
-from otcxr_sk.cli._options import PathType, examples
+from otcxr_sk.cli import _options as options
+from otcxr_sk.cli._data import load_model, read_config, require_existing
 
 _PACKAGES = (
     "torch", "timm", "scikit-learn", "numpy", "pydicom", "pillow", "imagecodecs", "onnxruntime",
@@ -19,55 +19,56 @@ _PACKAGES = (
 
 @click.command(
     short_help="Describe a run, a model, or this installation.",
-    epilog=examples("otcxr-sk info", "otcxr-sk info model.run", "otcxr-sk info model"),
+    epilog=options.examples(
+        "otcxr-sk info",
+        "otcxr-sk info model.run",
+        "otcxr-sk info model --json | jq .history.loss",
+    ),
 )
-@click.argument("run", type=PathType(), required=False)
-def info(run: Path | None) -> None:
+@click.argument("run", type=options.PathType(), required=False)
+@options.as_json
+def info(run: Path | None, as_json: bool) -> None:
     """Describe a training run, even while it is running, or a saved model or encoder.
 
     RUN is a checkpoint folder, a folder of save_pretrained, or a file of save_encoder. Nothing is
     changed. Without RUN, versions are told: put them into a report of a problem.
     """
     if run is None:
-        click.echo(_versions())
-        return
-    require_existing(run)
-    if (run / "config.json").exists():
-        click.echo(plain_text(_model(run)))
-        return
-    from otcxr_sk.training import describe
+        versions = _versions()
+        found, text = versions, options.aligned(versions)
+    elif (require_existing(run) / "config.json").exists():
+        found, text = _model(run)
+    else:
+        from otcxr_sk.training import describe, facts
 
-    click.echo(plain_text(describe(run)))
+        found, text = facts(run), describe(run)
+    if as_json:
+        options.show_json(found)
+    else:
+        options.show(text)
 
 
-def _versions() -> str:
-    rows = {"otcxr-sk": __version__, "python": python_version(), "system": platform()}
+def _versions() -> dict[str, Any]:
+    versions = {"otcxr-sk": __version__, "python": python_version(), "system": platform()}
     for name in _PACKAGES:
         try:
-            rows[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            rows[name] = "not installed"
-    return _table(rows)
+            versions[name] = "not installed"
+    return versions
 
 
-def _model(folder: Path) -> str:
+def _model(folder: Path) -> tuple[dict[str, Any], str]:
     model = load_model(folder)
     encoder = getattr(model, "pretrainer_", model)
     rows = {
         "estimator": type(model).__name__,
         "encoder": encoder.encoder_name_,
         "embedding": f"{encoder.embedding_dim_} numbers",
-        "images": f"{_known(encoder.n_images_)} of {_known(encoder.n_patients_)} patients",
-        "epochs": str(encoder.n_epochs_),
-        **{name: f"{values[-1]:.4g}" for name, values in encoder.history_.items() if values},
+        "images": encoder.n_images_,
+        "patients": encoder.n_patients_,
+        "epochs": encoder.n_epochs_,
+        **{name: values[-1] for name, values in encoder.history_.items() if values},
     }
-    return f"{folder}\n{_table(rows, '  ')}\n\n{model!r}"
-
-
-def _known(number: int | None) -> str:
-    return "unknown number" if number is None else str(number)
-
-
-def _table(rows: dict[str, str], indent: str = "") -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{indent}{name:<{width}}  {text}" for name, text in rows.items())
+    text = f"{folder}\n{options.aligned(rows, '  ')}\n\n{model!r}"
+    return {"folder": str(folder), **read_config(folder)}, text

@@ -1,6 +1,5 @@
 """`otcxr-sk inspect`."""
 
-import json
 import os
 import sys
 import warnings
@@ -11,15 +10,8 @@ from typing import Any
 import click
 
 from otcxr_sk._files import replacing
-from otcxr_sk._quote import plain_text
+from otcxr_sk.cli import _options as options
 from otcxr_sk.cli._data import find_files
-from otcxr_sk.cli._options import (
-    PathType,
-    examples,
-    json_option,
-    overwrite_option,
-    require_output,
-)
 
 _WIDTH, _SQUARE = 48, 64
 # Of a terminal without shades, from black to white.
@@ -28,21 +20,23 @@ _RAMP = " .:-=+*#%@"
 
 @click.command(
     short_help="Show how files would be read, or why they would be refused.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk inspect image.dcm",
         "otcxr-sk inspect *.dcm --png sheet.png",
         "find images -type f | otcxr-sk inspect - --json | jq 'select(.refused).file'",
     ),
 )
-@click.argument("files", nargs=-1, required=True, type=PathType(allow_dash=True), metavar="FILE...")
-@click.option("--png", type=PathType(), help="Write the images to one picture, for a closer look.")
+@click.argument(
+    "files", nargs=-1, required=True, type=options.PathType(allow_dash=True), metavar="FILE..."
+)
+@options.path("--png", help="Write the images to one picture, for a closer look.")
 @click.option(
     "--thumbnail/--no-thumbnail",
     default=None,
     help="Draw each image.  [default: if stdout is a terminal]",
 )
-@overwrite_option
-@json_option
+@options.overwrite
+@options.as_json
 def inspect(
     files: tuple[Path, ...],
     png: Path | None,
@@ -56,16 +50,16 @@ def inspect(
     --json, each file is one line. The exit status is 1 if a file would be refused.
     """
     if png:
-        require_output(png, overwrite, ".png")
+        options.require_output(png, overwrite, ".png")
     draws = sys.stdout.isatty() if thumbnail is None else thumbnail
     refused, small = 0, []
     for path in find_files(files):
         decisions, pixels = _decide(path)
         refused += decisions["refused"] is not None
         if as_json:
-            click.echo(json.dumps(decisions))
+            options.show_json(decisions)
         else:
-            click.echo(plain_text(_text(decisions)))
+            options.show(_text(decisions))
             if draws and pixels is not None:
                 click.echo(_drawn(pixels))
         if png:
@@ -102,13 +96,10 @@ def _decide(path: str) -> tuple[dict[str, Any], Any]:
 
 
 def _text(decisions: Mapping[str, Any]) -> str:
-    lines = [decisions["file"]]
-    for name, value in decisions.items():
-        if name in ("file", "warnings") or value is None:
-            continue
-        lines.append(f"  {name.replace('_', ' '):<16} {value}")
-    lines += [f"  {'warning':<16} {warning}" for warning in decisions["warnings"]]
-    return "\n".join(lines)
+    told = [(name.replace("_", " "), value) for name, value in decisions.items()]
+    told = [(name, value) for name, value in told if name not in ("file", "warnings") and value]
+    told += [("warning", warning) for warning in decisions["warnings"]]
+    return "\n".join([decisions["file"], *(f"  {name:<16} {value}" for name, value in told)])
 
 
 def _shrunk(pixels: Any, width: int, height: int, aspect: float = 1.0) -> Any:

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ import click
 from otcxr_sk._quote import plain_text
 from otcxr_sk._version import __version__
 from otcxr_sk.cli._check import check
+from otcxr_sk.cli._data import near
 from otcxr_sk.cli._demo import demo
 from otcxr_sk.cli._embed import embed
 from otcxr_sk.cli._evaluate import evaluate
@@ -53,8 +53,7 @@ class _Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or say which one may be meant."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = get_close_matches(args[0], self.commands, n=1)
-            advice = f"; did you mean {near[0]!r}?" if near else ""
+            advice = near(args[0], self.commands)
             raise click.UsageError(f"there is no command {args[0]!r}{advice}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -1,7 +1,10 @@
-"""Arguments and options that commands share."""
+"""Arguments and options that commands share, and what commands print."""
 
+import json
+import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import click
 
 from otcxr_sk._files import require_writable
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import quoted
+from otcxr_sk._quote import plain_text, quoted
 
 
 class PathType(click.Path):
@@ -35,27 +38,40 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])
 
 
-data_argument = click.argument(
+def path(*names: str, **more: Any) -> Any:
+    """Make an option that takes a path."""
+    return click.option(*names, type=PathType(), **more)
+
+
+data = click.argument(
     "data", nargs=-1, required=True, type=PathType(allow_dash=True), metavar="DATA..."
 )
-model_argument = click.argument("model", type=PathType())
+model = click.argument("model", type=PathType())
 
-labels_option = click.option(
+labels = path(
     "--labels",
-    type=PathType(),
     metavar="CSV",
     help="Table with the columns path, patient_id and one per label. By default labels.csv in a "
     "folder, or the arrays of an .npz.",
 )
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is at --out.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-device_option = click.option(
+names = click.option(
+    "--label", "names", multiple=True, metavar="NAME", help="Only this label; may be repeated."
+)
+seed = click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what is at --out.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+device = click.option(
     "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ..."
 )
-workers_option = click.option(
+workers = click.option(
     "--workers", type=click.IntRange(0), help="Processes that read images.  [default: auto]"
 )
+
+
+def on_error(what: str) -> Any:
+    """Make the option that says what becomes of images that cannot be used."""
+    choice = click.Choice(["raise", "warn"])
+    return click.option("--on-error", type=choice, default="raise", help=what)
 
 
 def shows_progress() -> bool:
@@ -65,7 +81,43 @@ def shows_progress() -> bool:
 
 def note(text: str) -> None:
     """Tell how the work goes."""
-    click.echo(text, err=True)
+    click.echo(plain_text(text), err=True)
+
+
+def note_size(path: Path) -> None:
+    """Tell what was written."""
+    note(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def show(text: str) -> None:
+    """Print a result for people, whatever the files hold that it tells of."""
+    click.echo(plain_text(text))
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """Print a result for programs."""
+    click.echo(json.dumps(_finite(result), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return what JSON holds: null in the place of NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def aligned(rows: Mapping[str, Any], indent: str = "") -> str:
+    """Return names and values as two columns."""
+    width = max(map(len, rows))
+    return "\n".join(f"{indent}{name:<{width}}  {_shown(value)}" for name, value in rows.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def require_output(path: Path, overwrite: bool, *suffixes: str) -> None:

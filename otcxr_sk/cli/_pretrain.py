@@ -1,6 +1,5 @@
 """`otcxr-sk pretrain`."""
 
-import json
 import os
 import time
 from ast import literal_eval
@@ -11,36 +10,23 @@ from typing import Any
 import click
 
 from otcxr_sk._quote import counted, quoted
+from otcxr_sk.cli import _options as options
 from otcxr_sk.cli._data import find_images, only, read_labelled
-from otcxr_sk.cli._options import (
-    PathType,
-    data_argument,
-    device_option,
-    examples,
-    json_option,
-    note,
-    overwrite_option,
-    require_output,
-    seed_option,
-    shows_progress,
-    workers_option,
-)
 
 
 @click.command(
     short_help="Learn an encoder from images without labels.",
-    epilog=examples(
+    epilog=options.examples(
         "otcxr-sk pretrain images/ --out model",
         "otcxr-sk pretrain images/ --labels patients.csv --out model --epochs 20",
         "otcxr-sk pretrain images/ --out model --preset full --encoder resnet34 --cache cache/",
         "otcxr-sk pretrain images/ --out model --set views__erase=0.2 --set optimizer=lars",
     ),
 )
-@data_argument
-@click.option("--out", type=PathType(), required=True, help="Folder for the model.")
-@click.option(
+@options.data
+@options.path("--out", required=True, help="Folder for the model.")
+@options.path(
     "--labels",
-    type=PathType(),
     metavar="CSV",
     help="Table with the columns path and patient_id: only its images are used, and its patients "
     "are remembered.  [default: all images, of unknown patients]",
@@ -52,7 +38,7 @@ from otcxr_sk.cli._options import (
     help="Start from LAPTOP (a few thousand images, CPU) or from the library's defaults (GPU).",
 )
 @click.option("--encoder", metavar="NAME", help="A timm model.  [default: the preset's]")
-@click.option("--weights", type=PathType(), help="File or folder of weights to start from.")
+@options.path("--weights", help="File or folder of weights to start from.")
 @click.option("--image-size", type=click.IntRange(1), help="In pixels.  [default: the preset's]")
 @click.option("--epochs", type=click.IntRange(0), help="[default: the preset's]")
 @click.option("--batch-size", type=click.IntRange(2), help="[default: the preset's]")
@@ -63,33 +49,26 @@ from otcxr_sk.cli._options import (
     metavar="NAME=VALUE",
     help="Any parameter of OTCXRPretrainer, also of its groups.",
 )
-@click.option("--cache", type=PathType(), help="Folder that keeps decoded images.")
-@click.option(
-    "--checkpoint", type=PathType(), help="Folder that the run is saved to.  [default: OUT.run]"
+@options.path("--cache", help="Folder that keeps decoded images.")
+@options.path(
+    "--checkpoint",
+    help="Folder that the run is saved to.  [default: OUT.run]",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "warn"]),
-    default="raise",
-    help="Stop before training if an image cannot be used, or leave it out with a warning.",
-)
-@overwrite_option
-@seed_option
-@device_option
-@workers_option
-@json_option
+@options.on_error("Stop before training at images that cannot be used, or leave them out and warn.")
+@options.overwrite
+@options.seed
+@options.device
+@options.workers
+@options.as_json
 def pretrain(
     data: tuple[Path, ...],
     out: Path,
     labels: Path | None,
     preset: str,
     others: tuple[str, ...],
-    cache: Path | None,
     checkpoint: Path | None,
-    on_error: str,
     overwrite: bool,
     seed: int,
-    device: str,
     workers: int | None,
     as_json: bool,
     **chosen: Any,
@@ -102,9 +81,9 @@ def pretrain(
     The run is saved as it goes. After Ctrl-C, or a crash, the same command goes on with it. The
     model is a folder as save_pretrained writes it: no pickle, no name of a file or patient.
     """
-    require_output(out, overwrite)
     if os.path.lexists(out) and not _is_model(out):
         raise ValueError(f"{quoted(str(out))} is no model, so it is not replaced; choose another")
+    options.require_output(out, overwrite)
     run = checkpoint or out.with_name(f"{out.name}.run")
     from otcxr_sk import LAPTOP, OTCXRPretrainer
     from otcxr_sk.training import join_processes
@@ -112,13 +91,10 @@ def pretrain(
     given = {
         **(LAPTOP if preset == "laptop" else {}),
         **{name: value for name, value in chosen.items() if value is not None},
-        "device": device,
         "num_workers": "auto" if workers is None else workers,
-        "on_error": on_error,
         "random_state": seed,
-        "cache": cache,
         "checkpoint": run,
-        "verbose": int(shows_progress()),
+        "verbose": int(options.shows_progress()),
     }
     estimator = OTCXRPretrainer(**given).set_params(**_parse(others))
     X, groups = _read(data, labels)
@@ -127,7 +103,7 @@ def pretrain(
     # Of those that torchrun has started, one writes and tells.
     is_first = join_processes(estimator.device).is_first
     if is_first:
-        note(
+        options.note(
             f"Pre-training on {len(X)} images for {counted(estimator.epochs, 'epoch')}. The run is "
             f"saved in {run}; `otcxr-sk info {run}` tells how far it is."
         )
@@ -152,13 +128,12 @@ def pretrain(
         "seconds": round(time.perf_counter() - started, 1),
         **{name: values[-1] for name, values in estimator.history_.items() if values},
     }
-    if as_json:
-        click.echo(json.dumps(result))
-        return
     if run.is_dir():
-        note(f"The run in {run} is not needed any more, unless you train on.")
-    for name, value in result.items():
-        click.echo(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
+        options.note(f"The run in {run} is not needed any more, unless you train on.")
+    if as_json:
+        options.show_json(result)
+    else:
+        options.show(options.aligned(result))
 
 
 def _is_model(out: Path) -> bool:

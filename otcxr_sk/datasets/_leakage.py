@@ -125,7 +125,7 @@ def _folds(splits: Any, n: int) -> Iterable[tuple[str, dict[str, NDArray[np.intp
                 f"row numbers for each fold; at position {fold} is neither"
             )
         train, test = (_rows(part, n, fold) for part in item)
-        yield f"fold {fold}: ", {"train": train, "test": test}
+        yield f"fold {fold}: " * (len(items) > 1), {"train": train, "test": test}
 
 
 def _rows(rows: ArrayLike, n: int, fold: int) -> NDArray[np.intp]:

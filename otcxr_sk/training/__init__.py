@@ -51,6 +51,7 @@ __all__ = [
     "describe",
     "evaluate",
     "explained_memory",
+    "facts",
     "join_processes",
     "put_on",
     "scan",

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from textwrap import fill
@@ -47,12 +48,38 @@ def describe(path: str | os.PathLike[str]) -> str:
     OSError
         If it cannot be read.
     """
+    path = _existing(path)
+    return "\n".join(_run(path) if path.is_dir() else _encoder(path))
+
+
+def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `describe` tells, for programs.
+
+    Parameters
+    ----------
+    path : path
+        As of `describe`, and with its errors.
+
+    Returns
+    -------
+    facts : dict
+        As JSON holds them, but for NaN in the history.
+    """
+    path = _existing(path)
+    if not path.is_dir():
+        metadata, shapes = _read_encoder(path)
+        return {"file": str(path), "weights": _number(shapes), "tensors": len(shapes), **metadata}
+    name, run, saved_at, damaged = _newest(path)
+    told = {**run._asdict(), "unusable": len(run.unusable), "held_out": run.held_out}
+    files = {"checkpoint": name, "saved_at": saved_at, "damaged": damaged}
+    return {"folder": str(path), **told, **files}
+
+
+def _existing(path: Any) -> Path:
     path = Path(as_path(path))
-    if path.is_dir():
-        return "\n".join(_run(path))
     if not path.exists():
         raise ValueError(f"{str(path)!r} does not exist; name a run's folder or a saved encoder")
-    return "\n".join(_encoder(path))
+    return path
 
 
 class _Run(NamedTuple):
@@ -71,6 +98,11 @@ class _Run(NamedTuple):
     stopped: bool
     seconds: float
     history: Mapping[str, Sequence[float]]
+
+    @property
+    def held_out(self) -> int:
+        """Number of images that are usable, and not trained on."""
+        return self.images - len(self.unusable) - self.training
 
 
 _PLACES = {
@@ -91,15 +123,7 @@ _PLACES = {
 
 
 def _run(folder: Path) -> Iterator[str]:
-    for _ in range(_LOOKS):
-        try:
-            name, run, saved_at, damaged = _newest(folder)
-            break
-        except FileNotFoundError:
-            # Training has replaced it by a newer one.
-            continue
-    else:
-        raise ValueError(f"{str(folder)!r} changes faster than it can be read")
+    name, run, saved_at, damaged = _newest(folder)
     yield plain_text(str(folder))
     yield from _line("run", ", ".join(_facts(run)))
     settings = [
@@ -120,6 +144,14 @@ def _run(folder: Path) -> Iterator[str]:
 
 def _newest(folder: Path) -> tuple[str, _Run, float, list[str]]:
     """Read the newest undamaged checkpoint, and name the damaged ones that are newer."""
+    for _ in range(_LOOKS):
+        # Training may replace it by a newer one meanwhile.
+        with suppress(FileNotFoundError):
+            return _newest_now(folder)
+    raise ValueError(f"{str(folder)!r} changes faster than it can be read")
+
+
+def _newest_now(folder: Path) -> tuple[str, _Run, float, list[str]]:
     damaged: list[str] = []
     for name in checkpoint_names(folder):
         path = folder / name
@@ -182,8 +214,8 @@ def _facts(run: _Run) -> Iterator[str]:
     yield counted(run.images, "image")
     if run.unusable:
         yield f"{len(run.unusable)} of them left out"
-    if held_out := run.images - len(run.unusable) - run.training:
-        yield f"{held_out} held out"
+    if run.held_out:
+        yield f"{run.held_out} held out"
 
 
 def _progress(run: _Run) -> str:
@@ -218,6 +250,20 @@ def _table(run: _Run) -> Iterator[str]:
 
 
 def _encoder(path: Path) -> Iterator[str]:
+    metadata, shapes = _read_encoder(path)
+    yield plain_text(str(path))
+    yield from _line("weights", f"{_number(shapes):,} numbers in {counted(len(shapes), 'tensor')}")
+    for name in ("encoder", "image_size", "resize", "pooling", "mean", "std"):
+        yield from _line(name, brief(metadata.get(name)))
+    yield from _line("otcxr-sk", brief(metadata["otcxr_sk_version"]))
+
+
+def _number(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(map(math.prod, shapes.values()))
+
+
+def _read_encoder(path: Path) -> tuple[dict[str, str], Mapping[str, Sequence[int]]]:
+    """Return the metadata of a saved encoder, and the shapes of its tensors."""
     try:
         with open_file(path) as file:
             metadata, shapes = read_header(file)
@@ -234,12 +280,7 @@ def _encoder(path: Path) -> Iterator[str]:
         ) from error
     if "otcxr_sk_version" not in metadata:
         raise ValueError(f"{str(path)!r} was not written by save_encoder")
-    yield plain_text(str(path))
-    weights = sum(map(math.prod, shapes.values()))
-    yield from _line("weights", f"{weights:,} numbers in {len(shapes)} tensors")
-    for name in ("encoder", "image_size", "resize", "pooling", "mean", "std"):
-        yield from _line(name, brief(metadata.get(name)))
-    yield from _line("otcxr-sk", brief(metadata["otcxr_sk_version"]))
+    return metadata, shapes
 
 
 def _line(name: str, text: str) -> Iterator[str]:

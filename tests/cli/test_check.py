@@ -17,7 +17,7 @@ def test_a_good_study_has_no_problems(as_json, folder):
     assert found["unreadable"] == found["duplicates"] == found["leakage"] == []
 
 
-def test_what_spoils_a_study_is_found(as_json, own):
+def test_what_spoils_a_study_is_found(as_json, run, own):
     """A file cut short, an image of one patient as another's, a patient in both parts."""
     shutil.copy(own / "PLANTED-00.png", own / "PLANTED-63.png")
     whole = (own / "PLANTED-10.png").read_bytes()
@@ -34,6 +34,10 @@ def test_what_spoils_a_study_is_found(as_json, own):
     (pair,) = found["duplicates"]
     assert (pair["rows"], pair["identical"], pair["across_patients"]) == ([0, 63], True, True)
     assert found["leakage"] == [{"parts": ["train", "test"], "patients": 1, "rows": [4, 5, 6, 7]}]
+    _, out, _ = run("check", own, "--split", "part")
+    line = next(one for one in out.decode().splitlines() if one.endswith("split by patient"))
+    assert "1 patient in both train and test, with 4 images (row 4, " in line
+    assert "PLANTED1" not in line.replace("PLANTED-", "")
 
 
 def test_a_person_sees_the_files_and_no_patient(run, own):

@@ -81,7 +81,7 @@ def test_a_shell_completes_commands():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["embd"], "there is no command 'embd'; did you mean 'embed'?"),
+        (["embd"], "there is no command 'embd' (did you mean 'embed'?)"),
         (["embed"], "Missing argument 'MODEL'."),
         (["embed", "m", ""], "the path is empty; is a variable of the shell not set?"),
         (["demo", "--out", ""], "the path is empty"),

@@ -67,6 +67,17 @@ def test_labels_with_one_class(refused, folder, model, tmp_path):
     assert "no label is 0 for some" in refused("evaluate", model, folder, "--labels", table)
 
 
+def test_a_patient_in_both_parts(refused, folder, model, tmp_path, monkeypatch):
+    """Told before any image is read, and by rows: the id is nobody's business."""
+    monkeypatch.setattr(OTCXRPretrainer, "transform", None)
+    rows = "".join(f"PLANTED-{row:02}.png,PLANTED,{row % 2},{row % 2}\n" for row in range(8))
+    rows = rows.replace(",0\n", ",train\n").replace(",1\n", ",test\n")
+    table = written(tmp_path / "t.csv", "path,patient_id,sick,part\n" + rows)
+    error = refused("evaluate", model, folder, "--labels", table, "--split", "part")
+    assert "1 of 1 patients is in both train and test, such as in rows 0 and 1" in error
+    assert "PLANTED" not in error
+
+
 def test_a_truncated_file(refused, folder, model, tmp_path):
     whole = (folder / "PLANTED-00.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])

@@ -95,6 +95,20 @@ def test_info_describes_a_model_an_encoder_and_the_installation(run, model):
     assert (status, out, "holds no run" in error) == (1, b"", True)
 
 
+def test_info_is_json_for_programs(as_json, run, model, folder, tmp_path):
+    assert as_json("info")[1][0]["otcxr-sk"]
+    _, [found] = as_json("info", model)
+    assert (found["estimator"], found["architecture"]["encoder"]) == (
+        "OTCXRPretrainer",
+        "test_resnet",
+    )
+    _, [found] = as_json("info", model / "encoder.safetensors")
+    assert (found["encoder"], found["weights"] > 1000) == ("test_resnet", True)
+    assert run("pretrain", folder, "--out", tmp_path / "m", *SMALL)[0] == 0
+    _, [found] = as_json("info", tmp_path / "m.run")
+    assert (found["images"], found["epoch"], len(found["history"]["loss"])) == (64, 2, 2)
+
+
 def test_a_model_is_exported_for_timm_and_onnx(run, model, phantoms, tmp_path):
     out = tmp_path / "encoder.safetensors"
     assert run("export", model, out)[0] == 0

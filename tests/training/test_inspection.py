@@ -12,7 +12,7 @@ import torch
 
 from otcxr_sk.training import _inspection
 from otcxr_sk.training._checkpoint import CheckpointFolder, RunState
-from otcxr_sk.training._inspection import describe
+from otcxr_sk.training._inspection import describe, facts
 
 RUN = {
     "otcxr_sk": "1.2.3",
@@ -111,6 +111,15 @@ def test_a_damaged_newest_is_named_and_kept_and_the_one_before_it_described(fold
     assert found["saved"].endswith(f"{whole.name}, whole")
     assert found["damaged"].startswith(newest.name)
     assert newest.exists()
+
+
+def test_programs_are_told_the_same(folder):
+    newest = save(folder)
+    found = facts(folder)
+    assert (found["checkpoint"], found["damaged"]) == (newest.name, [])
+    assert (found["images"], found["unusable"], found["held_out"]) == (1000, 2, 198)
+    assert (found["epoch"], found["epochs"], found["history"]["loss"][-1]) == (4, 10, 2.5)
+    json.dumps(found)
 
 
 def test_nothing_is_written_or_removed(folder):
