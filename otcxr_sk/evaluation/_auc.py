@@ -123,7 +123,7 @@ class _Judged:
             return np.where(whole, each, 0).sum(0) / whole.sum(0)
 
     def fewest(self) -> int:
-        """Return the number of patients with positive images, or with negative ones."""
+        """Return how many patients have images of the class that fewer of them have."""
         return min(
             len(np.unique(np.concatenate([p[t[:, 0] == value] for t, _, p in self.parts])))
             for value in (0, 1)
