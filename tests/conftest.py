@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,10 +21,25 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--start-method",
+        choices=["spawn", "forkserver"],
+        help="start processes anew, as on other systems than Linux, instead of forking",
+    )
+
+
 def pytest_configure(config):
-    """Hide GPUs from all tests but their own, before torch looks, here and in what tests start."""
+    # Hide GPUs from all tests but their own, before torch looks, here and in what tests start.
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if method := config.getoption("start_method"):
+        from otcxr_sk.images.batches import _loading, _processes
+
+        multiprocessing.set_start_method(method, force=True)
+        _processes.METHOD = _loading.METHOD = None
+        # What tests send to new processes is imported there.
+        sys.path.append(str(config.rootpath))
 
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -229,6 +229,8 @@ def _inherit(*given: Any) -> None:
 
 def _unpack(packed: bytes, first: int, n: int, pipe: Connection) -> None:
     work, tasks = pickle.loads(packed)
+    # The filters of the program that asked are not known here; they decide there.
+    warnings.simplefilter("always")
     _serve(work, tasks, first, n, pipe)
 
 

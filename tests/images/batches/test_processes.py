@@ -1,9 +1,9 @@
 """Workers do not outlive the process that has started them."""
 
+import multiprocessing
 import os
 import signal
 import time
-from multiprocessing import get_context
 
 import numpy as np
 import psutil
@@ -11,23 +11,27 @@ import pytest
 
 from otcxr_sk.images.batches import _processes
 
-pytestmark = pytest.mark.skipif(_processes.METHOD != "fork", reason="needs fork")
-
 # Larger than what a pipe holds, so that workers are in the middle of sending.
 LARGE = np.zeros(10**6)
 
 
-def start_and_wait(pipe):
-    team = _processes.Team(lambda task: LARGE, range(9), 3)
+def large(task):
+    return LARGE
+
+
+def start_and_wait(method, pipe):
+    _processes.METHOD = method
+    team = _processes.Team(large, range(9), 3)
+    for task in range(3):
+        team.result(task, on_silence=lambda: None)
     pipe.send([process.pid for process in team._processes])
     time.sleep(60)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_when_the_process_that_started_them_is_killed(how):
-    context = get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=start_and_wait, args=(theirs,))
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=start_and_wait, args=(_processes.METHOD, theirs))
     with ours, theirs:
         process.start()
         workers = [psutil.Process(pid) for pid in ours.recv()]

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import warnings
-from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def numbers(rows):
 
 def workers():
     # Those of joblib, which other tests have started, are of another class.
-    return [one for one in multiprocessing.active_children() if one.name.startswith("Fork")]
+    return [one for one in multiprocessing.active_children() if not one.name.startswith("Loky")]
 
 
 def wait_a_minute(rows):
@@ -75,13 +75,14 @@ def interrupted(batches):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interrupt_of_all_processes_does_not_stop_workers():
-    def read(rows):
-        if rows[0] == 0:
-            signal.raise_signal(signal.SIGINT)
-        return rows
+def interrupt(rows):
+    if rows[0] == 0:
+        signal.raise_signal(signal.SIGINT)
+    return rows
 
-    assert len(list(read_ahead(read, BATCHES, 2))) == 10
+
+def test_an_interrupt_of_all_processes_does_not_stop_workers():
+    assert len(list(read_ahead(interrupt, BATCHES, 2))) == 10
 
 
 def test_the_handlers_of_signals_stay_as_they_were():
@@ -117,21 +118,34 @@ def assert_read_here(found, why):
 
 
 def test_a_process_of_a_pool_reads_by_itself():
-    with get_context("fork").Pool(1) as pool:
+    with multiprocessing.Pool(1) as pool:
         assert_read_here(pool.map(read_all, [0])[0], "this process belongs to a pool")
 
 
 @pytest.mark.parametrize("fails", ["first", "second"])
 def test_where_no_process_can_be_started_images_are_read_here(fails, monkeypatch):
-    forks, fork = iter(range(9)), os.fork
+    started, start = iter(range(9)), BaseProcess.start
 
-    def refused():
-        if next(forks) >= (fails == "second"):
+    def refused(process):
+        if next(started) >= (fails == "second"):
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        return fork()
+        start(process)
 
-    monkeypatch.setattr(os, "fork", refused)
+    monkeypatch.setattr(BaseProcess, "start", refused)
     assert_read_here(read_all(), "refuses to start any: Resource temporarily unavailable")
+    assert not workers()
+
+
+def test_ctrl_c_while_processes_are_started_leaves_none(monkeypatch):
+    start = BaseProcess.start
+
+    def interrupted(process):
+        start(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BaseProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(read_ahead(wait_a_minute, BATCHES, 2))
     assert not workers()
 
 
