@@ -3,7 +3,7 @@
 import os
 import time
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 
 from otcxr_sk._quote import counted, quoted
 from otcxr_sk.cli import _options as options
-from otcxr_sk.cli._data import find_images, only, read_labelled
+from otcxr_sk.cli._data import find_images, near, only, read_labelled
 
 
 @click.command(
@@ -96,7 +96,8 @@ def pretrain(
         "checkpoint": run,
         "verbose": int(options.shows_progress()),
     }
-    estimator = OTCXRPretrainer(**given).set_params(**_parse(others))
+    estimator = OTCXRPretrainer(**given)
+    estimator.set_params(**_parse(others, estimator.get_params(deep=False)))
     X, groups = _read(data, labels)
     if len(X) < 2:
         raise ValueError(f"at least 2 images are needed, got {len(X)}")
@@ -104,8 +105,8 @@ def pretrain(
     is_first = join_processes(estimator.device).is_first
     if is_first:
         options.note(
-            f"Pre-training on {len(X)} images for {counted(estimator.epochs, 'epoch')}. The run is "
-            f"saved in {run}; `otcxr-sk info {run}` tells how far it is."
+            f"Pre-training on {len(X)} images for {counted(estimator.epochs, 'epoch')}; "
+            f"`otcxr-sk info {run}` tells how far it is."
         )
     started = time.perf_counter()
     try:
@@ -151,12 +152,17 @@ def _read(data: Sequence[Path], labels: Path | None) -> tuple[Any, Any]:
     return found.X, found.groups
 
 
-def _parse(others: Sequence[str]) -> dict[str, Any]:
+def _parse(others: Sequence[str], known: Collection[str]) -> dict[str, Any]:
     parsed = {}
     for text in others:
         name, sign, value = text.partition("=")
         if not sign:
             raise click.UsageError(f"--set takes NAME=VALUE, got {text!r}")
+        if name.partition("__")[0] not in known:
+            raise ValueError(
+                f"--set knows no parameter {quoted(name)}{near(name, known)}; those of "
+                "OTCXRPretrainer are in its documentation"
+            )
         try:
             parsed[name] = literal_eval(value)
         except (ValueError, SyntaxError):

@@ -125,7 +125,9 @@ def load_labelled(
         csv_file = Path(as_path(source / "labels.csv" if labels is None else labels))
         return _from_folder(source, csv_file, wanted, missing)
     if source.suffix.lower() != ".npz":
-        raise ValueError(f"{shown(source)} is neither a folder nor an .npz file")
+        raise ValueError(
+            f"{shown(source)} is neither a folder nor an .npz; name the folder of the images"
+        )
     return _from_npz(source, None if labels is None else Path(as_path(labels)), wanted)
 
 
@@ -197,17 +199,18 @@ def _from_folder(
             )
         if path in paths:
             raise ValueError(
-                f"{table.at(row)}: path {quoted(name)} is also in row {table.lines[paths[path]]}"
+                f"{table.at(row)}: path {quoted(name)} is also in row "
+                f"{table.lines[paths[path]]}; remove one of them"
             )
         paths[path] = row
         if not os.path.isfile(path):
             absent.append(row)
     names = [table["path"][row] for row in absent]
     if absent and (missing == "raise" or len(absent) == len(paths)):
-        advice = "; pass missing='drop' to leave it out" if len(absent) < len(paths) else ""
+        advice = ", or leave such rows out, as missing='drop' does" * (len(absent) < len(paths))
         raise FileNotFoundError(
             f"{table.first(absent)}: path {quoted(names[0])} is not a file in "
-            f"{shown(folder)}{advice}"
+            f"{shown(folder)}; correct it{advice}"
         )
     gone = set(absent)
     found = [path for path, row in paths.items() if row not in gone]
@@ -319,7 +322,10 @@ def _as_text(values: np.ndarray) -> list[str]:
 
 def _patients(table: Table) -> np.ndarray:
     if "patient_id" not in table:
-        raise ValueError(f"{table} has no column 'patient_id'; it has {listed(table)} ({_WHY})")
+        raise ValueError(
+            f"{table} has no column 'patient_id'; it has {listed(table)}: add or rename one, since "
+            f"{_WHY}"
+        )
     patients = table["patient_id"]
     if blank := [row for row, patient in enumerate(patients) if is_no_id(patient)]:
         raise ValueError(
@@ -390,7 +396,8 @@ def _targets(table: Table, wanted: Sequence[str] | None) -> dict[str, Any]:
         reasons = [f"{quoted(name)}: {why}" for name, why in ignored.items()]
         more = "; ..." if len(reasons) > _NAMED else ""
         raise ValueError(
-            f"{table} has no column that can be a target ({'; '.join(reasons[:_NAMED])}{more})"
+            f"{table} has no column that can be a target ({'; '.join(reasons[:_NAMED])}{more}); "
+            f"add one with 2 to {_MAX_CLASSES} values"
         )
     labels = np.stack(columns, axis=1) if columns else np.empty((len(table.lines), 0))
     return {"labels": labels, "label_names": names, "ignored": ignored}

@@ -124,7 +124,8 @@ class ImageCache:
                     file.write(_TAG)
         except OSError as error:
             raise ValueError(
-                f"the cache folder {os.fspath(folder)!r} cannot be used: {reason(error)}"
+                f"the cache folder {os.fspath(folder)!r} cannot be used: {reason(error)}; choose "
+                "another"
             ) from error
 
     def entry(self, path: str, size: int, resize: str) -> "Entry":

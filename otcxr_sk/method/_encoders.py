@@ -74,7 +74,7 @@ class DenseEncoder(nn.Module):
             except Exception as error:  # A user's module may raise anything.
                 raise ValueError(
                     f"the encoder {type(backbone).__name__} cannot take images of {size} x {size} "
-                    "pixels in one channel, as the error above says; choose another image_size or "
+                    "pixels in one channel; choose another image_size or "
                     "encoder"
                 ) from error
         self.train(was_training)

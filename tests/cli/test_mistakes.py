@@ -56,9 +56,19 @@ def test_a_column_that_is_not_there(refused, folder, model):
     assert "only one value" in refused("report", model, folder, "--label", "one")
 
 
+def test_rows_that_are_wrong(refused, folder, model, tmp_path):
+    twice = written(tmp_path / "t.csv", "path,patient_id,sick\n" + 2 * "PLANTED-00.png,1,1\n")
+    assert "is also in row 2; remove one" in refused("evaluate", model, folder, "--labels", twice)
+    rows = "PLANTED-00.png,1,1\nimages/PLANTED-04.png,2,0\n"
+    astray = written(tmp_path / "t.csv", "path,patient_id,sick\n" + rows)
+    error = refused("evaluate", model, folder, "--labels", astray)
+    assert "row 3: path 'images/PLANTED-04.png' is not a file" in error
+    assert "correct it, or leave such rows out" in error
+
+
 def test_a_table_without_patients(refused, folder, model, tmp_path):
     table = written(tmp_path / "t.csv", "path,sick\nPLANTED-00.png,1\nPLANTED-04.png,0\n")
-    assert "has no column 'patient_id'" in refused("evaluate", model, folder, "--labels", table)
+    assert "add or rename one" in refused("evaluate", model, folder, "--labels", table)
 
 
 def test_labels_with_one_class(refused, folder, model, tmp_path):
@@ -96,6 +106,8 @@ def test_a_hostile_file(refused, model, tmp_path):
 
 
 def test_an_output_that_exists(refused, run, folder, model, tmp_path):
+    (tmp_path / "m").mkdir()
+    assert "is no model, so it is not replaced" in refused("pretrain", folder, "--out", "m")
     written(tmp_path / "e.npy", "mine")
     assert "--overwrite" in refused("embed", model, folder, "--out", "e.npy")
     assert (tmp_path / "e.npy").read_text() == "mine"
@@ -134,7 +146,7 @@ def test_a_model_that_is_none(refused, folder, model, tmp_path):
         "m.joblib": "any code",
         "e.safetensors": "weights alone",
         "run": "holds no model",
-        "broken": "config.json",
+        "broken": "config.json is not a JSON object, or a damaged one; copy the whole folder again",
         "no": "there is no 'no'",
     }.items():
         assert why in refused("embed", name, folder)
@@ -155,3 +167,11 @@ def test_nothing_on_stdin(refused, model, on_stdin):
 def test_a_parameter_that_is_not_there(refused, folder):
     error = refused("pretrain", folder, "--out", "m", "--set", "views__eraze=1")
     assert "eraze" in error
+    error = refused("pretrain", folder, "--out", "m", "--set", "learning_rat=1")
+    assert "did you mean 'learning_rate'?" in error
+
+
+def test_more_than_one_npz(refused, model, tmp_path):
+    for name in ("a.npz", "b.npz"):
+        (tmp_path / name).touch()
+    assert "name nothing beside it" in refused("embed", model, "a.npz", "b.npz")

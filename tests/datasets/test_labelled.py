@@ -204,7 +204,7 @@ def test_images_of_a_folder_are_in_the_order_of_the_table(folder, table):
         (
             "path,patient_id\n3.png,a\n2.png,b\n4.png,c\n",
             FileNotFoundError,
-            r"row 2 \(and 1 more\): path '3.png' is not a file in .*; pass missing='drop' to leave",
+            r"row 2 \(and 1 more\): path '3.png' is not a file in .*; correct it, or leave",
         ),
         ("path,patient_id\n,a\n2.png,b\n,c\n", ValueError, r"row 2 \(and 1 more\): path is empty"),
         ("path,patient_id\n1.png,a\n3.png,b\n", FileNotFoundError, "row 3: path '3.png'"),
@@ -237,7 +237,9 @@ def test_rows_without_a_file_can_be_left_out(folder, table):
     for name in ("labels", "groups"):
         np.testing.assert_array_equal(data[name], alone[name])
     assert data.table["path"].tolist() == ["1.png", "sub/1.png"]
-    with pytest.raises(FileNotFoundError, match=r"row 2: path '9\.png' is not a file in \S*$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"row 2: path '9\.png' is not a file in \S*; correct it$"
+    ):
         load_labelled(folder, table("path,patient_id\n9.png,a\n"), missing="drop")
     with pytest.raises(ValueError, match="missing must be 'raise' or 'drop', got 'skip'"):
         load_labelled(folder, missing="skip")

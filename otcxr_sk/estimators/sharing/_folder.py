@@ -33,6 +33,7 @@ CONFIG, CARD, SUMS = "config.json", "README.md", "SHA256SUMS"
 
 # Bytes that they may have.
 _MOST = {CONFIG: 2**24, CARD: 2**20, SUMS: 2**12}
+_AGAIN = "copy the whole folder again"
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]{1,40})")
 
 # Seconds after which an unfinished folder is taken for abandoned.
@@ -218,7 +219,7 @@ class ModelFolder:
         try:
             self.config = parse(config)
         except ValueError:
-            self.refuse(f"{CONFIG} is not a JSON object, or a damaged one")
+            self.refuse(f"{CONFIG} is not a JSON object, or a damaged one; {_AGAIN}")
         self._check_kind(kind, version)
         names = {*_MOST, *map(weights_file, parts)}
         self._check_names(names)
@@ -254,7 +255,7 @@ class ModelFolder:
         try:
             state = load(content)
         except (SafetensorError, ValueError, LookupError, TypeError):
-            self.refuse(f"{name} is damaged")
+            self.refuse(f"{name} is damaged; {_AGAIN}")
         for key, value in state.items():
             if value.dtype != expected[key].dtype:
                 self.refuse(f"{name} has {quoted(key)} of {value.dtype}, not {expected[key].dtype}")
@@ -266,7 +267,7 @@ class ModelFolder:
         try:
             return read_header(file).shapes
         except ValueError:
-            self.refuse(f"{name} is damaged, cut short or not a safetensors file")
+            self.refuse(f"{name} is damaged, cut short or not a safetensors file; {_AGAIN}")
 
     def _open(self, name: str) -> Any:
         try:
@@ -278,7 +279,7 @@ class ModelFolder:
         try:
             return read_file(os.path.join(self._path, name), _MOST[name], follow=False)
         except FileNotFoundError:
-            self.refuse(f"it has no file {name}")
+            self.refuse(f"it has no file {name}; {_AGAIN}")
         except OSError as error:
             self.refuse(f"its file {name} cannot be read: {reason(error)}")
 
@@ -305,7 +306,7 @@ class ModelFolder:
         for name in sorted(found - names):
             self.refuse(f"it has a file {quoted(name)}, which is none of its own; remove it")
         for name in sorted(names - found):
-            self.refuse(f"it has no file {name}")
+            self.refuse(f"it has no file {name}; {_AGAIN}")
 
     def _read_sums(self, names: set[str]) -> dict[str, str]:
         lines = self._read(SUMS).decode("ascii", "replace").splitlines()
@@ -317,4 +318,6 @@ class ModelFolder:
 
     def _check_sum(self, name: str, content: bytes) -> None:
         if sha256(content).hexdigest() != self._sums[name]:
-            self.refuse(f"the checksum of {name} is another one: it was changed or damaged")
+            self.refuse(
+                f"the checksum of {name} is another one: it was changed or damaged; {_AGAIN}"
+            )
