@@ -84,7 +84,8 @@ def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, 
         )
     create_folder(out)
     require_writable(out)
-    _tell_left_out(found, by_name, targets)
+    left_out = {name: "only one class in training" for name in by_name if name not in targets}
+    options.note_left_out(found.get("ignored", {}) | left_out)
 
     settings = {**LAPTOP, "random_state": seed, "verbose": int(options.shows_progress())}
     if data is None:
@@ -123,11 +124,13 @@ def demo(data: Path | None, labels: Path | None, out: Path, epochs: int | None, 
     with replacing(out / "matching.png") as file:
         display.figure_.savefig(file, format="png", dpi=120)
 
-    click.echo("Saved and reloaded the model; its predictions are the same. Results:")
-    click.echo(f"  {out / 'model.joblib'}: a Pipeline for each finding, for joblib.load")
-    click.echo(f"  {out / 'encoder'}: the encoder, for `otcxr-sk embed` and from_pretrained")
-    click.echo(f"  {out / 'predictions.csv'}: predictions and truth of unseen patients, by row")
-    click.echo(f"  {out / 'matching.png'}: which parts of two views were matched")
+    options.show(
+        "Saved and reloaded the model; its predictions are the same. Results:\n"
+        f"  {out / 'model.joblib'}: a Pipeline for each finding, for joblib.load\n"
+        f"  {out / 'encoder'}: the encoder, for `otcxr-sk embed` and from_pretrained\n"
+        f"  {out / 'predictions.csv'}: predictions and truth of unseen patients, by row\n"
+        f"  {out / 'matching.png'}: which parts of two views were matched"
+    )
 
 
 def _read(data: Path | None, labels: Path | None, seed: int) -> "Radiographs":
@@ -139,14 +142,6 @@ def _read(data: Path | None, labels: Path | None, seed: int) -> "Radiographs":
         "Drawing synthetic chest radiographs; all takes two to three minutes on two free cores ..."
     )
     return make_chest_phantoms(DEMO_PATIENTS, image_size=DEMO_SIZE, random_state=seed)
-
-
-def _tell_left_out(found: "Radiographs", labels: "Labels", targets: "Labels") -> None:
-    for name, why in found.get("ignored", {}).items():
-        options.note(f"Column {brief(name)} is left out: {why}.")
-    for name in labels:
-        if name not in targets:
-            options.note(f"Label {brief(name)} is left out: only one class in training.")
 
 
 def _time(settings: Mapping[str, Any], X: Any) -> str:
@@ -213,25 +208,19 @@ def _save(
         raise RuntimeError("the predictions of the reloaded model differ")
 
 
-def _write(file: Path, rows: Iterable[Any], predictions: "Labels", truth: "Labels") -> None:
+def _write(file: Path, rows: "NDArray[Any]", predictions: "Labels", truth: "Labels") -> None:
     """Write probability and truth of each target, by rows of the input: its owner has the names."""
     import csv
 
+    columns = {}
+    for name, shares in predictions.items():
+        columns[name] = [f"{share:.4f}" for share in shares]
+        known = truth[name][rows].tolist()
+        columns[f"{name} (truth)"] = ["" if value != value else f"{value:g}" for value in known]
     with replacing(file) as opened:
         text = TextIOWrapper(opened, "utf-8", newline="")
         writer = csv.writer(text)
-        names = [one for name in predictions for one in (name, f"{name} (truth)")]
-        writer.writerow(["row", *map(cell, names)])
-        for number, row in enumerate(rows):
-            values = [
-                text
-                for name, shares in predictions.items()
-                for text in (f"{shares[number]:.4f}", _truth(truth[name][row]))
-            ]
-            writer.writerow([row, *values])
+        writer.writerow(["row", *map(cell, columns)])
+        writer.writerows(zip(rows, *columns.values(), strict=True))
         # Closing it would close the file, too.
         text.detach()
-
-
-def _truth(value: float) -> str:
-    return "" if value != value else f"{value:g}"

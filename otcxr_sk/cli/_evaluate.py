@@ -101,8 +101,7 @@ def evaluate(
         options.show_json(result)
         return
     options.show(_table(result["labels"]))
-    for name, why in result["left_out"].items():
-        options.note(f"left out: {brief(name)}: {why}")
+    options.note_left_out(result["left_out"])
 
 
 def _parts(data: "Radiographs", split: str | None, seed: int) -> "Parts":

@@ -12,7 +12,7 @@ import click
 
 from otcxr_sk._files import require_writable
 from otcxr_sk._paths import as_path, reason
-from otcxr_sk._quote import plain_text, quoted
+from otcxr_sk._quote import brief, plain_text, quoted
 
 
 class PathType(click.Path):
@@ -87,6 +87,12 @@ def note(text: str) -> None:
 def note_size(path: Path) -> None:
     """Tell what was written."""
     note(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def note_left_out(columns: Mapping[str, str]) -> None:
+    """Tell which labels are not used, and why."""
+    for name, why in columns.items():
+        note(f"left out: {brief(name)}: {why}")
 
 
 def show(text: str) -> None:

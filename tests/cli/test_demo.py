@@ -33,7 +33,7 @@ def test_demo_on_own_data_writes_a_model_predictions_and_a_figure(own_data, tmp_
     status, out, error = run("demo", *files, "--out", tmp_path, "--epochs", "1")
     assert status == 0
     assert "positive  raw pixels   untrained       otcxr" in out.decode()
-    assert "Column site is left out: only one value, 'here'." in error
+    assert "left out: site: only one value, 'here'" in error
 
     images = np.load(own_data / "own.npz")["images"]
     model = joblib.load(tmp_path / "model.joblib")
