@@ -20,13 +20,13 @@ from otcxr_sk.cli._data import load_model
 @click.argument("out", type=options.PathType())
 @options.overwrite
 def export(model: Path, out: Path, overwrite: bool) -> None:
-    r"""Write a model for other programs; the suffix of OUT decides for which.
+    """Write a model for other programs; the suffix of OUT decides for which.
 
     \b
     .onnx         one graph from image to embedding, and of a classifier to probabilities
     .pt2          the same as a program of torch.export
     .safetensors  the encoder's weights under timm's names, for timm and torch
-    """
+    """  # noqa: D301
     options.require_output(out, overwrite, ".onnx", ".pt2", ".safetensors")
     from otcxr_sk import estimators
 

@@ -58,7 +58,7 @@ names = click.option(
     "--label", "names", multiple=True, metavar="NAME", help="Only this label; may be repeated."
 )
 seed = click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace what is at --out.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 device = click.option(
     "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps, ..."

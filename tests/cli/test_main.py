@@ -31,6 +31,7 @@ def test_the_help_of_a_command_has_examples_and_what_each_option_does(command, r
     text = out.decode()
     assert (status, error) == (0, "")
     assert f"Examples:\n    otcxr-sk {command}" in text
+    assert "\\" not in text
     assert all(getattr(one, "help", "") != "" for one in commands.commands[command].params)
     assert all(
         one.help or "[default" in text
